@@ -1,0 +1,1 @@
+"""Transforms made of transforms. In: transforms. Out: one transform."""

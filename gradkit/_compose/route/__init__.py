@@ -1,0 +1,1 @@
+"""Each parameter to its own transform. In: rules over parameter paths. Out: one transform."""

@@ -1,0 +1,47 @@
+"""One norm for all groups."""
+
+import optax
+
+from gradkit._core import tree
+from gradkit._core.types import (
+    AnyTransform,
+    Extra,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+def share_norm(inner: AnyTransform) -> Transform:
+    r"""Tell `inner` the norm of the whole gradient, whatever part of it `inner` routes where.
+
+    $$u = \mathrm{inner}(g, \; \mathrm{global\_norm} = \lVert g \rVert)$$
+
+    Args:
+        inner: a `route` or `optax.partition` whose groups clip by a global norm.
+
+    Needs: what `inner` needs.
+    State: `0` bytes a leaf, `0` once, and the state of `inner`.
+    Flops: at most `6*size` a leaf, and those of `inner`.
+    Paper: none.
+    Departure: none.
+    Limits: the norm is that of the gradient given here: inside a group, clip first.
+
+    >>> groups = gk.route({"a": gk.clip_by_global_norm(1.0), "b": optax.identity()})
+    >>> tx, g = gk.share_norm(groups), {"a": jnp.full((), 3.0), "b": jnp.full((), 4.0)}
+    >>> round(float(tx.update(g, tx.init(g))[0]["a"]), 3)
+    0.6
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> optax.OptState:
+        return inner.init(params)
+
+    def update(
+        updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, optax.OptState]:
+        extra["global_norm"] = tree.norm(tree.read(updates))
+        return inner.update(updates, state, params, **extra)
+
+    return transform(init, update)

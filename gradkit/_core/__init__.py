@@ -1,0 +1,1 @@
+"""What methods are made of: types, checks, and mathematics on trees and matrices. No method lives here."""

@@ -1,0 +1,132 @@
+"""Checks that speak: which method, which argument or leaf, what was given, what to do.
+
+Traced values pass unread, so that any hyperparameter can be a schedule, vmapped or injected.
+"""
+
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def _require(
+    method: str, want: str, holds: Callable[[Any], bool], values: dict[str, Any]
+) -> None:
+    for name, value in values.items():
+        if isinstance(value, numbers.Real) and not holds(value):
+            raise ValueError(
+                f"gradkit.{method}: {name} must be {want}, got {value!r}. "
+                f"Pass a {name} that is {want}."
+            )
+
+
+def fraction(method: str, **values: Any) -> None:
+    """Each value is at least 0 and below 1: a decay."""
+    _require(method, "at least 0 and below 1", lambda x: 0 <= x < 1, values)
+
+
+def inside(method: str, **values: Any) -> None:
+    """Each value is above 0 and below 1: a decay that forgets and remembers."""
+    _require(method, "above 0 and below 1", lambda x: 0 < x < 1, values)
+
+
+def share(method: str, **values: Any) -> None:
+    """Each value is above 0 and at most 1: a kept part of a whole."""
+    _require(method, "above 0 and at most 1", lambda x: 0 < x <= 1, values)
+
+
+def positive(method: str, **values: Any) -> None:
+    """Each value is above 0 and not nan."""
+    _require(method, "above 0", lambda x: x > 0, values)
+
+
+def nonnegative(method: str, **values: Any) -> None:
+    """Each value is at least 0 and not nan."""
+    _require(method, "at least 0", lambda x: x >= 0, values)
+
+
+def percent(method: str, **values: Any) -> None:
+    """Each value is from 0 to 100."""
+    _require(method, "from 0 to 100", lambda x: 0 <= x <= 100, values)
+
+
+def count(method: str, **values: Any) -> None:
+    """Each value is a whole number, at least 1, known before tracing."""
+    for name, value in values.items():
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(
+                f"gradkit.{method}: {name} must be a whole number of at least 1, "
+                f"got {value!r}. It sets shapes, so it cannot be traced or scheduled."
+            )
+
+
+def below(method: str, **values: Any) -> None:
+    """The second value is below the first."""
+    (bound, limit), (name, value) = values.items()
+    if value >= limit:
+        raise ValueError(
+            f"gradkit.{method}: {name} must be below {bound} = {limit}, got {value}. "
+            f"Pass a smaller {name} or a larger {bound}."
+        )
+
+
+def leaves(tree: Any) -> list[tuple[str, Any]]:
+    """The path and value of every leaf, paths as in error messages."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in paths]
+
+
+def real(method: str, tree: Any) -> None:
+    """Every leaf is an array of real floating numbers."""
+    if all(
+        hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+        for x in jax.tree.leaves(tree)
+    ):
+        return
+    for path, leaf in leaves(tree):
+        dtype = getattr(leaf, "dtype", type(leaf).__name__)
+        if not hasattr(leaf, "dtype") or not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"gradkit.{method}: leaf {path} must be a real floating array, got "
+                f"{dtype}. Mask it out with optax.masked, or split complex leaves with "
+                "optax.contrib.split_real_and_imaginary."
+            )
+
+
+def given(method: str, params: Any) -> None:
+    """`params` were passed to `update`."""
+    if params is None:
+        raise ValueError(
+            f"gradkit.{method}: params must be passed to update, got None. "
+            "Call tx.update(grads, state, params)."
+        )
+
+
+def alike(method: str, updates: Any, params: Any) -> None:
+    """Every update has the shape of its parameter."""
+    gs, ps = jax.tree.leaves(updates), jax.tree.leaves(params)
+    if len(gs) == len(ps) and all(g.shape == p.shape for g, p in zip(gs, ps)):
+        return
+    if len(gs) != len(ps):
+        raise ValueError(
+            f"gradkit.{method}: updates must have the leaves of params, got {len(gs)} "
+            f"leaves for {len(ps)}. Take gradients with respect to these params."
+        )
+    for (path, g), p in zip(leaves(updates), ps):
+        if g.shape != p.shape:
+            raise ValueError(
+                f"gradkit.{method}: leaf {path} must have the shape of its parameter "
+                f"{p.shape}, got {g.shape}. Take gradients with respect to these params."
+            )
+
+
+def matrix(method: str, tree: Any) -> None:
+    """Every leaf has at least two axes, as methods on matrices need."""
+    for path, leaf in leaves(tree):
+        if leaf.ndim < 2:
+            raise ValueError(
+                f"gradkit.{method}: leaf {path} must have at least 2 axes, got shape "
+                f"{leaf.shape}. Send vectors elsewhere with gradkit.route."
+            )

@@ -1,0 +1,32 @@
+"""Hyperparameters that may be numbers or schedules of the updates made so far."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import tree
+from gradkit._core.types import Rate, Scalar, Schedule
+
+
+def at(rate: Rate, step: jax.Array) -> Scalar:
+    """The value after `step` updates: a schedule is called, a number is itself."""
+    return rate(step) if callable(rate) else rate
+
+
+def product(rate: Rate, factor: Any) -> Rate:
+    """`rate * factor`, a schedule where `rate` is one."""
+    return (lambda step: rate(step) * factor) if callable(rate) else rate * factor
+
+
+def before_debiasing(eps: Scalar, b2: Scalar) -> Schedule:
+    """The `eps` to add to a debiased root that equals `eps` added before debiasing.
+
+    `sqrt(v) + eps`, divided by `sqrt(1 - b2^t)`, is `sqrt(v_debiased) + this`.
+    """
+
+    def schedule(step: jax.Array) -> jax.Array:
+        t = (step + 1).astype(jnp.result_type(float))
+        return eps / jnp.sqrt(tree.one_minus_power(b2, t, t.dtype))
+
+    return schedule

@@ -1,0 +1,196 @@
+"""Arithmetic on whole trees, and the library's one policy for numbers.
+
+`read` on the way in, `like` on the way out. In between, everything is computed in at least
+float32; state is kept in at least float32; an update leaves in its gradient's dtype.
+A non-finite entry of a gradient counts as zero, so that one bad step poisons no state.
+"""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import GetAttrKey, keystr, tree_map_with_path
+
+Tree = Any
+
+
+def wide_dtype(x: Any) -> Any:
+    """The dtype `x` is computed and kept in: at least float32."""
+    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def read(updates: Tree) -> Tree:
+    """`updates` in at least float32, with every non-finite entry counted as zero."""
+
+    def leaf(g: jax.Array) -> jax.Array:
+        g = g.astype(wide_dtype(g))
+        return jnp.where(jnp.isfinite(g), g, 0)
+
+    return jax.tree.map(leaf, updates)
+
+
+def read_squarable(updates: Tree) -> Tree:
+    """`read`, with every entry also limited so that its square is finite."""
+
+    def leaf(g: jax.Array) -> jax.Array:
+        largest = math.sqrt(float(jnp.finfo(g.dtype).max))
+        return jnp.clip(g, -largest, largest)
+
+    return jax.tree.map(leaf, read(updates))
+
+
+def wide(t: Tree) -> Tree:
+    """`t` in at least float32, every entry as it is."""
+    return jax.tree.map(lambda x: x.astype(wide_dtype(x)), t)
+
+
+def like(x: Tree, y: Tree) -> Tree:
+    """`x` in `y`'s dtypes."""
+    return jax.tree.map(lambda xi, yi: xi.astype(yi.dtype), x, y)
+
+
+def zeros(t: Tree) -> Tree:
+    """Zeros shaped like `t`, in at least float32: the start of every average."""
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=wide_dtype(x)), t)
+
+
+def zero_per_leaf(t: Tree) -> jax.Array:
+    """One zero for each leaf, as a vector `[leaves]` in at least float32."""
+    dtypes = [wide_dtype(x) for x in jax.tree.leaves(t)]
+    widest = max(dtypes, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
+    return jnp.zeros(len(dtypes), widest)
+
+
+def average(decay: Any, old: Tree, new: Tree) -> Tree:
+    """`decay * old + (1 - decay) * new`, kept in `old`'s dtype."""
+
+    def leaf(o: jax.Array, n: jax.Array) -> jax.Array:
+        return (decay * o + (1 - decay) * n.astype(o.dtype)).astype(o.dtype)
+
+    return jax.tree.map(leaf, old, new)
+
+
+def average_square(decay: Any, old: Tree, new: Tree) -> Tree:
+    """`decay * old + (1 - decay) * new^2`, kept in `old`'s dtype."""
+    return average(decay, old, jax.tree.map(jnp.square, new))
+
+
+def average_root(decay: Any, old: Tree, new: Tree) -> Tree:
+    """The root of `decay * old^2 + (1 - decay) * new^2`, kept in `old`'s dtype.
+
+    Nothing is squared as it is, so that entries of 1e25 stay finite and of 1e-30 above zero.
+    """
+
+    def leaf(o: jax.Array, n: jax.Array) -> jax.Array:
+        root = jnp.hypot(decay**0.5 * o, (1 - decay) ** 0.5 * n.astype(o.dtype))
+        return jnp.minimum(root, jnp.finfo(o.dtype).max).astype(o.dtype)
+
+    return jax.tree.map(leaf, old, new)
+
+
+def debias(average: jax.Array, decay: Any, step: jax.Array) -> jax.Array:
+    """`average / (1 - decay^step)`: what an average started at zero would be without the zero."""
+    return average / one_minus_power(decay, step, average.dtype)
+
+
+def one_minus_power(decay: Any, step: jax.Array, dtype: Any) -> jax.Array:
+    """`1 - decay^step` without cancellation when `decay` is close to 1."""
+    if isinstance(decay, numbers.Real):
+        log = math.log(decay) if decay > 0 else -math.inf
+    else:
+        log = jnp.log(decay)
+    return -jnp.expm1(step.astype(dtype) * log)
+
+
+def scale(a: Any, x: Tree) -> Tree:
+    """`a * x`, each leaf in its own dtype."""
+    return jax.tree.map(lambda xi: (a * xi).astype(xi.dtype), x)
+
+
+def scale_each(a: jax.Array, x: Tree) -> Tree:
+    """Leaf `i` of `x` times `a[i]`, each leaf in its own dtype."""
+    leaves, structure = jax.tree.flatten(x)
+    scaled = [(ai.astype(xi.dtype) * xi) for ai, xi in zip(a, leaves)]
+    return structure.unflatten(scaled)
+
+
+def sum_squares(x: jax.Array) -> jax.Array:
+    """The sum of the squares of all entries, as a scalar."""
+    return jnp.sum(jnp.square(x))
+
+
+def norms(t: Tree) -> jax.Array:
+    """The Euclidean norm of every leaf, as a vector `[leaves]`.
+
+    Neither overflows on entries of 1e25 nor vanishes on entries of 1e-30: where the plain sum
+    of squares leaves the range it is exact in, every leaf is divided by its largest entry first.
+    """
+    leaves = [x.astype(zero_per_leaf(t).dtype) for x in jax.tree.leaves(t)]
+    if not leaves:
+        return zero_per_leaf(t)
+    limits = jnp.finfo(leaves[0].dtype)
+
+    def scaled(leaves: list[jax.Array]) -> jax.Array:
+        largest = jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in leaves])
+        divisor = jnp.where(largest > 0, largest, 1)
+        parts = [sum_squares(x / d) for x, d in zip(leaves, divisor)]
+        return jnp.minimum(divisor * jnp.sqrt(jnp.stack(parts)), limits.max)
+
+    squares = jnp.stack([sum_squares(x) for x in leaves])
+    exact = (squares > limits.tiny / limits.eps**2) & (squares < limits.max)
+    return jax.lax.cond(
+        jnp.all(exact), lambda _: jnp.sqrt(squares), scaled, operand=leaves
+    )
+
+
+def norm(t: Tree) -> jax.Array:
+    """The Euclidean norm of the whole tree as one vector, as safe as `norms`; 0 if empty."""
+    return vector_norm(norms(t))
+
+
+def vector_norm(x: jax.Array) -> jax.Array:
+    """The Euclidean norm of one short vector, divided by its largest entry first."""
+    largest = jnp.max(jnp.abs(x), initial=0)
+    divisor = jnp.where(largest > 0, largest, 1)
+    norm = divisor * jnp.sqrt(sum_squares(x / divisor))
+    return jnp.minimum(norm, jnp.finfo(x.dtype).max)
+
+
+def whole_norm(norms: jax.Array, given: Any = None) -> jax.Array:
+    """`given` where it is a finite number, else the norm of leaves that have `norms`."""
+    own = vector_norm(norms)
+    if given is None:
+        return own
+    given = jnp.asarray(given).astype(own.dtype)
+    return jnp.where(jnp.isfinite(given), given, own)
+
+
+def norm_along(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The Euclidean norm along `axes`, which stay with length 1; as safe as `norms`."""
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
+    divisor = jnp.where(largest > 0, largest, 1)
+    total = jnp.sum(jnp.square(x / divisor), axis=axes, keepdims=True)
+    return jnp.minimum(divisor * jnp.sqrt(total), jnp.finfo(x.dtype).max)
+
+
+def dot(x: Tree, y: Tree) -> jax.Array:
+    """The inner product of two trees as vectors."""
+    parts = [jnp.sum(a * b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y))]
+    return sum(parts[1:], parts[0])
+
+
+def path(keys: tuple[Any, ...]) -> str:
+    """A leaf's path as names joined by `/`, the same for dicts, linen, NNX and dataclasses."""
+    if keys and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":
+        keys = keys[
+            :-1
+        ]  # an NNX variable around the array, there in init, gone in update
+    return keystr(keys, simple=True, separator="/")
+
+
+def map_with_path(f: Callable[..., Any], t: Tree, *rest: Tree) -> Tree:
+    """`jax.tree.map` with each leaf's `path` as the first argument."""
+    return tree_map_with_path(lambda keys, *xs: f(path(keys), *xs), t, *rest)

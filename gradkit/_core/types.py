@@ -1,0 +1,54 @@
+"""The shapes that flow, and the one way a pair of pure functions becomes a transform."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import optax
+
+from gradkit._core import check
+
+Params = Any  # a pytree of real arrays
+Updates = Any  # a pytree like Params: gradients, directions, or updates
+Extra = Any  # keyword arguments of `update` that a method does not know
+Scalar = float | jax.Array  # a number, which may be traced
+Schedule = Callable[[jax.Array], Scalar]  # updates made so far -> a number
+Rate = Scalar | Schedule
+Transform = optax.GradientTransformationExtraArgs
+AnyTransform = optax.GradientTransformation  # what a wrapper takes: optax's or ours
+
+
+def transform(
+    init: Callable[[Params], Any], update: Callable[..., tuple[Updates, Any]]
+) -> Transform:
+    """Pair `init` and `update`, and check every leaf either of them is given.
+
+    The name in error messages is the name of the factory that defines `init`.
+    """
+    name = init.__qualname__.partition(".")[0]
+
+    def checked_init(params: Params) -> Any:
+        check.real(name, params)
+        return init(params)
+
+    def checked_update(updates: Updates, state: Any, params: Params = None, **extra):
+        check.real(name, updates)
+        if params is not None:
+            check.alike(name, updates, params)
+        return update(updates, state, params, **extra)
+
+    return cast(Transform, Transform(checked_init, checked_update))
+
+
+def stateless(update: Callable[..., Updates]) -> Transform:
+    """A transform without memory from `update(updates, params, **extra) -> updates`."""
+
+    def init(params: Params) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def step(updates: Updates, state: Any, params: Params = None, **extra):
+        return update(updates, params, **extra), state
+
+    init.__qualname__ = update.__qualname__
+    return transform(init, step)

@@ -1,0 +1,46 @@
+"""AdEMAMix, as its authors release it."""
+
+import optax
+
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.second_moment import scale_by_second_moment
+from gradkit._transform.momentum.ademamix import average_by_ademamix
+
+
+def ademamix(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    b3: Rate = 0.9999,
+    alpha: Rate = 5.0,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-2,
+) -> Transform:
+    """Adam whose numerator also remembers tens of thousands of gradients.
+
+    `scale_by_second_moment(average_by_ademamix)` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the fast average.
+        b2: decay of the average squared gradient.
+        b3: decay of the slow average; a number, or `schedule_by_half_life(b1, b3, steps)`.
+        alpha: weight of the slow average; a number, or a schedule that warms it up.
+        eps: added to the root of the average square, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    State: `12*size` bytes a leaf, `16` once.
+    Flops: at most `44*size` a leaf.
+    Paper: Pagliardini, Ablin and Grangier, "The AdEMAMix Optimizer: Better, Faster, Older",
+        arXiv:2409.03137, Algorithm 1.
+    Departure: `b3` and `alpha` are constant unless schedules are given; the paper warms both up.
+    Limits: without the warm-ups, early training can diverge; three states a parameter.
+    """
+    return optax.chain(
+        scale_by_second_moment(average_by_ademamix(b1, b3, alpha), b2, eps),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.product(learning_rate, weight_decay)),
+    )

@@ -1,0 +1,42 @@
+"""Grams over Adam, with decoupled weight decay."""
+
+import optax
+
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.momentum.grams import direct_by_grams
+
+
+def grams(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """Adam's magnitudes with the current gradient's signs.
+
+    `direct_by_grams(scale_by_adam)` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the average square, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    State: `8*size` bytes a leaf, `12` once.
+    Flops: at most `42*size` a leaf.
+    Paper: Cao, Li and Song, "Grams: Gradient Descent with Adaptive Momentum Scaling",
+        arXiv:2412.17107, Algorithm 1.
+    Departure: none.
+    Limits: a zero gradient entry stops that entry, whatever its momentum.
+    """
+    return optax.chain(
+        direct_by_grams(scale_by_adam(b1, b2, eps)),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.product(learning_rate, weight_decay)),
+    )

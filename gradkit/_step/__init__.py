@@ -1,0 +1,1 @@
+"""How far: the sign turns here, once. In: a direction. Out: an update."""

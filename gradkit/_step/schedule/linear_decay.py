@@ -1,0 +1,42 @@
+"""Linear decay to zero, the schedule that is worst-case optimal for the last iterate."""
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check
+from gradkit._core.types import Scalar, Schedule
+
+
+def schedule_by_linear_decay(
+    peak: Scalar = 1.0, steps: int = 1000, warmup: int = 0
+) -> Schedule:
+    r"""Rise linearly for `warmup` updates, then fall linearly to zero at `steps`.
+
+    $$\eta_c = \mathrm{peak} \cdot \min\left(\frac{c + 1}{\mathrm{warmup}},
+      \frac{\mathrm{steps} - c}{\mathrm{steps} - \mathrm{warmup}}\right), \quad c = 0, 1, \dots$$
+
+    Args:
+        peak: the largest value, reached right after the warm-up.
+        steps: the number of updates of the whole run.
+        warmup: the number of updates that the rise takes, less than `steps`.
+
+    Paper: Defazio, Cutkosky, Mehta and Mishchenko, "When, Why and How Much? Adaptive Learning
+        Rate Scheduling by Refinement", arXiv:2310.07831, Corollary 2.
+    Departure: the warm-up is added; the paper's refined schedules have one of their own.
+    Limits: the length of the run must be known. After `steps` it stays at zero.
+
+    >>> rate = gk.schedule_by_linear_decay(1.0, steps=4)
+    >>> [float(rate(c)) for c in range(5)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    check.nonnegative("schedule_by_linear_decay", peak=peak, warmup=warmup)
+    check.count("schedule_by_linear_decay", steps=steps)
+    check.below("schedule_by_linear_decay", steps=steps, warmup=warmup)
+
+    def schedule(step: jax.Array) -> jax.Array:
+        c = jnp.asarray(step, jnp.result_type(float))
+        rise = (c + 1) / max(warmup, 1)
+        fall = (steps - c) / (steps - warmup)
+        return peak * jnp.clip(jnp.minimum(rise, fall), 0, 1)
+
+    return schedule

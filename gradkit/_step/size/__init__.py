@@ -1,0 +1,1 @@
+"""The size of the step. In: a direction. Out: an update, its sign turned."""

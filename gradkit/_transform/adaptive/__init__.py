@@ -1,0 +1,1 @@
+"""Directions scaled by what gradients have been. In: a gradient. Out: a direction of about unit size in every entry."""

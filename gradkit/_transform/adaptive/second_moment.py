@@ -1,0 +1,80 @@
+"""Adam's denominator, under any numerator."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit._core import check, tree
+from gradkit._core.types import (
+    AnyTransform,
+    Extra,
+    Params,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class SecondMomentState(NamedTuple):
+    """The average squared gradient, and what the numerator remembers."""
+
+    step: jax.Array  # updates so far, int32 []
+    nu: Updates  # average squared gradient, like the parameters
+    inner: optax.OptState
+
+
+def scale_by_second_moment(
+    inner: AnyTransform, b2: Scalar = 0.999, eps: Scalar = 1e-8
+) -> Transform:
+    r"""Divide the direction of `inner` by the root of the average squared gradient.
+
+    $$v_t = b_2 v_{t-1} + (1 - b_2) g_t^2, \qquad
+      u_t = \frac{\mathrm{inner}(g_t)}{\sqrt{v_t / (1 - b_2^t)} + \epsilon}$$
+
+    Args:
+        inner: makes the numerator from the gradient, for example an average.
+        b2: decay of the average squared gradient.
+        eps: added to the root, in units of the gradient.
+
+    Needs: what `inner` needs.
+    State: `4*size` bytes a leaf, `4` once, and the state of `inner`.
+    Flops: at most `16*size` a leaf, and those of `inner`.
+    Paper: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980,
+        the denominator of Algorithm 1.
+    Departure: none; with a debiased average as `inner` it is Adam.
+    Limits: `inner` sees the gradient, not the scaled direction.
+
+    >>> tx = gk.scale_by_second_moment(optax.identity(), b2=0.0, eps=1e-30)  # signs
+    >>> u, _ = tx.update(jnp.array([3.0, -2.0]), tx.init(jnp.zeros(2)))
+    >>> u.round(3).tolist()
+    [1.0, -1.0]
+    """
+    check.fraction("scale_by_second_moment", b2=b2)
+    check.nonnegative("scale_by_second_moment", eps=eps)
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> SecondMomentState:
+        step = jnp.zeros([], jnp.int32)
+        return SecondMomentState(step, tree.zeros(params), inner.init(params))
+
+    def update(
+        updates: Updates,
+        state: SecondMomentState,
+        params: Params = None,
+        **extra: Extra,
+    ) -> tuple[Updates, SecondMomentState]:
+        g = tree.read_squarable(updates)
+        step = state.step + 1
+        nu = tree.average_square(b2, state.nu, g)
+        m, inner_state = inner.update(g, state.inner, params, **extra)
+
+        def direction(m: jax.Array, v: jax.Array) -> jax.Array:
+            return m / (jnp.sqrt(tree.debias(v, b2, step)) + eps)
+
+        u = jax.tree.map(direction, m, nu)
+        return tree.like(u, updates), SecondMomentState(step, nu, inner_state)
+
+    return transform(init, update)

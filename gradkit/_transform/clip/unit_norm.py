@@ -1,0 +1,56 @@
+"""AGC: clip the gradient of every output unit to a share of the unit's weights."""
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, tree
+from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+
+
+def clip_by_unit_norm(max_ratio: Scalar = 0.01, eps: Scalar = 1e-3) -> Transform:
+    r"""Shrink the gradient of each output unit to a share of the norm of its weights.
+
+    $$u_j = g_j \cdot \min\left(1, \mathrm{max\_ratio} \,
+      \frac{\max(\lVert w_j \rVert, \epsilon)}{\lVert g_j \rVert}\right)$$
+
+    A unit `j` is an index of the last axis of a kernel `[..., in, out]`; a vector or a
+    scalar is one unit.
+
+    Args:
+        max_ratio: the largest norm that passes, as a share of the norm of the weights.
+        eps: the least norm that weights count as, in units of the parameters, so that
+            weights can leave zero.
+
+    Needs: params.
+    State: `0` bytes a leaf, `0` once.
+    Flops: at most `28*size` a leaf.
+    Paper: Brock, De, Smith and Simonyan, "High-Performance Large-Scale Image Recognition
+        Without Normalization", arXiv:2102.06171, Equation 3.
+    Departure: the release sums a kernel of three axes over its first axis alone, and takes
+        a `[1, n]` kernel for one unit.
+    Limits: an attention kernel `[in, heads, size]` has more output axes than the last:
+        reshape it, or a unit is the same index of all heads. A stack `[layers, in, out]`
+        clips its layers together: use `jax.vmap`. The paper spares the last layer.
+
+    >>> tx = gk.clip_by_unit_norm(0.01)  # weights of norm 5 allow a gradient of norm 0.05
+    >>> u, _ = tx.update(jnp.array([3.0, 4.0]), tx.init(None), jnp.array([4.0, 3.0]))
+    >>> print(u.round(3))
+    [0.03 0.04]
+    """
+    check.nonnegative("clip_by_unit_norm", max_ratio=max_ratio, eps=eps)
+
+    def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
+        del extra
+        check.given("clip_by_unit_norm", params)
+
+        def clip(g: jax.Array, w: jax.Array) -> jax.Array:
+            axes = tuple(range(max(g.ndim - 1, min(g.ndim, 1))))
+            norm = tree.norm_along(g, axes)
+            weight = tree.norm_along(w.astype(g.dtype), axes)
+            bound = (max_ratio * jnp.maximum(weight, eps)).astype(g.dtype)
+            return jnp.where(norm > bound, bound / norm, 1) * g
+
+        u = jax.tree.map(clip, tree.read(updates), params)
+        return tree.like(u, updates)
+
+    return stateless(update)

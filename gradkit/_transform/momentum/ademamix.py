@@ -1,0 +1,77 @@
+"""AdEMAMix's numerator: a fast and a slow average of the gradient, mixed."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, rate, tree
+from gradkit._core.types import (
+    Extra,
+    Params,
+    Rate,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class AdEMAMixState(NamedTuple):
+    """The two averages."""
+
+    step: jax.Array  # updates so far, int32 []
+    fast: Updates  # average with decay b1, like the parameters
+    slow: Updates  # average with decay b3, like the parameters
+
+
+def average_by_ademamix(
+    b1: Scalar = 0.9, b3: Rate = 0.9999, alpha: Rate = 5.0
+) -> Transform:
+    r"""Replace each gradient by its fast average plus `alpha` times its slow one.
+
+    $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \qquad s_t = b_3 s_{t-1} + (1 - b_3) g_t$$
+    $$u_t = m_t / (1 - b_1^t) + \alpha s_t$$
+
+    Args:
+        b1: decay of the fast average, which is debiased.
+        b3: decay of the slow average, which is not; a number or a schedule, such as
+            `schedule_by_half_life`.
+        alpha: weight of the slow average; a number or a schedule.
+
+    State: `8*size` bytes a leaf, `4` once.
+    Flops: at most `16*size` a leaf.
+    Paper: Pagliardini, Ablin and Grangier, "The AdEMAMix Optimizer: Better, Faster, Older",
+        arXiv:2409.03137, Algorithm 1.
+    Departure: the numerator alone; the recipe `ademamix` divides it as the paper does.
+    Limits: without warming up `alpha` and `b3`, early training can diverge.
+
+    >>> tx = gk.average_by_ademamix(b1=0.0, alpha=0.0)  # no memory: the gradient itself
+    >>> u, _ = tx.update(jnp.float32(2.0), tx.init(jnp.float32(0.0)))
+    >>> float(u)
+    2.0
+    """
+    check.fraction("average_by_ademamix", b1=b1, b3=b3)
+    check.nonnegative("average_by_ademamix", alpha=alpha)
+
+    def init(params: Params) -> AdEMAMixState:
+        step = jnp.zeros([], jnp.int32)
+        return AdEMAMixState(step, tree.zeros(params), tree.zeros(params))
+
+    def update(
+        updates: Updates, state: AdEMAMixState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, AdEMAMixState]:
+        del params, extra
+        g = tree.read(updates)
+        step = state.step + 1
+        fast = tree.average(b1, state.fast, g)
+        slow = tree.average(rate.at(b3, state.step), state.slow, g)
+        weight = rate.at(alpha, state.step)
+
+        def mixture(m: jax.Array, s: jax.Array) -> jax.Array:
+            return tree.debias(m, b1, step) + weight * s
+
+        u = jax.tree.map(mixture, fast, slow)
+        return tree.like(u, updates), AdEMAMixState(step, fast, slow)
+
+    return transform(init, update)

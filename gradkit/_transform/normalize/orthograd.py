@@ -1,0 +1,59 @@
+"""OrthoGrad: no gradient along the parameters, so that they turn before they grow."""
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, tree
+from gradkit._core.types import Extra, Params, Transform, Updates, stateless
+
+
+def normalize_by_orthograd() -> Transform:
+    r"""Make each leaf's gradient orthogonal to its parameter, and as long as it was.
+
+    $$o = g - \frac{\langle w, g \rangle}{\langle w, w \rangle} w, \qquad
+      u = \frac{\lVert g \rVert}{\lVert o \rVert} o$$
+
+    Needs: params.
+    State: `0` bytes a leaf, `0` once.
+    Flops: at most `36*size` a leaf.
+    Paper: Prieto, Barsbey, Mediano and Birdal, "Grokking at the Edge of Numerical
+        Stability", arXiv:2501.04697, Equation 12.
+    Departure: the paper projects all parameters as one vector and does not restore the norm;
+        each leaf by itself and the norm are its release's. The release divides by `1e-30`
+        more, which float32 loses in a square; here both vectors are scaled to unit norm
+        first and projected twice. A gradient along its parameter up to rounding gives zero.
+    Limits: nothing of a leaf with one entry is orthogonal to it, so its update is zero: send
+        scalars past it with `optax.masked`. A zero parameter changes nothing. Stands before
+        any average of the gradient.
+
+    >>> tx = gk.normalize_by_orthograd()
+    >>> w = jnp.array([1.0, 0.0])
+    >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(w), w)[0].round(3))
+    [0. 5.]
+    """
+
+    def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
+        del extra
+        check.given("normalize_by_orthograd", params)
+        g = tree.read(updates)
+        gs, structure = jax.tree.flatten(g)
+        ws = jax.tree.leaves(tree.wide(params))
+        sizes = zip(tree.norms(g), tree.norms(params))
+        u = [project(gi, wi, *size) for gi, wi, size in zip(gs, ws, sizes)]
+        return tree.like(structure.unflatten(u), updates)
+
+    return stateless(update)
+
+
+def project(
+    g: jax.Array, w: jax.Array, g_norm: jax.Array, w_norm: jax.Array
+) -> jax.Array:
+    """The part of `g` orthogonal to `w`, at the norm of `g`."""
+    g_norm, w_norm = g_norm.astype(g.dtype), w_norm.astype(w.dtype)
+    o = g / jnp.where(g_norm > 0, g_norm, 1)
+    w = (w / jnp.where(w_norm > 0, w_norm, 1)).astype(g.dtype)
+    for _ in range(2):  # the second takes what rounding left of the first
+        o = o - jnp.sum(w * o) * w
+    size = jnp.sqrt(tree.sum_squares(o))
+    parallel = size <= 16 * jnp.finfo(g.dtype).eps
+    return jnp.where(parallel, 0, g_norm / jnp.where(parallel, 1, size)) * o

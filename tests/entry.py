@@ -1,0 +1,114 @@
+"""What the tests know of a method: the paper's algorithm in NumPy, and recorded trajectories.
+
+Files in `oracles/` register both, one file a family:
+
+    @entry("scale_by_adam", b1=0.9, b2=0.99, eps=1e-3)
+    def adam(gs, ps, b1, b2, eps):       # one leaf: gs and ps are lists of arrays
+        ...
+        yield direction                  # what update returns at this step
+
+    golden("adam", lambda: gk.adamw(1e-2, b2=0.99, weight_decay=0.0))
+"""
+
+import functools
+import importlib
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+import gradkit
+
+SHAPES = {"kernel": (6, 4), "wide": (3, 5), "bias": (4,), "scale": ()}
+ENTRIES: dict[str, "Entry"] = {}
+GOLDEN: dict[str, "Golden"] = {}
+
+
+class Entry(NamedTuple):
+    """One method under test."""
+
+    name: str
+    oracle: Callable[..., Any]
+    hyper: Mapping[
+        str, Any
+    ]  # passed to factory and oracle; every number is moved by 10 %
+    fixed: Mapping[str, Any]  # passed to the factory alone, such as `inner`
+    whole: bool  # the oracle sees {name: array} at every step, not one leaf
+    shapes: Mapping[str, tuple[int, ...]]
+    excused: Mapping[str, str]  # law -> why it cannot hold
+
+    @property
+    def factory(self) -> Callable[..., optax.GradientTransformationExtraArgs]:
+        """The public factory with this entry's arguments."""
+        return functools.partial(
+            getattr(gradkit, self.name), **self.fixed, **self.hyper
+        )
+
+
+class Golden(NamedTuple):
+    """One recorded trajectory under replay."""
+
+    file: str
+    make: Callable[[], Any]
+    transpose: bool  # recorded in [out, in] layout, ours is [in, out]
+    steps: int | None  # comparable steps, None for all
+    tolerance: float
+
+
+def entry(
+    name: str,
+    *,
+    whole: bool = False,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    fixed: Mapping[str, Any] | None = None,
+    excused: Mapping[str, str] | None = None,
+    **hyper: Any,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated oracle under a catalogue name."""
+
+    def register(oracle: Callable[..., Any]) -> Callable[..., Any]:
+        assert name not in ENTRIES, f"two test entries for {name}"
+        ENTRIES[name] = Entry(
+            name, oracle, hyper, fixed or {}, whole, shapes, excused or {}
+        )
+        return oracle
+
+    return register
+
+
+def golden(
+    file: str,
+    make: Callable[[], Any],
+    *,
+    transpose: bool = False,
+    steps: int | None = None,
+    tolerance: float = 1e-7,
+) -> None:
+    """Replay `tests/golden/<file>.npz` through `make()`."""
+    assert file not in GOLDEN, f"two replays of {file}"
+    GOLDEN[file] = Golden(file, make, transpose, steps, tolerance)
+
+
+def stream(entry: Entry, steps: int = 12) -> tuple[list[Any], list[Any]]:
+    """Gradients and parameters for `steps` updates, float64, the same on every call."""
+    rng = np.random.default_rng(0)
+    draw = lambda: {k: rng.normal(size=s) for k, s in entry.shapes.items()}  # noqa: E731
+    return [draw() for _ in range(steps)], [draw() for _ in range(steps)]
+
+
+def follow(entry: Entry) -> list[dict[str, np.ndarray]]:
+    """What the paper's algorithm does on `stream`: one dict of leaves a step."""
+    gs, ps = stream(entry)
+    if entry.whole:
+        return list(entry.oracle(gs, ps, **entry.hyper))
+    runs = {
+        k: list(entry.oracle([g[k] for g in gs], [p[k] for p in ps], **entry.hyper))
+        for k in entry.shapes
+    }
+    return [{k: run[t] for k, run in runs.items()} for t in range(len(gs))]
+
+
+for _path in sorted((pathlib.Path(__file__).parent / "oracles").glob("[!_]*.py")):
+    importlib.import_module(f"oracles.{_path.stem}")
