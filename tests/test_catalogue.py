@@ -51,7 +51,9 @@ def test_exports_are_fresh():
 
 def test_every_room_says_what_comes_in_and_goes_out():
     for room in {f.room for f in FAMILIES.values()}:
-        text = ast.get_docstring(ast.parse((ROOT / "gradkit" / room / "__init__.py").read_text()))
+        text = ast.get_docstring(
+            ast.parse((ROOT / "gradkit" / room / "__init__.py").read_text())
+        )
         assert text and "In:" in text and "Out:" in text, room
 
 
@@ -79,7 +81,9 @@ def test_docstring_keeps_its_contract(method: Method):
 def test_docstring_names_every_argument(method: Method):
     text = docstring(method)
     for name in inspect.signature(getattr(gk, method.name)).parameters:
-        assert re.search(rf"^    {name}: ", text, re.MULTILINE), f"{name} is not explained"
+        assert re.search(rf"^    {name}: ", text, re.MULTILINE), (
+            f"{name} is not explained"
+        )
 
 
 @EACH

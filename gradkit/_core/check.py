@@ -18,7 +18,7 @@ def _require(
         if isinstance(value, numbers.Real) and not holds(value):
             raise ValueError(
                 f"gradkit.{method}: {name} must be {want}, got {value!r}. "
-                f"Pass a {name} that is {want}."
+                f"Choose {name} within this range."
             )
 
 
@@ -52,6 +52,12 @@ def percent(method: str, **values: Any) -> None:
     _require(method, "from 0 to 100", lambda x: 0 <= x <= 100, values)
 
 
+def below(method: str, bound: str, limit: Any, **values: Any) -> None:
+    """Each value is below `limit`, an argument that the message calls `bound`."""
+    if isinstance(limit, numbers.Real):
+        _require(method, f"below {bound} = {limit!r}", lambda x: x < limit, values)
+
+
 def count(method: str, **values: Any) -> None:
     """Each value is a whole number, at least 1, known before tracing."""
     for name, value in values.items():
@@ -62,14 +68,10 @@ def count(method: str, **values: Any) -> None:
             )
 
 
-def below(method: str, **values: Any) -> None:
-    """The second value is below the first."""
-    (bound, limit), (name, value) = values.items()
-    if value >= limit:
-        raise ValueError(
-            f"gradkit.{method}: {name} must be below {bound} = {limit}, got {value}. "
-            f"Pass a smaller {name} or a larger {bound}."
-        )
+def holds(method: str, condition: bool, what: str, got: Any, remedy: str) -> None:
+    """A condition on several arguments, `what`, is met; else say what was `got`."""
+    if not condition:
+        raise ValueError(f"gradkit.{method}: {what}, got {got}. {remedy}")
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -2,11 +2,11 @@
 
 `read` on the way in, `like` on the way out. In between, everything is computed in at least
 float32; state is kept in at least float32; an update leaves in its gradient's dtype.
-A non-finite entry of a gradient counts as zero, so that one bad step poisons no state.
+A non-finite entry of a gradient counts as zero, so that one bad step poisons no state. Steps,
+which come after directions, take what they are given (`wide`).
 """
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -91,14 +91,16 @@ def average_root(decay: Any, old: Tree, new: Tree) -> Tree:
     return jax.tree.map(leaf, old, new)
 
 
-def debias(average: jax.Array, decay: Any, step: jax.Array) -> jax.Array:
-    """`average / (1 - decay^step)`: what an average started at zero would be without the zero."""
-    return average / one_minus_power(decay, step, average.dtype)
+def debias(average: Tree, decay: Any, step: jax.Array) -> Tree:
+    """`average / (1 - decay^step)`: an average as if it had not begun at zero."""
+    dtypes = {x.dtype for x in jax.tree.leaves(average)}
+    weights = {d: one_minus_power(decay, step, d) for d in dtypes}
+    return jax.tree.map(lambda x: x / weights[x.dtype], average)
 
 
 def one_minus_power(decay: Any, step: jax.Array, dtype: Any) -> jax.Array:
     """`1 - decay^step` without cancellation when `decay` is close to 1."""
-    if isinstance(decay, numbers.Real):
+    if isinstance(decay, float | int):
         log = math.log(decay) if decay > 0 else -math.inf
     else:
         log = jnp.log(decay)

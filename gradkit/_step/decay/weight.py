@@ -55,7 +55,7 @@ def decay_by_weight(weight_decay: Rate = 1e-2) -> Transform:
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             return (u - share * p.astype(u.dtype)).astype(u.dtype)
 
-        u = jax.tree.map(shrink, tree.read(updates), params)
+        u = jax.tree.map(shrink, tree.wide(updates), params)
         return tree.like(u, updates), WeightDecayState(state.step + 1)
 
     return transform(init, update)

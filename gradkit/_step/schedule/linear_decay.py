@@ -29,9 +29,11 @@ def schedule_by_linear_decay(
     >>> [float(rate(c)) for c in range(5)]
     [1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    check.nonnegative("schedule_by_linear_decay", peak=peak, warmup=warmup)
-    check.count("schedule_by_linear_decay", steps=steps)
-    check.below("schedule_by_linear_decay", steps=steps, warmup=warmup)
+    name = "schedule_by_linear_decay"
+    check.nonnegative(name, peak=peak, warmup=warmup)
+    check.count(name, steps=steps)
+    want = f"warmup must be below steps = {steps}"
+    check.holds(name, warmup < steps, want, warmup, "Warm up for less than the run.")
 
     def schedule(step: jax.Array) -> jax.Array:
         c = jnp.asarray(step, jnp.result_type(float))

@@ -34,7 +34,8 @@ def schedule_by_warmup_stable_decay(
     name = "schedule_by_warmup_stable_decay"
     check.nonnegative(name, peak=peak, warmup=warmup)
     check.count(name, steps=steps, cooldown=cooldown)
-    check.below(name, steps=steps + 1, warmup_and_cooldown=warmup + cooldown)
+    want, both = f"warmup + cooldown must be at most steps = {steps}", warmup + cooldown
+    check.holds(name, both <= steps, want, both, "Shorten one or lengthen the run.")
 
     def schedule(step: jax.Array) -> jax.Array:
         c = jnp.asarray(step, jnp.result_type(float))

@@ -49,7 +49,7 @@ def step_by_learning_rate(learning_rate: Rate = 1e-3) -> Transform:
     ) -> tuple[Updates, LearningRateState]:
         del params, extra
         factor = -rate.at(learning_rate, state.step)
-        u = tree.scale(factor, tree.read(updates))
+        u = tree.scale(factor, tree.wide(updates))
         return tree.like(u, updates), LearningRateState(state.step + 1)
 
     return transform(init, update)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from gradkit._core import tree
+from gradkit._core import check, tree
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 from gradkit._core.width import Growth, Parametrization
 
@@ -39,6 +39,7 @@ def transfer_by_mup(parametrization: Parametrization, degree: float = 0.0) -> Tr
     >>> print(tx.update({"w": jnp.ones((8, 8))}, tx.init({}))[0]["w"][0, 0])
     0.25
     """
+    check.nonnegative("transfer_by_mup", degree=degree)
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
@@ -51,7 +52,7 @@ def transfer_by_mup(parametrization: Parametrization, degree: float = 0.0) -> Tr
                 )
             return multiplier(parametrization[path], degree) * u
 
-        return tree.like(tree.map_with_path(leaf, tree.read(updates)), updates)
+        return tree.like(tree.map_with_path(leaf, tree.wide(updates)), updates)
 
     return stateless(update)
 

@@ -65,13 +65,11 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Rate = 1e-8) -> Tra
         mu = tree.average(b1, state.mu, g)
         nu = tree.average_square(b2, state.nu, g)
         floor = rate.at(eps, state.step)
-
-        def direction(m: jax.Array, v: jax.Array) -> jax.Array:
-            return tree.debias(m, b1, step) / (
-                jnp.sqrt(tree.debias(v, b2, step)) + floor
-            )
-
-        u = jax.tree.map(direction, mu, nu)
+        u = jax.tree.map(
+            lambda m, v: m / (jnp.sqrt(v) + floor),
+            tree.debias(mu, b1, step),
+            tree.debias(nu, b2, step),
+        )
         return tree.like(u, updates), AdamState(step, mu, nu)
 
     return transform(init, update)

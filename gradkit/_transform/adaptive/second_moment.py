@@ -70,11 +70,8 @@ def scale_by_second_moment(
         step = state.step + 1
         nu = tree.average_square(b2, state.nu, g)
         m, inner_state = inner.update(g, state.inner, params, **extra)
-
-        def direction(m: jax.Array, v: jax.Array) -> jax.Array:
-            return m / (jnp.sqrt(tree.debias(v, b2, step)) + eps)
-
-        u = jax.tree.map(direction, m, nu)
+        v = tree.debias(nu, b2, step)
+        u = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), m, v)
         return tree.like(u, updates), SecondMomentState(step, nu, inner_state)
 
     return transform(init, update)

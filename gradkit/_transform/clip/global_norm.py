@@ -18,7 +18,7 @@ def clip_by_global_norm(max_norm: Scalar = 1.0) -> Transform:
     Needs: nothing; `global_norm`, where given and finite, stands for the norm of the
         gradient, so that groups under `optax.partition` can share one.
     State: `0` bytes a leaf, `0` once.
-    Flops: at most `8*size` a leaf.
+    Flops: at most `14*size + 20` a leaf.
     Paper: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural
         networks", arXiv:1211.5063, Algorithm 1.
     Departure: none.

@@ -23,7 +23,7 @@ def clip_by_unit_norm(max_ratio: Scalar = 0.01, eps: Scalar = 1e-3) -> Transform
 
     Needs: params.
     State: `0` bytes a leaf, `0` once.
-    Flops: at most `28*size` a leaf.
+    Flops: at most `32*size` a leaf.
     Paper: Brock, De, Smith and Simonyan, "High-Performance Large-Scale Image Recognition
         Without Normalization", arXiv:2102.06171, Equation 3.
     Departure: the release sums a kernel of three axes over its first axis alone, and takes
@@ -44,7 +44,7 @@ def clip_by_unit_norm(max_ratio: Scalar = 0.01, eps: Scalar = 1e-3) -> Transform
         check.given("clip_by_unit_norm", params)
 
         def clip(g: jax.Array, w: jax.Array) -> jax.Array:
-            axes = tuple(range(max(g.ndim - 1, min(g.ndim, 1))))
+            axes = tuple(range(g.ndim))[: max(g.ndim - 1, 1)]
             norm = tree.norm_along(g, axes)
             weight = tree.norm_along(w.astype(g.dtype), axes)
             bound = (max_ratio * jnp.maximum(weight, eps)).astype(g.dtype)

@@ -67,11 +67,7 @@ def average_by_ademamix(
         fast = tree.average(b1, state.fast, g)
         slow = tree.average(rate.at(b3, state.step), state.slow, g)
         weight = rate.at(alpha, state.step)
-
-        def mixture(m: jax.Array, s: jax.Array) -> jax.Array:
-            return tree.debias(m, b1, step) + weight * s
-
-        u = jax.tree.map(mixture, fast, slow)
+        u = jax.tree.map(lambda m, s: m + weight * s, tree.debias(fast, b1, step), slow)
         return tree.like(u, updates), AdEMAMixState(step, fast, slow)
 
     return transform(init, update)

@@ -13,7 +13,7 @@ def normalize_by_block() -> Transform:
     $$u_i = g_i / \lVert g_i \rVert$$
 
     State: `0` bytes a leaf, `0` once.
-    Flops: at most `8*size` a leaf.
+    Flops: at most `14*size + 20` a leaf.
     Paper: Yu, Huang, Lin, Salakhutdinov and Carbonell, "Block-Normalized Gradient Method:
         An Empirical Study for Training Deep Neural Network", arXiv:1707.04822, Algorithm 1.
     Departure: a block is a leaf; the paper's is a layer.

@@ -15,7 +15,7 @@ def normalize_by_orthograd() -> Transform:
 
     Needs: params.
     State: `0` bytes a leaf, `0` once.
-    Flops: at most `36*size` a leaf.
+    Flops: at most `44*size + 20` a leaf.
     Paper: Prieto, Barsbey, Mediano and Birdal, "Grokking at the Edge of Numerical
         Stability", arXiv:2501.04697, Equation 12.
     Departure: the paper projects all parameters as one vector and does not restore the norm;
@@ -56,4 +56,4 @@ def project(
         o = o - jnp.sum(w * o) * w
     size = jnp.sqrt(tree.sum_squares(o))
     parallel = size <= 16 * jnp.finfo(g.dtype).eps
-    return jnp.where(parallel, 0, g_norm / jnp.where(parallel, 1, size)) * o
+    return jnp.where(parallel, 0, o / jnp.where(parallel, 1, size)) * g_norm

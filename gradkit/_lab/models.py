@@ -1,0 +1,98 @@
+"""Small Flax NNX networks: a decoder-only transformer and a convolutional one."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Params = Any  # nested dicts of arrays
+
+
+class Block(nnx.Module):
+    """Causal attention, then a multilayer perceptron, each on normalized input."""
+
+    def __init__(self, width: int, heads: int, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs)
+        self.heads = heads
+        self.norm_attention = nnx.RMSNorm(width, rngs=rngs)
+        self.query = linear(width, width)
+        self.key = linear(width, width)
+        self.value = linear(width, width)
+        self.out = linear(width, width)
+        self.norm_mlp = nnx.RMSNorm(width, rngs=rngs)
+        self.up = linear(width, 4 * width)
+        self.down = linear(4 * width, width)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h = self.norm_attention(x)
+        split = (*h.shape[:-1], self.heads, -1)
+        q, k, v = (f(h).reshape(split) for f in (self.query, self.key, self.value))
+        x = x + self.out(attend(rotate(q), rotate(k), v).reshape(x.shape))
+        return x + self.down(jax.nn.gelu(self.up(self.norm_mlp(x))))
+
+
+class Transformer(nnx.Module):
+    """Bytes in, logits of the next byte out: pre-norm, rotary positions, no biases."""
+
+    def __init__(self, width: int, layers: int, heads: int, *, rngs: nnx.Rngs):
+        self.embed = nnx.Embed(256, width, rngs=rngs)
+        self.blocks = nnx.List([Block(width, heads, rngs) for _ in range(layers)])
+        self.norm = nnx.RMSNorm(width, rngs=rngs)
+        self.head = nnx.Linear(width, 256, use_bias=False, rngs=rngs)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+class Convnet(nnx.Module):
+    """Images of 8 by 8 in, logits of ten classes out."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.first = nnx.Conv(1, width, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(width, 2 * width, (3, 3), strides=2, rngs=rngs)
+        self.head = nnx.Linear(16 * 2 * width, 10, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = jax.nn.relu(self.first(images[..., None]))
+        x = jax.nn.relu(self.second(x))
+        return self.head(x.reshape(*x.shape[:-3], -1))
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Causal attention; arrays are `[batch, position, head, feature]`."""
+    length, features = q.shape[-3], q.shape[-1]
+    scores = jnp.einsum("bihd,bjhd->bhij", q, k) * features**-0.5
+    past = np.tril(np.ones((1, 1, length, length), bool))
+    weights = jax.nn.softmax(jnp.where(past, scores, -1e30), axis=-1)
+    return jnp.einsum("bhij,bjhd->bihd", weights, v)
+
+
+def rotate(x: jax.Array) -> jax.Array:
+    """Turn each pair of features by an angle that grows with the position."""
+    length, half = x.shape[-3], x.shape[-1] // 2
+    angles = np.arange(length)[:, None] * 1e4 ** (-np.arange(half) / half)
+    cos, sin = (f(angles)[None, :, None].astype(x.dtype) for f in (np.cos, np.sin))
+    a, b = x[..., :half], x[..., half:]
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+
+def functional(
+    build: Callable[..., nnx.Module],
+) -> tuple[Callable[[jax.Array], Params], Callable[..., jax.Array]]:
+    """`init(key) -> params` and `apply(params, inputs)` of the module `build(rngs=...)`."""
+    graph = nnx.graphdef(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
+
+    def init(key: jax.Array) -> Params:
+        return nnx.to_pure_dict(nnx.state(build(rngs=nnx.Rngs(params=key)), nnx.Param))
+
+    def apply(params: Params, inputs: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(inputs)
+
+    return init, apply

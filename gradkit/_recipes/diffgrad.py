@@ -1,0 +1,42 @@
+"""diffGrad, with decoupled weight decay."""
+
+import optax
+
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.diffgrad import scale_by_diffgrad
+
+
+def diffgrad(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Rate = 1e-8,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """Adam, slowed to as little as half where gradients stay the same.
+
+    `scale_by_diffgrad` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the average square, in units of the gradient; a number or a
+            schedule.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    State: `12*size` bytes a leaf, `12` once.
+    Flops: at most `48*size` a leaf.
+    Paper: Dubey et al., "diffGrad: An Optimization Method for Convolutional Neural Networks",
+        arXiv:1909.11015, Algorithm 1.
+    Departure: weight decay, which the paper does not have; the release adds it to the gradient.
+    Limits: how much it slows depends on the scale of the loss.
+    """
+    return optax.chain(
+        scale_by_diffgrad(b1, b2, eps),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.product(learning_rate, weight_decay)),
+    )

@@ -1,0 +1,40 @@
+"""INNAprop, as its authors release it."""
+
+import optax
+
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.innaprop import scale_by_innaprop
+
+
+def innaprop(
+    learning_rate: Rate = 1e-3,
+    alpha: Scalar = 0.1,
+    beta: Scalar = 0.9,
+    decay: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.01,
+) -> Transform:
+    """Inertial Newton dynamics on RMSprop's gradient, with decoupled weight decay.
+
+    `scale_by_innaprop` -> `step_by_learning_rate`
+
+    Args:
+        learning_rate: a number or a schedule, below `beta`.
+        alpha: friction of the dynamics.
+        beta: weight of the curvature.
+        decay: decay of the average squared gradient.
+        eps: added to the root of the average square, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    State: `8*size` bytes a leaf, `8` once.
+    Flops: at most `38*size` a leaf.
+    Paper: Bolte, Boustany, Pauwels and Purica, "A second-order-like optimizer with adaptive
+        gradient scaling for deep learning", arXiv:2410.05871, Algorithm 1.
+    Departure: none.
+    Limits: singular where `learning_rate` reaches `beta`, also in the middle of a schedule.
+    """
+    return optax.chain(
+        scale_by_innaprop(learning_rate, alpha, beta, decay, eps, weight_decay),
+        step_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,38 @@
+"""NovoGrad, as its authors release it."""
+
+import optax
+
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.novograd import scale_by_novograd
+
+
+def novograd(
+    learning_rate: Rate = 1e-2,
+    b1: Scalar = 0.95,
+    b2: Scalar = 0.98,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """Momentum over gradients of unit norm, with weight decay inside the momentum.
+
+    `scale_by_novograd` -> `step_by_learning_rate`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the sum of normalized gradients.
+        b2: decay of the average squared norm of a leaf.
+        eps: added to the root of that average, in units of the gradient's norm.
+        weight_decay: what each parameter adds to its normalized gradient.
+
+    State: `4*size + 4` bytes a leaf, `8` once.
+    Flops: at most `24*size + 64` a leaf.
+    Paper: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
+        Training of Deep Networks", arXiv:1905.11286, Algorithm 1.
+    Departure: a layer is a leaf, as in the releases: a kernel and its bias are two.
+    Limits: a steady direction grows by `1 / (1 - b1)`; lower the learning rate by it.
+    """
+    return optax.chain(
+        scale_by_novograd(b1, b2, eps, weight_decay),
+        step_by_learning_rate(learning_rate),
+    )

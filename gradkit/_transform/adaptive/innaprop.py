@@ -1,0 +1,109 @@
+"""INNAprop: inertial Newton dynamics on RMSprop's gradient."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, rate, tree
+from gradkit._core.types import (
+    Extra,
+    Params,
+    Rate,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class INNApropState(NamedTuple):
+    """What INNAprop remembers."""
+
+    step: jax.Array  # updates so far, int32 []
+    psi: Updates  # the dynamics' second variable, in units of the parameters, like them
+    nu: Updates  # average squared gradient, like the parameters
+
+
+def scale_by_innaprop(
+    learning_rate: Rate = 1e-3,
+    alpha: Scalar = 0.1,
+    beta: Scalar = 0.9,
+    decay: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.01,
+) -> Transform:
+    r"""Replace each gradient by a step of inertial dynamics that feel the curvature.
+
+    $$v_t = \mathrm{decay} \, v_{t-1} + (1 - \mathrm{decay}) g_t^2, \qquad
+      p' = (1 - \eta \lambda) p_{t-1}$$
+    $$\psi_t = (1 - \eta / \beta) \psi_{t-1} + \eta (1 / \beta - \alpha) p', \qquad
+      \psi_0 = (1 - \alpha \beta) p_0$$
+    $$u_t = \lambda p_{t-1} + \frac{\psi_t - (1 - \alpha \beta) p'}{\beta - \eta}
+      + \frac{\beta g_t}{\sqrt{v_t / (1 - \mathrm{decay}^t)} + \epsilon}$$
+
+    where $\eta$ is `learning_rate` and $\lambda$ is `weight_decay`.
+
+    Args:
+        learning_rate: that of the `step_by_learning_rate` to follow; a number or a schedule.
+        alpha: friction of the dynamics, `alpha * beta = 1` is RMSprop.
+        beta: weight of the curvature, above `learning_rate`.
+        decay: decay of the average squared gradient.
+        eps: added to the root, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    Needs: params, and the same learning rate in the step, as the recipe `innaprop` has it.
+    State: `8*size` bytes a leaf, `4` once.
+    Flops: at most `34*size` a leaf.
+    Paper: Bolte, Boustany, Pauwels and Purica, "A second-order-like optimizer with adaptive
+        gradient scaling for deep learning", arXiv:2410.05871, Algorithm 1.
+    Departure: the paper's new parameters are `params - learning_rate * u`. `psi` takes its
+        start from the first `params` that `update` sees.
+    Limits: singular where `learning_rate` reaches `beta`, also in the middle of a schedule.
+
+    >>> tx = gk.scale_by_innaprop(alpha=1.0, beta=1.0, weight_decay=0.0)  # RMSprop
+    >>> p = jnp.array([3.0, 5.0])
+    >>> print(tx.update(jnp.array([0.1, -0.2]), tx.init(p), p)[0].round(3))
+    [ 1. -1.]
+    """
+    name = "scale_by_innaprop"
+    check.nonnegative(name, learning_rate=learning_rate, alpha=alpha)
+    check.nonnegative(name, eps=eps, weight_decay=weight_decay)
+    check.positive(name, beta=beta)
+    check.fraction(name, decay=decay)
+    check.below(name, "beta", beta, learning_rate=learning_rate)
+
+    def init(params: Params) -> INNApropState:
+        step = jnp.zeros([], jnp.int32)
+        return INNApropState(step, tree.zeros(params), tree.zeros(params))
+
+    def update(
+        updates: Updates, state: INNApropState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, INNApropState]:
+        del extra
+        check.given(name, params)
+        g = tree.read_squarable(updates)
+        p = tree.like(params, state.psi)
+        step = state.step + 1
+        nu = tree.average_square(decay, state.nu, g)
+        lr = rate.at(learning_rate, state.step)
+        decayed = tree.scale(1 - lr * weight_decay, p)
+
+        def inertia(s: jax.Array, p: jax.Array, shrunk: jax.Array) -> jax.Array:
+            s = jnp.where(step == 1, (1 - alpha * beta) * p, s)
+            s = (1 - lr / beta) * s + lr * (1 / beta - alpha) * shrunk
+            return s.astype(p.dtype)
+
+        psi = jax.tree.map(inertia, state.psi, p, decayed)
+
+        def direction(
+            s: jax.Array, v: jax.Array, g: jax.Array, p: jax.Array, shrunk: jax.Array
+        ) -> jax.Array:
+            pull = (s - (1 - alpha * beta) * shrunk) / (beta - lr)
+            root = jnp.sqrt(tree.debias(v, decay, step)) + eps
+            return weight_decay * p + pull + beta * g.astype(v.dtype) / root
+
+        u = jax.tree.map(direction, psi, nu, g, p, decayed)
+        return tree.like(u, updates), INNApropState(step, psi, nu)
+
+    return transform(init, update)

@@ -1,0 +1,89 @@
+"""NovoGrad: momentum over gradients of unit norm, leaf by leaf."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, tree
+from gradkit._core.types import (
+    Extra,
+    Params,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class NovoGradState(NamedTuple):
+    """What NovoGrad remembers."""
+
+    step: jax.Array  # updates so far, int32 []
+    mu: Updates  # decayed sum of normalized gradients, like the parameters
+    root: jax.Array  # root of the average squared norm of every leaf, [leaves]
+
+
+def scale_by_novograd(
+    b1: Scalar = 0.95,
+    b2: Scalar = 0.98,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    r"""Divide each leaf's gradient by the average of its norm, and sum with decay.
+
+    $$v_1 = \lVert g_1 \rVert^2, \qquad
+      v_t = b_2 v_{t-1} + (1 - b_2) \lVert g_t \rVert^2$$
+    $$m_t = b_1 m_{t-1} + \frac{g_t}{\sqrt{v_t} + \epsilon}
+      + \mathrm{weight\_decay} \, p_{t-1}, \qquad u_t = m_t$$
+
+    Args:
+        b1: decay of the sum of normalized gradients.
+        b2: decay of the average squared norm.
+        eps: added to the root, in units of the gradient's norm.
+        weight_decay: what each parameter adds to its normalized gradient.
+
+    Needs: params.
+    State: `4*size + 4` bytes a leaf, `4` once.
+    Flops: at most `20*size + 64` a leaf.
+    Paper: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
+        Training of Deep Networks", arXiv:1905.11286, Algorithm 1.
+    Departure: a layer is a leaf, as in the releases: a kernel and its bias are two. Kept is
+        the root of `v`, whose square could overflow or vanish.
+    Limits: a steady gradient grows by `1 / (1 - b1)`; weight decay passes through the
+        momentum and so is not decoupled from it.
+
+    >>> tx, p = gk.scale_by_novograd(), jnp.zeros(2)  # the first direction has norm one
+    >>> u, _ = tx.update(jnp.array([3e25, -4e25]), tx.init(p), p)
+    >>> print(u.round(3))
+    [ 0.6 -0.8]
+    """
+    check.fraction("scale_by_novograd", b1=b1, b2=b2)
+    check.nonnegative("scale_by_novograd", eps=eps, weight_decay=weight_decay)
+
+    def init(params: Params) -> NovoGradState:
+        step = jnp.zeros([], jnp.int32)
+        return NovoGradState(step, tree.zeros(params), tree.zero_per_leaf(params))
+
+    def update(
+        updates: Updates, state: NovoGradState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, NovoGradState]:
+        del extra
+        check.given("scale_by_novograd", params)
+        g = tree.read(updates)
+        step = state.step + 1
+        norms = tree.norms(g).astype(state.root.dtype)
+        norms = jnp.minimum(norms, jnp.finfo(norms.dtype).max)
+        root = tree.average_root(b2, state.root, norms)
+        root = jnp.where(step == 1, norms, root)
+        floor = root + eps
+        unit = tree.scale_each(jnp.where(floor > 0, 1 / floor, 0), g)
+
+        def gather(m: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
+            new = u.astype(m.dtype) + weight_decay * p.astype(m.dtype)
+            return (b1 * m + new).astype(m.dtype)
+
+        mu = jax.tree.map(gather, state.mu, unit, params)
+        return tree.like(mu, updates), NovoGradState(step, mu, root)
+
+    return transform(init, update)

@@ -1,0 +1,101 @@
+"""Every check speaks: which method, which argument or leaf, what was given, what to do."""
+
+import inspect
+import math
+
+import jax.numpy as jnp
+import pytest
+from entry import ENTRIES
+
+import gradkit as gk
+from gradkit.catalogue import METHODS
+
+NUMBERS = [
+    pytest.param(m, name, bad, id=f"{m.name}-{name}={bad}")
+    for m in METHODS
+    for name, p in inspect.signature(getattr(gk, m.name)).parameters.items()
+    if isinstance(p.default, int | float) and not isinstance(p.default, bool)
+    for bad in (-1, math.nan)
+]
+MATRIX_METHODS = ["normalize_by_polar", "project_by_svd", "project_by_fira"]
+
+
+def message(action) -> str:
+    """The text of the error that `action` raises."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        action()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("method,name,bad", NUMBERS)
+def test_bad_numbers_are_named(method, name, bad):
+    fixed = ENTRIES[method.name].fixed if method.name in ENTRIES else {}
+    text = message(lambda: getattr(gk, method.name)(**fixed, **{name: bad}))
+    assert text.startswith("gradkit."), text
+    assert "must be" in text and f"got {bad!r}" in text, text
+    assert text.endswith("."), "it ends in what to do"
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_leaves_that_are_not_real_are_named(name):
+    tx = ENTRIES[name].factory()
+    for leaf in (jnp.zeros(2, jnp.complex64), jnp.zeros(2, jnp.int32)):
+        text = message(lambda leaf=leaf: tx.init({"deep": [leaf]}))
+        assert "['deep'][0]" in text and str(leaf.dtype) in text, text
+        assert "optax.masked" in text
+
+
+def test_shapes_that_differ_are_named():
+    tx = gk.scale_by_adam()
+    params = {"w": jnp.zeros((2, 3))}
+    text = message(lambda: tx.update({"w": jnp.zeros((3, 2))}, tx.init(params), params))
+    assert text == (
+        "gradkit.scale_by_adam: leaf ['w'] must have the shape of its parameter (2, 3), "
+        "got (3, 2). Take gradients with respect to these params."
+    )
+
+
+def test_missing_params_are_asked_for():
+    tx = gk.decay_by_weight()
+    g = jnp.zeros(2)
+    text = message(lambda: tx.update(g, tx.init(g)))
+    assert text == (
+        "gradkit.decay_by_weight: params must be passed to update, got None. "
+        "Call tx.update(grads, state, params)."
+    )
+
+
+@pytest.mark.parametrize("name", MATRIX_METHODS)
+def test_vectors_are_sent_elsewhere(name):
+    tx = ENTRIES[name].factory()
+    g = {"bias": jnp.zeros(3)}
+    text = message(lambda: tx.update(g, tx.init(g)))
+    assert f"gradkit.{name}: leaf ['bias'] must have at least 2 axes" in text
+    assert "gradkit.route" in text
+
+
+def test_routes_name_the_leaf_and_the_rules():
+    rules = {"kernel": gk.scale_by_adam(), "w": gk.scale_by_adam()}
+    text = message(lambda: gk.route(rules).init({"bias": jnp.zeros(2)}))
+    assert "leaf bias" in text and "got none" in text and "Add a rule" in text
+    text = message(lambda: gk.route(rules).init({"w_kernel": jnp.zeros(2)}))
+    assert "leaf w_kernel" in text and "['kernel', 'w']" in text
+    assert "exclusive" in text
+
+
+def test_transfer_names_the_leaf():
+    base, target = {"w": jnp.ones((2, 2, 2))}, {"w": jnp.ones((4, 4, 2))}
+    text = message(lambda: gk.infer_parametrization(base, target))
+    assert "leaf w" in text and "inputs={'w': (0,)}" in text
+    text = message(lambda: gk.infer_parametrization(base, {"v": base["w"]}))
+    assert "['v', 'w']" in text
+    tx = gk.transfer_by_mup(gk.infer_parametrization(base, base))
+    text = message(lambda: tx.update({"b": jnp.zeros(2)}, tx.init({})))
+    assert "leaf b must be in the parametrization" in text
+
+
+def test_schedules_name_what_does_not_fit():
+    text = message(lambda: gk.schedule_by_linear_decay(1.0, steps=4, warmup=4))
+    assert "warmup must be below steps = 4, got 4" in text
+    text = message(lambda: gk.schedule_by_warmup_stable_decay(1.0, 4, 3, 2))
+    assert "warmup + cooldown must be at most steps = 4, got 5" in text
