@@ -11,9 +11,12 @@ from gradkit._recipes.adabound import adabound as adabound
 from gradkit._recipes.adamw import adamw as adamw
 from gradkit._recipes.ademamix import ademamix as ademamix
 from gradkit._recipes.diffgrad import diffgrad as diffgrad
+from gradkit._recipes.fira import fira as fira
+from gradkit._recipes.galore import galore as galore
 from gradkit._recipes.grams import grams as grams
 from gradkit._recipes.innaprop import innaprop as innaprop
 from gradkit._recipes.lion import lion as lion
+from gradkit._recipes.muon import muon as muon
 from gradkit._recipes.novograd import novograd as novograd
 from gradkit._recipes.sgd import sgd as sgd
 from gradkit._step.decay.weight import decay_by_weight as decay_by_weight
@@ -43,4 +46,8 @@ from gradkit._transform.momentum.heavy_ball import average_by_heavy_ball as aver
 from gradkit._transform.momentum.lion import average_by_lion as average_by_lion
 from gradkit._transform.momentum.nesterov import average_by_nesterov as average_by_nesterov
 from gradkit._transform.normalize.block import normalize_by_block as normalize_by_block
+from gradkit._transform.normalize.dual_norm import normalize_by_dual_norm as normalize_by_dual_norm
 from gradkit._transform.normalize.orthograd import normalize_by_orthograd as normalize_by_orthograd
+from gradkit._transform.normalize.polar import normalize_by_polar as normalize_by_polar
+from gradkit._transform.subspace.fira import project_by_fira as project_by_fira
+from gradkit._transform.subspace.svd import project_by_svd as project_by_svd

@@ -64,9 +64,9 @@ METHODS = (
     Method("clip_by_unit_norm", "clip", "2102.06171", "deepmind/deepmind-research"),
     Method("clip_by_zscore", "clip", "2504.02507", "bluorion-com/ZClip"),
     Method("average_by_ademamix", "average", "2409.03137", "apple/ml-ademamix"),
-    Method("average_by_heavy_ball", "average", "none", "pytorch/pytorch"),
+    Method("average_by_heavy_ball", "average", "10.1016/0041-5553(64)90137-5", "pytorch/pytorch"),
     Method("average_by_lion", "average", "2302.06675", "google/automl"),
-    Method("average_by_nesterov", "average", "none", "pytorch/pytorch"),
+    Method("average_by_nesterov", "average", "1212.0901", "pytorch/pytorch"),
     Method("direct_by_caution", "direct", "2411.16085", "kyleliang919/C-Optim"),
     Method("direct_by_grams", "direct", "2412.17107", "Gunale0926/Grams"),
     Method("scale_by_adabound", "adaptive", "1902.09843", "Luolc/AdaBound"),
@@ -74,7 +74,7 @@ METHODS = (
     Method("scale_by_adam_atan2", "adaptive", "2407.05872"),
     Method("scale_by_amsgrad", "adaptive", "1904.09237", "pytorch/pytorch"),
     Method("scale_by_diffgrad", "adaptive", "1909.11015", "shivram1987/diffGrad"),
-    Method("scale_by_innaprop", "adaptive", "2402.06277", "innaprop/innaprop"),
+    Method("scale_by_innaprop", "adaptive", "2410.05871", "innaprop/innaprop"),
     Method(
         "scale_by_novograd", "adaptive", "1905.11286", "NVIDIA/DeepLearningExamples"
     ),
@@ -96,9 +96,9 @@ METHODS = (
     Method("fira", "recipe", "2410.01623", "xichen-fy/Fira"),
     Method("galore", "recipe", "2403.03507", "jiaweizzhao/GaLore"),
     Method("grams", "recipe", "2412.17107", "Gunale0926/Grams"),
-    Method("innaprop", "recipe", "2402.06277", "innaprop/innaprop"),
+    Method("innaprop", "recipe", "2410.05871", "innaprop/innaprop"),
     Method("lion", "recipe", "2302.06675", "google/automl"),
     Method("muon", "recipe", "2409.20325", "KellerJordan/Muon"),
     Method("novograd", "recipe", "1905.11286", "NVIDIA/DeepLearningExamples"),
-    Method("sgd", "recipe", "none", "pytorch/pytorch"),
+    Method("sgd", "recipe", "10.1016/0041-5553(64)90137-5", "pytorch/pytorch"),
 )

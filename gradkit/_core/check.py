@@ -124,11 +124,12 @@ def alike(method: str, updates: Any, params: Any) -> None:
             )
 
 
-def matrix(method: str, tree: Any) -> None:
-    """Every leaf has at least two axes, as methods on matrices need."""
+def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
+    """Every leaf has at least two axes besides `batch_axes`, as methods on matrices need."""
     for path, leaf in leaves(tree):
-        if leaf.ndim < 2:
+        if leaf.ndim < 2 + len(batch_axes):
+            besides = f" besides batch_axes {batch_axes}" if batch_axes else ""
             raise ValueError(
-                f"gradkit.{method}: leaf {path} must have at least 2 axes, got shape "
-                f"{leaf.shape}. Send vectors elsewhere with gradkit.route."
+                f"gradkit.{method}: leaf {path} must have at least 2 axes{besides}, got "
+                f"shape {leaf.shape}. Send vectors elsewhere with gradkit.route."
             )

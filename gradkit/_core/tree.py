@@ -98,6 +98,18 @@ def debias(average: Tree, decay: Any, step: jax.Array) -> Tree:
     return jax.tree.map(lambda x: x / weights[x.dtype], average)
 
 
+def debias_root(root: Tree, decay: Any, step: jax.Array) -> Tree:
+    """What `debias` does to an average square, to its root."""
+    return jax.tree.map(
+        lambda x: x / jnp.sqrt(one_minus_power(decay, step, x.dtype)), root
+    )
+
+
+def ratio(numerator: Tree, denominator: Tree) -> Tree:
+    """Leaf by leaf quotients, 0 where the denominator is: no gradient yet, no `eps` either."""
+    return jax.tree.map(lambda n, d: jnp.where(d > 0, n / d, 0), numerator, denominator)
+
+
 def one_minus_power(decay: Any, step: jax.Array, dtype: Any) -> jax.Array:
     """`1 - decay^step` without cancellation when `decay` is close to 1."""
     if isinstance(decay, float | int):
@@ -137,7 +149,7 @@ def norms(t: Tree) -> jax.Array:
 
     def scaled(leaves: list[jax.Array]) -> jax.Array:
         largest = jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in leaves])
-        divisor = jnp.where(largest > 0, largest, 1)
+        divisor = divisible(largest)
         parts = [sum_squares(x / d) for x, d in zip(leaves, divisor)]
         return jnp.minimum(divisor * jnp.sqrt(jnp.stack(parts)), limits.max)
 
@@ -148,6 +160,12 @@ def norms(t: Tree) -> jax.Array:
     )
 
 
+def divisible(x: jax.Array) -> jax.Array:
+    """`x`, kept to numbers whose reciprocals neither overflow nor are flushed to zero."""
+    tiny = jnp.finfo(x.dtype).tiny
+    return jnp.clip(x, tiny, 1 / tiny)
+
+
 def norm(t: Tree) -> jax.Array:
     """The Euclidean norm of the whole tree as one vector, as safe as `norms`; 0 if empty."""
     return vector_norm(norms(t))
@@ -155,8 +173,7 @@ def norm(t: Tree) -> jax.Array:
 
 def vector_norm(x: jax.Array) -> jax.Array:
     """The Euclidean norm of one short vector, divided by its largest entry first."""
-    largest = jnp.max(jnp.abs(x), initial=0)
-    divisor = jnp.where(largest > 0, largest, 1)
+    divisor = divisible(jnp.max(jnp.abs(x), initial=0))
     norm = divisor * jnp.sqrt(sum_squares(x / divisor))
     return jnp.minimum(norm, jnp.finfo(x.dtype).max)
 
@@ -168,14 +185,6 @@ def whole_norm(norms: jax.Array, given: Any = None) -> jax.Array:
         return own
     given = jnp.asarray(given).astype(own.dtype)
     return jnp.where(jnp.isfinite(given), given, own)
-
-
-def norm_along(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The Euclidean norm along `axes`, which stay with length 1; as safe as `norms`."""
-    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
-    divisor = jnp.where(largest > 0, largest, 1)
-    total = jnp.sum(jnp.square(x / divisor), axis=axes, keepdims=True)
-    return jnp.minimum(divisor * jnp.sqrt(total), jnp.finfo(x.dtype).max)
 
 
 def dot(x: Tree, y: Tree) -> jax.Array:

@@ -42,5 +42,5 @@ def adabound(
     return optax.chain(
         scale_by_adabound(b1, b2, eps, final_ratio, gamma),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.product(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -37,5 +37,5 @@ def adamw(
     return optax.chain(
         scale_by_adam(b1, b2, eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.product(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -42,5 +42,5 @@ def ademamix(
     return optax.chain(
         scale_by_second_moment(average_by_ademamix(b1, b3, alpha), b2, eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.product(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

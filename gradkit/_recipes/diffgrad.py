@@ -31,12 +31,12 @@ def diffgrad(
     State: `12*size` bytes a leaf, `12` once.
     Flops: at most `48*size` a leaf.
     Paper: Dubey et al., "diffGrad: An Optimization Method for Convolutional Neural Networks",
-        arXiv:1909.11015, Algorithm 1.
+        arXiv:1909.11015, the update with its friction coefficient.
     Departure: weight decay, which the paper does not have; the release adds it to the gradient.
     Limits: how much it slows depends on the scale of the loss.
     """
     return optax.chain(
         scale_by_diffgrad(b1, b2, eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.product(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

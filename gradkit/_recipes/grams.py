@@ -38,5 +38,5 @@ def grams(
     return optax.chain(
         direct_by_grams(scale_by_adam(b1, b2, eps)),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.product(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

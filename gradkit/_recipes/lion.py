@@ -36,5 +36,5 @@ def lion(
     return optax.chain(
         average_by_lion(b1, b2),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.product(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -32,5 +32,5 @@ def sgd(
     return optax.chain(
         average_by_heavy_ball(momentum),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.product(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -40,13 +40,13 @@ def unit_norm(gs, ps, max_ratio, eps):
         yield u
 
 
-@entry("clip_by_percentile", whole=True, percentile=30.0, history=4, eps=0.1)
-def percentile(gs, ps, percentile, history, eps):
+@entry("clip_by_percentile", whole=True, percentile=30.0, history=4)
+def percentile(gs, ps, percentile, history):
     norms = []
     for g in gs:
-        norms = (norms + [norm(g)])[-history:]
+        norms = [*norms, norm(g)][-history:]
         limit = np.percentile(norms, percentile)
-        factor = min(1.0, limit / (norms[-1] + eps))
+        factor = min(1.0, limit / norms[-1])
         yield {k: factor * x for k, x in g.items()}
 
 
@@ -63,7 +63,7 @@ def zscore(gs, ps, max_zscore, decay, warmup, eps):
             z = (n - mean) / (np.sqrt(variance) + eps)
             if z > max_zscore:
                 limit = mean + max_zscore * np.sqrt(variance) / (z / max_zscore)
-                factor = limit / (n + eps)
+                factor = limit / n
             mean = decay * mean + (1 - decay) * limit
             variance = decay * variance + (1 - decay) * (limit - mean) ** 2
         yield {k: factor * x for k, x in g.items()}
@@ -93,9 +93,7 @@ def ema_norm(gs, ps, max_ratio, decay, max_norm, warmup):
 
 golden(
     "autoclip_p25",
-    lambda: optax.chain(
-        gk.clip_by_percentile(25.0, eps=1e-6), gk.step_by_learning_rate(0.1)
-    ),
+    lambda: optax.chain(gk.clip_by_percentile(25.0), gk.step_by_learning_rate(0.1)),
 )
 golden(
     "zclip",

@@ -66,7 +66,7 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Rate = 1e-8) -> Tra
         nu = tree.average_square(b2, state.nu, g)
         floor = rate.at(eps, state.step)
         u = jax.tree.map(
-            lambda m, v: m / (jnp.sqrt(v) + floor),
+            lambda m, v: tree.ratio(m, jnp.sqrt(v) + floor),
             tree.debias(mu, b1, step),
             tree.debias(nu, b2, step),
         )

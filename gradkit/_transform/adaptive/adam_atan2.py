@@ -69,11 +69,11 @@ def scale_by_adam_atan2(
         mu = tree.average(b1, state.mu, g)
         root = tree.average_root(b2, state.root, g)
 
-        def angle(m: jax.Array, r: jax.Array) -> jax.Array:
-            r = r / jnp.sqrt(tree.one_minus_power(b2, step, r.dtype))
-            return a * jnp.arctan2(tree.debias(m, b1, step), b * r)
-
-        u = jax.tree.map(angle, mu, root)
+        u = jax.tree.map(
+            lambda m, r: a * jnp.arctan2(m, b * r),
+            tree.debias(mu, b1, step),
+            tree.debias_root(root, b2, step),
+        )
         return tree.like(u, updates), AdamAtan2State(step, mu, root)
 
     return transform(init, update)

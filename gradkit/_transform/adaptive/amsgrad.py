@@ -74,12 +74,11 @@ def scale_by_amsgrad(
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
         floor = rate.at(eps, state.step)
 
-        def direction(m: jax.Array, v: jax.Array) -> jax.Array:
-            return tree.debias(m, b1, step) / (
-                jnp.sqrt(tree.debias(v, b2, step)) + floor
-            )
-
-        u = jax.tree.map(direction, mu, nu_max)
+        u = jax.tree.map(
+            lambda m, v: tree.ratio(m, jnp.sqrt(v) + floor),
+            tree.debias(mu, b1, step),
+            tree.debias(nu_max, b2, step),
+        )
         return tree.like(u, updates), AMSGradState(step, mu, nu, nu_max)
 
     return transform(init, update)

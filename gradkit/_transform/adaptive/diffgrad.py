@@ -43,7 +43,7 @@ def scale_by_diffgrad(
     State: `12*size` bytes a leaf, `4` once.
     Flops: at most `38*size` a leaf.
     Paper: Dubey et al., "diffGrad: An Optimization Method for Convolutional Neural Networks",
-        arXiv:1909.11015, Algorithm 1.
+        arXiv:1909.11015, the update with its friction coefficient.
     Departure: none. The first release compared each gradient with itself, which is Adam at
         half its learning rate; its corrected v2 adds `eps` before debiasing, which is
         the schedule `1e-8 / sqrt(1 - b2^t)` here.
@@ -76,12 +76,11 @@ def scale_by_diffgrad(
         def direction(
             m: jax.Array, v: jax.Array, g: jax.Array, before: jax.Array
         ) -> jax.Array:
-            adam = tree.debias(m, b1, step) / (
-                jnp.sqrt(tree.debias(v, b2, step)) + floor
-            )
+            adam = tree.ratio(m, jnp.sqrt(v) + floor)
             return jax.nn.sigmoid(jnp.abs(before - g)) * adam
 
-        u = jax.tree.map(direction, mu, nu, g, state.previous)
+        m, v = tree.debias(mu, b1, step), tree.debias(nu, b2, step)
+        u = jax.tree.map(direction, m, v, g, state.previous)
         return tree.like(u, updates), DiffGradState(step, mu, nu, g)
 
     return transform(init, update)

@@ -100,10 +100,10 @@ def scale_by_innaprop(
             s: jax.Array, v: jax.Array, g: jax.Array, p: jax.Array, shrunk: jax.Array
         ) -> jax.Array:
             pull = (s - (1 - alpha * beta) * shrunk) / (beta - lr)
-            root = jnp.sqrt(tree.debias(v, decay, step)) + eps
-            return weight_decay * p + pull + beta * g.astype(v.dtype) / root
+            newton = tree.ratio(beta * g.astype(v.dtype), jnp.sqrt(v) + eps)
+            return weight_decay * p + pull + newton
 
-        u = jax.tree.map(direction, psi, nu, g, p, decayed)
+        u = jax.tree.map(direction, psi, tree.debias(nu, decay, step), g, p, decayed)
         return tree.like(u, updates), INNApropState(step, psi, nu)
 
     return transform(init, update)

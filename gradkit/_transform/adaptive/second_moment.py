@@ -71,7 +71,7 @@ def scale_by_second_moment(
         nu = tree.average_square(b2, state.nu, g)
         m, inner_state = inner.update(g, state.inner, params, **extra)
         v = tree.debias(nu, b2, step)
-        u = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), m, v)
+        u = jax.tree.map(lambda m, v: tree.ratio(m, jnp.sqrt(v) + eps), m, v)
         return tree.like(u, updates), SecondMomentState(step, nu, inner_state)
 
     return transform(init, update)

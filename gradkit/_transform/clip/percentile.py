@@ -1,5 +1,6 @@
 """AutoClip: clip to a percentile of the gradient norms seen so far."""
 
+import numbers
 from typing import NamedTuple
 
 import jax
@@ -12,31 +13,28 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class PercentileState(NamedTuple):
     """The last norms, the oldest overwritten first."""
 
-    count: jax.Array  # norms seen so far, int32 []
+    seen: jax.Array  # norms so far, int32 []
     norms: jax.Array  # the last of them, [history], zero where none was yet
 
 
-def clip_by_percentile(
-    percentile: Scalar = 10.0, history: int = 1000, eps: Scalar = 0.0
-) -> Transform:
+def clip_by_percentile(percentile: Scalar = 10.0, history: int = 1000) -> Transform:
     r"""Shrink the gradient, as one vector, to a percentile of its norms up to now.
 
     $$n_t = \lVert g_t \rVert, \quad c_t = \mathrm{percentile}(n_1, \dots, n_t), \quad
-      u_t = g_t \cdot \min(1, c_t / (n_t + \epsilon))$$
+      u_t = g_t \cdot \min(1, c_t / n_t)$$
 
     Args:
         percentile: from 0, the least norm, to 100, the largest; linear in between.
         history: how many norms are remembered.
-        eps: added to the norm, in units of the gradient.
 
     Needs: nothing; `global_norm`, where given and finite, stands for the norm of the
         gradient, so that groups under `optax.partition` can share one.
     State: `0` bytes a leaf, `4 + 4*history` once.
     Flops: at most `14*size + 20` a leaf, `100 + 64*history` once.
     Paper: Seetharaman, Wichern, Pardo and Le Roux, "AutoClip: Adaptive Gradient Clipping
-        for Source Separation Networks", arXiv:2007.14469, Equation 2.
+        for Source Separation Networks", arXiv:2007.14469.
     Departure: the paper remembers every norm. A norm of zero is not remembered, so that a
-        bad step leaves the percentile alone. The release has `eps=1e-6`.
+        bad step leaves the percentile alone. The release adds 1e-6 to the norm.
     Limits: at 100 nothing is clipped, at 0 every gradient is, to the shortest one yet.
 
     >>> tx = gk.clip_by_percentile(50.0)
@@ -45,8 +43,8 @@ def clip_by_percentile(
     -2.0
     """
     check.percent("clip_by_percentile", percentile=percentile)
-    check.count("clip_by_percentile", history=history)
-    check.nonnegative("clip_by_percentile", eps=eps)
+    if isinstance(history, numbers.Number):  # in optax.inject_hyperparams an array
+        check.count("clip_by_percentile", history=history)
 
     def init(params: Params) -> PercentileState:
         dtype = tree.zero_per_leaf(params).dtype
@@ -63,16 +61,16 @@ def clip_by_percentile(
         del params, extra
         g = tree.read(updates)
         norm = tree.whole_norm(tree.norms(g), global_norm).astype(state.norms.dtype)
-        place = jnp.arange(history, dtype=jnp.int32)
-        here = (place == state.count % history) & (norm > 0)
+        size = state.norms.size
+        place = jnp.arange(size, dtype=jnp.int32)
+        here = (place == state.seen % size) & (norm > 0)
         norms = jnp.where(here, norm, state.norms)
-        count = state.count + (norm > 0).astype(jnp.int32)
+        seen = state.seen + (norm > 0).astype(jnp.int32)
 
-        kept = jnp.minimum(count, history)
+        kept = jnp.minimum(seen, size)
         limit = percentile_of(norms, kept, percentile)
-        divisor = jnp.where(norm + eps > 0, norm + eps, 1)
-        u = tree.scale(jnp.minimum(limit / divisor, 1), g)
-        return tree.like(u, updates), PercentileState(count, norms)
+        u = tree.scale(jnp.where(norm > limit, limit / norm, 1), g)
+        return tree.like(u, updates), PercentileState(seen, norms)
 
     return transform(init, update)
 

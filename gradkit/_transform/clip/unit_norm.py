@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, linalg, tree
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
 
 
@@ -25,7 +25,7 @@ def clip_by_unit_norm(max_ratio: Scalar = 0.01, eps: Scalar = 1e-3) -> Transform
     State: `0` bytes a leaf, `0` once.
     Flops: at most `32*size` a leaf.
     Paper: Brock, De, Smith and Simonyan, "High-Performance Large-Scale Image Recognition
-        Without Normalization", arXiv:2102.06171, Equation 3.
+        Without Normalization", arXiv:2102.06171, Section 4.
     Departure: the release sums a kernel of three axes over its first axis alone, and takes
         a `[1, n]` kernel for one unit.
     Limits: an attention kernel `[in, heads, size]` has more output axes than the last:
@@ -45,8 +45,8 @@ def clip_by_unit_norm(max_ratio: Scalar = 0.01, eps: Scalar = 1e-3) -> Transform
 
         def clip(g: jax.Array, w: jax.Array) -> jax.Array:
             axes = tuple(range(g.ndim))[: max(g.ndim - 1, 1)]
-            norm = tree.norm_along(g, axes)
-            weight = tree.norm_along(w.astype(g.dtype), axes)
+            norm = linalg.norms(g, axes)
+            weight = linalg.norms(w.astype(g.dtype), axes)
             bound = (max_ratio * jnp.maximum(weight, eps)).astype(g.dtype)
             return jnp.where(norm > bound, bound / norm, 1) * g
 

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class ZscoreState(NamedTuple):
     """What norms have been, after clipping."""
 
-    count: jax.Array  # norms seen so far, int32 []
+    seen: jax.Array  # norms so far, int32 []
     mean: jax.Array  # average norm, []
     deviation: jax.Array  # root of the average squared distance from it, []
 
@@ -30,7 +30,7 @@ def clip_by_zscore(
       \mu_{t-1} + \sigma_{t-1} \, \mathrm{max\_zscore}^2 / z_t & \text{else} \end{cases}$$
     $$\mu_t = \mathrm{decay}\,\mu_{t-1} + (1 - \mathrm{decay})\,c_t, \quad \sigma_t^2 =
       \mathrm{decay}\,\sigma_{t-1}^2 + (1 - \mathrm{decay})\,(c_t - \mu_t)^2$$
-    $$u_t = g_t \cdot c_t / (n_t + \epsilon) \text{ where } c_t < n_t$$
+    $$u_t = g_t \cdot c_t / n_t$$
 
     The first `warmup` norms pass; `mean` and `deviation` start as those of them.
 
@@ -38,16 +38,17 @@ def clip_by_zscore(
         max_zscore: how far above its mean a norm passes, in standard deviations.
         decay: of the mean and the variance.
         warmup: how many norms start them.
-        eps: added to the deviation and the norm, in units of the gradient.
+        eps: added to the deviation, in units of the gradient.
 
     Needs: nothing; `global_norm`, where given and finite, stands for the norm of the
         gradient, so that groups under `optax.partition` can share one.
     State: `0` bytes a leaf, `12` once.
     Flops: at most `14*size + 20` a leaf, `180` once.
     Paper: Kumar, Owen, Roy Chowdhury and Gura, "ZClip: Adaptive Spike Mitigation for LLM
-        Pre-Training", arXiv:2504.02507, Algorithm 1.
-    Departure: the release also limits every norm to 1: chain `clip_by_global_norm`. A norm
-        of zero is not counted, so that a bad step leaves the mean alone.
+        Pre-Training", arXiv:2504.02507.
+    Departure: the release also limits every norm to 1: chain `clip_by_global_norm`; and it
+        adds 1e-6 to the norm. A norm of zero is not counted, so that a bad step leaves the
+        mean alone.
     Limits: nothing is clipped in the first `warmup` updates. Norms far below `eps` never
         stand out; set it to 0 for those.
 
@@ -62,8 +63,8 @@ def clip_by_zscore(
 
     def init(params: Params) -> ZscoreState:
         dtype = tree.zero_per_leaf(params).dtype
-        count = jnp.zeros([], jnp.int32)
-        return ZscoreState(count, jnp.zeros([], dtype), jnp.zeros([], dtype))
+        seen = jnp.zeros([], jnp.int32)
+        return ZscoreState(seen, jnp.zeros([], dtype), jnp.zeros([], dtype))
 
     def update(
         updates: Updates,
@@ -77,25 +78,24 @@ def clip_by_zscore(
         g = tree.read(updates)
         _, mean, deviation = state
         norm = tree.whole_norm(tree.norms(g), global_norm).astype(mean.dtype)
-        count = state.count + 1
-        seen = count.astype(mean.dtype)
-        warm = seen <= jnp.asarray(warmup, mean.dtype)
+        seen = state.seen + 1
+        n = seen.astype(mean.dtype)
+        warm = n <= jnp.asarray(warmup, mean.dtype)
 
         excess, width = norm - mean, deviation + eps
         spike = (excess > max_zscore * width) & ~warm
         inverse = max_zscore * width / jnp.where(spike, excess, 1)  # max_zscore / z
         limit = jnp.where(spike, mean + deviation * inverse * max_zscore, norm)
-        factor = jnp.where(spike, limit / jnp.where(spike, norm + eps, 1), 1)
+        factor = jnp.where(spike, limit / norm, 1)
 
-        kept = jnp.where(warm, 1 - 1 / seen, decay)
-        kept = kept.astype(mean.dtype)
+        kept = jnp.where(warm, 1 - 1 / n, decay).astype(mean.dtype)
         new_mean = kept * mean + (1 - kept) * limit
         # Welford's variance while warm: its product has one distance from the old mean
         new, old = jnp.abs(limit - new_mean), jnp.abs(limit - mean)
         distance = jnp.where(warm, jnp.sqrt(new) * jnp.sqrt(old), new)
         spread = jnp.hypot(jnp.sqrt(kept) * deviation, jnp.sqrt(1 - kept) * distance)
 
-        moved = ZscoreState(count, new_mean, spread)
+        moved = ZscoreState(seen, new_mean, spread)
         moved = jax.tree.map(lambda a, b: jnp.where(norm > 0, a, b), moved, state)
         return tree.like(tree.scale(factor, g), updates), moved
 

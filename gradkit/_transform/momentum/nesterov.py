@@ -35,8 +35,8 @@ def average_by_nesterov(decay: Scalar = 0.9) -> Transform:
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `8*size` a leaf.
     Paper: Bengio, Boulanger-Lewandowski and Pascanu, "Advances in Optimizing Recurrent
-        Networks", arXiv:1212.0901, Equation 7, after Nesterov (1983) and Sutskever et al.
-        (2013).
+        Networks", arXiv:1212.0901, its simplified Nesterov momentum, after Nesterov (1983) and
+        Sutskever et al. (2013).
     Departure: the learning rate multiplies the sum, as in torch and optax. The paper's
         multiplies each gradient as it enters; the same while the learning rate is constant.
     Limits: parameters are the look-ahead points, where gradients are taken; Nesterov's own

@@ -17,7 +17,7 @@ def normalize_by_orthograd() -> Transform:
     State: `0` bytes a leaf, `0` once.
     Flops: at most `44*size + 20` a leaf.
     Paper: Prieto, Barsbey, Mediano and Birdal, "Grokking at the Edge of Numerical
-        Stability", arXiv:2501.04697, Equation 12.
+        Stability", arXiv:2501.04697.
     Departure: the paper projects all parameters as one vector and does not restore the norm;
         each leaf by itself and the norm are its release's. The release divides by `1e-30`
         more, which float32 loses in a square; here both vectors are scaled to unit norm

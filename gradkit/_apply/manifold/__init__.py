@@ -1,0 +1,1 @@
+"""Parameters that stay on a surface. In: an update. Out: the difference to a point on it."""

@@ -1,0 +1,102 @@
+"""What a race leaves on disk, each piece written whole or not at all."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from gradkit._lab.complaint import Complaint
+from gradkit._lab.sweep import State
+
+
+def write(path: pathlib.Path, content: bytes | str) -> None:
+    """Replace a file in one move, so that it is never seen half-written."""
+    data = content.encode() if isinstance(content, str) else content
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write `value` as JSON; numbers that are not finite must have become null."""
+    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def claim(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
+    """Make `out` the folder of the race with these settings, or say why it cannot be."""
+    record = out / "settings.json"
+    try:
+        found = out.exists() and any(out.iterdir())
+        if record.exists():
+            _compare(out, json.loads(record.read_text()), settings, resume)
+        elif found:
+            raise Complaint(
+                f"{out} is not empty and holds no race. Choose another --out."
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        if not record.exists():
+            write_json(record, settings)
+        elif not os.access(out, os.W_OK):
+            raise PermissionError(13, os.strerror(13))
+    except OSError as error:
+        raise Complaint(
+            f"cannot write to {out}: {error.strerror}. Choose another --out."
+        ) from error
+
+
+def _compare(out: pathlib.Path, old: Any, new: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        raise Complaint(
+            f"{out} holds a race. Add --resume to go on, or choose another --out."
+        )
+    changed = [name for name in new if old.get(name) != new[name]]
+    if changed:
+        was = "; ".join(f"{n} was {old.get(n)}, now {new[n]}" for n in changed)
+        raise Complaint(
+            f"{out} holds a race with other settings: {was}. "
+            "Repeat the old ones, or choose another --out."
+        )
+
+
+class Checkpoints:
+    """The latest state of one recipe, kept by Orbax."""
+
+    def __init__(self, manager: ocp.CheckpointManager):
+        self._manager = manager
+
+    def save(self, step: int, state: State, seconds: float) -> None:
+        """Keep `state` after `step` steps that took `seconds`; the one before is deleted."""
+        parts = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), clock=ocp.args.JsonSave([seconds])
+        )
+        self._manager.save(step, args=parts, force=True)
+
+    def latest(self, like: State) -> tuple[int, State, float]:
+        """The latest step, state and seconds; step 0 and `like` itself if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return 0, like, 0.0
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        parts = ocp.args.Composite(
+            state=ocp.args.StandardRestore(target), clock=ocp.args.JsonRestore()
+        )
+        found = self._manager.restore(step, args=parts)
+        return step, found["state"], found["clock"][0]
+
+
+@contextlib.contextmanager
+def checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
+    """The checkpoints below `folder`, complete ones only."""
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1, enable_async_checkpointing=False
+    )
+    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+        yield Checkpoints(manager)

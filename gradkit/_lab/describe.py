@@ -1,0 +1,125 @@
+"""What the catalogue and the docstrings say of a method; starts no device."""
+
+import inspect
+import re
+import textwrap
+from typing import Any, NamedTuple
+
+import gradkit as gk
+from gradkit._lab import equations
+from gradkit._lab.complaint import Complaint
+from gradkit.catalogue import FAMILIES, METHODS, Method
+
+SECTION = re.compile(r"^([A-Z][a-z]+):(?=\s)", re.M)
+ORDER = ("Args", "Needs", "State", "Flops", "Paper", "Departure", "Limits")
+SIDE = 1024  # rows and columns of the matrix whose bytes are counted
+
+
+class Description(NamedTuple):
+    """A method in words."""
+
+    method: Method
+    signature: str
+    body: str  # what it does, and its equations as text
+    sections: dict[str, str]  # "Args", "State", "Paper", ... and what they say
+
+    @property
+    def summary(self) -> str:
+        """The first sentence."""
+        return self.body.partition("\n")[0]
+
+    def record(self) -> dict[str, str]:
+        """The method as JSON."""
+        name, family, paper, reference = self.method
+        return {
+            "name": name,
+            "family": family,
+            "kind": self.method.kind,
+            "summary": self.summary,
+            "paper": paper,
+            "reference": reference,
+            "file": self.method.path,
+        }
+
+    def page(self) -> str:
+        """All that is said of the method."""
+        method = self.method
+        said = dict(self.sections)
+        if method.kind != "schedule":
+            each = self.bytes_a_parameter()
+            said["State"] += f"\nIn a {SIDE} x {SIDE} matrix: {each} bytes a parameter."
+            said.setdefault("Needs", "nothing beyond update(grads, state, params).")
+        said["Reference"] = method.reference or "none"
+        said["File"] = f"{method.path} ({method.family}, a {method.kind})"
+        titles = [*ORDER, *(title for title in said if title not in ORDER)]
+        sections = [_section(title, said[title]) for title in titles if title in said]
+        return "\n\n".join([self.signature, self.body, "\n".join(sections)])
+
+    def bytes_a_parameter(self) -> str:
+        """The optimizer state of one parameter in a large float32 matrix, from `State:`."""
+        stated = " ".join(self.sections["State"].split())
+        formula = re.match(r"`([^`]*)` bytes a leaf", stated)
+        size = {"size": SIDE * SIDE, "rows": SIDE, "cols": SIDE, "ndim": 2}
+        names = (
+            _defaults(getattr(gk, self.method.name)) | size | {"min": min, "max": max}
+        )
+        each = eval(formula[1] if formula else "0", {"__builtins__": {}}, names)
+        said = f"{each / SIDE**2:.3f}".rstrip("0").rstrip(".")
+        return said + (", and inner's," if "`inner`" in stated else "")
+
+
+def methods(family: str | None = None) -> list[Method]:
+    """The methods of one family, or all."""
+    if family is not None and family not in FAMILIES:
+        raise Complaint(f"no family {family!r}. Choose from {', '.join(FAMILIES)}.")
+    return [m for m in METHODS if hasattr(gk, m.name) and family in (None, m.family)]
+
+
+def describe(name: str) -> Description:
+    """The description of the method with this name."""
+    found = [m for m in methods() if m.name == name]
+    if not found:
+        raise Complaint(f"no method {name!r}. gradkit list names them all.")
+    factory = getattr(gk, name)
+    said = (inspect.getdoc(factory) or "").partition("\n>>> ")[0]
+    body, *rest = SECTION.split(_readable(said))
+    contents = [inspect.cleandoc(content) for content in rest[1::2]]
+    sections = dict(zip(rest[::2], contents))
+    return Description(found[0], _signature(factory), body.strip(), sections)
+
+
+def _section(title: str, content: str) -> str:
+    first, _, rest = content.partition("\n")
+    if title == "Args":
+        return f"Args:\n{textwrap.indent(content, '    ')}"
+    return f"{title}: {first}" + textwrap.indent(f"\n{rest}" if rest else "", "    ")
+
+
+def _defaults(factory: Any) -> dict[str, Any]:
+    """Every argument's default, `inspect.Parameter.empty` where it has none."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters}
+
+
+def _signature(factory: Any) -> str:
+    """Names and defaults, without types."""
+    said = [
+        name if default is inspect.Parameter.empty else f"{name}={_value(default)}"
+        for name, default in _defaults(factory).items()
+    ]
+    line = f"{factory.__name__}({', '.join(said)})"
+    return textwrap.fill(line, 88, subsequent_indent="    ", break_long_words=False)
+
+
+def _value(default: Any) -> str:
+    return default.__name__ if callable(default) else repr(default)
+
+
+def _readable(doc: str) -> str:
+    """The same with every formula as text, on lines of its own or in place."""
+
+    def displayed(found: re.Match[str]) -> str:
+        return textwrap.indent(equations.text(found[1]), "    ")
+
+    doc = re.sub(r"\$\$(.*?)\$\$", displayed, doc, flags=re.S)
+    return re.sub(r"\$([^$]*)\$", lambda m: equations.text(m[1]), doc)

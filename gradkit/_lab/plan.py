@@ -1,0 +1,82 @@
+"""Who runs in a race and how long, read from what was typed."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gradkit as gk
+from gradkit import catalogue
+from gradkit._lab import sweep
+from gradkit._lab.complaint import Complaint
+from gradkit._lab.tasks import Task
+
+
+class Plan(NamedTuple):
+    """Who runs, and how long."""
+
+    rates: dict[str, list[float]]  # the learning rates of each recipe
+    steps: int
+    seeds: int
+    save_every: int  # steps between checkpoints
+
+
+def plan(
+    recipes: str, steps: int, rates: int, seeds: int, save_every: int | None = None
+) -> Plan:
+    """A plan from `adamw,muon@0.02`, where the grid of muon is laid around 0.02."""
+    every = -(-steps // 5) if save_every is None else save_every
+    counts = {"steps": steps, "rates": rates, "seeds": seeds, "save-every": every}
+    for name, count in counts.items():
+        if count < 1:
+            raise Complaint(f"--{name} must be at least 1, got {count}.")
+    known = sorted(
+        m.name for m in catalogue.METHODS if m.kind == "recipe" and hasattr(gk, m.name)
+    )
+    grids = {}
+    for entrant in recipes.split(","):
+        name, at, rate = entrant.strip().partition("@")
+        if name not in known:
+            raise Complaint(f"no recipe {name!r}. Choose from {', '.join(known)}.")
+        if name in grids:
+            raise Complaint(f"recipe {name!r} is named twice. Name it once.")
+        grids[name] = sweep.grid(_rate(entrant, rate) if at else _default(name), rates)
+    return Plan(grids, steps, seeds, every)
+
+
+def settings(task: Task, plan: Plan) -> dict[str, Any]:
+    """All that the numbers of a race depend on, as JSON."""
+    return {
+        "task": task.name,
+        "summary": task.summary,
+        "data": task.fingerprint(),
+        "rates": plan.rates,
+        "arguments": chosen(task, plan),
+        "steps": plan.steps,
+        "seeds": plan.seeds,
+    }
+
+
+def chosen(task: Task, plan: Plan) -> dict[str, dict[str, Any]]:
+    """What is not left to a recipe's defaults: the arguments of the task that it takes."""
+    return {
+        name: {key: x for key, x in task.arguments.items() if key in _parameters(name)}
+        for name in plan.rates
+    }
+
+
+def _default(name: str) -> float:
+    return _parameters(name)["learning_rate"].default
+
+
+def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(getattr(gk, name)).parameters
+
+
+def _rate(entrant: str, rate: str) -> float:
+    try:
+        value = float(rate)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise Complaint(f"{entrant!r} must name a rate above 0, as adamw@3e-3 does.")
+    return value

@@ -1,0 +1,61 @@
+"""Live progress on a terminal, and Ctrl-C that ends after the step at hand."""
+
+import contextlib
+import math
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+
+from gradkit._lab.race import Watch
+
+
+@contextlib.contextmanager
+def board(names: list[str], steps: int, unit: str, console: Console) -> Iterator[Watch]:
+    """One bar a recipe, with its loss, its speed and the time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeLeft(),
+    )
+    with Progress(*columns, console=console, expand=True) as progress:
+        rows = {
+            name: progress.add_task(name, total=steps, start=False, loss="", speed="")
+            for name in names
+        }
+
+        def watch(name: str, step: int, loss: float, speed: float) -> None:
+            if step == 0:
+                progress.update(rows[name], loss="compiling")
+                return
+            progress.start_task(rows[name])
+            said = f"loss {loss:.3f}" if math.isfinite(loss) else "diverged"
+            rate = f"{speed:,.0f} {unit}/s" if speed else ""
+            progress.update(rows[name], completed=step, loss=said, speed=rate)
+
+        yield watch
+
+
+@contextlib.contextmanager
+def interruptible(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; pressed twice, it ends at once."""
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        del number, frame
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+        say("Saving what is done; press Ctrl-C again to leave at once.")
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,89 @@
+"""Train every recipe on one task, from wherever a stopped race left it."""
+
+import functools
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import gradkit as gk
+from gradkit._lab import checkpoints, sweep, verdict
+from gradkit._lab.plan import Plan, chosen
+from gradkit._lab.sweep import State, Sweep
+from gradkit._lab.tasks import Task
+
+Watch = Callable[[str, int, float, float], None]  # recipe, step, loss, units a second
+Stop = Callable[[], bool]
+
+
+class Stopped(Exception):
+    """The user asked to stop; everything up to here is saved."""
+
+
+def run(
+    task: Task, plan: Plan, out: pathlib.Path, watch: Watch, stop: Stop
+) -> dict[str, Any]:
+    """The result of every recipe; what `out` already holds is not run again."""
+    examine = sweep.examiner(task)
+    finished, unfinished = out / "recipes", out / "checkpoints"
+    finished.mkdir(exist_ok=True)
+    arguments = chosen(task, plan)
+    results = {}
+    for name, rates in plan.rates.items():
+        record = finished / f"{name}.json"
+        if not record.exists():
+            watch(name, 0, float("nan"), 0.0)
+            recipe = functools.partial(getattr(gk, name), **arguments[name])
+            prepared = sweep.prepare(task, recipe, rates, plan.steps, plan.seeds)
+            state, seconds = train(
+                name, prepared, task, plan, unfinished / name, watch, stop
+            )
+            costs = {
+                "seconds_per_step": seconds / plan.steps,
+                "compile_seconds": prepared.compile_seconds,
+                "state_bytes": prepared.state_bytes,
+                "parameters": prepared.parameters,
+            }
+            losses, held_out = np.asarray(state.losses), examine(state.params)
+            checkpoints.write_json(
+                record, verdict.judge(rates, losses, held_out) | costs
+            )
+        results[name] = json.loads(record.read_text())
+        watch(name, plan.steps, verdict.final(results[name]), 0.0)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return results
+
+
+def train(
+    name: str,
+    prepared: Sweep,
+    task: Task,
+    plan: Plan,
+    folder: pathlib.Path,
+    watch: Watch,
+    stop: Stop,
+) -> tuple[State, float]:
+    """The last state, and the seconds it took to come there from the first one."""
+    stride = max(1, plan.steps // 30)
+    runs = plan.seeds * len(plan.rates[name])
+    with checkpoints.checkpoints(folder) as kept:
+        step, state, seconds = kept.latest(prepared.start)
+        while step < plan.steps:
+            save = (step // plan.save_every + 1) * plan.save_every
+            to = min(step + stride, save, plan.steps)
+            clock = time.perf_counter()
+            state = prepared.advance(state, step, to)
+            took = time.perf_counter() - clock
+            loss = float(np.fmin.reduce(np.asarray(state.losses[to - 1]), axis=None))
+            watch(name, to, loss, task.units * runs * (to - step) / took)
+            step, seconds = to, seconds + took
+            stopped = stop() and step < plan.steps
+            if step == save or stopped:
+                kept.save(step, state, seconds)
+            if stopped:
+                raise Stopped(f"step {step} of {plan.steps} of {name}")
+    return state, seconds

@@ -1,0 +1,147 @@
+"""The results of a race as one JSON value, as tables, and as Markdown."""
+
+import importlib.metadata
+import os
+import platform
+from typing import Any, NamedTuple
+
+import jax
+
+from gradkit._lab import verdict
+
+PACKAGES = ("gradkit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Sheet(NamedTuple):
+    """One table: what it shows, its columns, its rows."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def results(settings: dict[str, Any], recipes: dict[str, Any]) -> dict[str, Any]:
+    """All of a race: settings, versions, every recipe, and how soon it came to AdamW's loss."""
+    target = recipes["adamw"]["curve"][-1] if "adamw" in recipes else None
+    for result in recipes.values():
+        result["steps_to_adamw"] = verdict.steps_to(result["curve"], target)
+    return {"settings": settings, "versions": versions(), "recipes": recipes}
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    device = jax.devices()[0].device_kind
+    return {name: _version(name) for name in PACKAGES} | {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{device}, {os.cpu_count()} CPU cores",
+    }
+
+
+def ranked(race: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The recipes and their results, the lowest held-out loss first."""
+    return sorted(race["recipes"].items(), key=lambda item: verdict.final(item[1]))
+
+
+def standings(race: dict[str, Any]) -> Sheet:
+    """Every recipe at its best rate."""
+    columns = (
+        "recipe",
+        "best rate",
+        "held-out loss",
+        "training loss",
+        "steps to AdamW",
+        "ms a step",
+        "state bytes",
+    )
+    rows = [_standing(name, result) for name, result in ranked(race)]
+    return Sheet("Every recipe at its best learning rate", columns, rows)
+
+
+def sensitivity(race: dict[str, Any]) -> Sheet:
+    """The held-out loss of every recipe at every rate."""
+    ordered = ranked(race)
+    grid = ordered[0][1]["rates"]
+    columns = ("recipe", "from rate", *(f"x {rate / grid[0]:.2g}" for rate in grid))
+    rows = [
+        (name, f"{result['rates'][0]:.2g}", *map(_mean, result["final_eval_loss"]))
+        for name, result in ordered
+    ]
+    return Sheet("Held-out loss over the whole grid of learning rates", columns, rows)
+
+
+def notes(race: dict[str, Any]) -> list[str]:
+    """What a reader must know to trust the tables, a sentence or two each."""
+    setting, recipes = race["settings"], race["recipes"]
+    size = next(iter(recipes.values()))["parameters"]
+    edge = any(result["best_at_edge"] for result in recipes.values())
+    said = [
+        f"Task: {setting['summary']}; {size:,} parameters, {setting['steps']} steps.",
+        "Only the learning rate is tuned, on as many rates for each recipe; its shape (a "
+        "tenth of warm-up, linear decay to zero) and the batches are the same for all.",
+        f"The rest is each recipe's default, except {_given(setting['arguments'])}.",
+        f"Losses are nats, means over {setting['seeds']} seeds, +- half their range. "
+        "Training losses are means of the last twentieth of all steps.",
+        "Steps to AdamW: when the training loss first came down to AdamW's last. "
+        "A step's time is one model's; state bytes are the optimizer's, a parameter.",
+    ]
+    warning = (
+        "* The best rate is at the edge of its grid: a better one may lie outside."
+    )
+    return [*said, warning] if edge else said
+
+
+def markdown(race: dict[str, Any]) -> str:
+    """Both tables and the notes."""
+    parts = [f"# gradkit race: {race['settings']['task']}"]
+    for sheet in (standings(race), sensitivity(race)):
+        lines = [sheet.columns, ("---",) + ("---:",) * (len(sheet.columns) - 1)]
+        table = "\n".join(
+            "| " + " | ".join(row) + " |" for row in [*lines, *sheet.rows]
+        )
+        parts += [f"## {sheet.title}", table.replace("+-", "±").replace("| x ", "| × ")]
+    made = ", ".join(f"{name} {version}" for name, version in race["versions"].items())
+    bullets = [f"- {note.replace('*', chr(92) + '*')}" for note in notes(race)]
+    return "\n\n".join([*parts, "\n".join([*bullets, f"- Made with {made}."])]) + "\n"
+
+
+def _given(arguments: dict[str, dict[str, Any]]) -> str:
+    """Every argument that is no default, its value, and who takes it."""
+    takers: dict[str, list[str]] = {}
+    for recipe, values in arguments.items():
+        for key, value in values.items():
+            takers.setdefault(f"{key} {value:g}", []).append(recipe)
+    return ", ".join(f"{what} for {', '.join(who)}" for what, who in takers.items())
+
+
+def _standing(name: str, result: dict[str, Any]) -> tuple[str, ...]:
+    best = result["rates"].index(result["best_rate"])
+    runs = len(result["rates"]) * len(result["final_eval_loss"][best])
+    return (
+        name,
+        f"{result['best_rate']:.2g}" + ("*" if result["best_at_edge"] else ""),
+        _spread(result["final_eval_loss"][best]),
+        _mean(result["final_train_loss"][best]),
+        str(result["steps_to_adamw"] or "-"),
+        f"{1e3 * result['seconds_per_step'] / runs:.1f}",
+        f"{result['state_bytes'] / result['parameters']:.1f}",
+    )
+
+
+def _mean(losses: list[float | None]) -> str:
+    known = [x for x in losses if x is not None]
+    return f"{sum(known) / len(known):.3f}" if len(known) == len(losses) else "diverged"
+
+
+def _spread(losses: list[float | None]) -> str:
+    known = [x for x in losses if x is not None]
+    if len(known) < len(losses) or len(losses) == 1:
+        return _mean(losses)
+    return f"{_mean(losses)} +- {(max(known) - min(known)) / 2:.3f}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "from source"

@@ -1,0 +1,54 @@
+"""A whole race, from what was typed to the files it leaves."""
+
+import pathlib
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gradkit._lab import checkpoints, plots, progress, race, report, tasks
+from gradkit._lab.complaint import Complaint
+from gradkit._lab.plan import Plan, settings
+from gradkit._lab.tasks import Task
+
+
+def task(name: str, data: pathlib.Path | None) -> Task:
+    """The task with this name, on its own data or on what is at `data`."""
+    if name == "bytes":
+        return tasks.next_byte(data)
+    if name != "digits":
+        raise Complaint(f"no task {name!r}. Choose from bytes, digits.")
+    if data is not None:
+        raise Complaint("--data is for the task bytes; digits brings its own.")
+    return tasks.digits()
+
+
+def start(task: Task, plan: Plan, out: pathlib.Path, resume: bool) -> None:
+    """Run what is not yet run, then write and show the results."""
+    setting = settings(task, plan)
+    checkpoints.claim(out, setting, resume)
+    screen = Console(stderr=True)
+    with (
+        progress.interruptible(screen.print) as stop,
+        progress.board(list(plan.rates), plan.steps, task.unit, screen) as watch,
+    ):
+        recipes = race.run(task, plan, out, watch, stop)
+    results = report.results(setting, recipes)
+    checkpoints.write(out / "curves.png", plots.curves(results))
+    checkpoints.write(out / "table.md", report.markdown(results))
+    checkpoints.write_json(out / "results.json", results)
+    show(results, Console())
+    print(f"\nIn {out}: results.json, curves.png, table.md")
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """The tables, and what must be known to trust them."""
+    for sheet in report.standings(results), report.sensitivity(results):
+        table = Table(title=sheet.title, title_justify="left", header_style="bold")
+        for place, column in enumerate(sheet.columns):
+            table.add_column(column, justify="right" if place else "left")
+        for row in sheet.rows:
+            table.add_row(*row)
+        console.print(table)
+    for note in report.notes(results):
+        console.print(note, style="dim", highlight=False)

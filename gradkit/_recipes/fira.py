@@ -1,0 +1,68 @@
+"""Fira over Adam for hidden matrices, Adam for everything else."""
+
+import optax
+
+from gradkit._compose.route.route import route
+from gradkit._core import batch, rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.subspace.fira import project_by_fira
+
+
+def fira(
+    learning_rate: Rate = 1e-2,
+    rank: int = 128,
+    every: int = 200,
+    scale: Scalar = 0.25,
+    growth: Scalar = 1.01,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    column_eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    others: str = batch.OTHERS,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Adam that remembers each hidden matrix where its gradient is largest, and moves all of it.
+
+    hidden matrices: `project_by_fira(scale_by_adam)`; all others: `scale_by_adam`;
+    then `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        rank: directions in which Adam acts, at most the small side of a matrix.
+        every: updates between two looks at the gradient's singular vectors.
+        scale: the learning rate of hidden matrices, as a share of the others'.
+        growth: how much longer the rest may get in one update, as a factor.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the average square before debiasing, in units of the
+            gradient.
+        column_eps: added to the norms of the columns Adam sees, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+        others: regular expression; matrices whose path contains it go to Adam, as do all
+            leaves of fewer than two axes besides `batch_axes`.
+        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
+            scanned layers.
+
+    State: `4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4 if ndim > 1 else
+        8*size` bytes a leaf, `20` once.
+    Flops: at most `32*size*min(rows, cols) + 96*size` a leaf.
+    Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
+        Constraint?", arXiv:2410.01623, Algorithm 1.
+    Departure: that of `project_by_fira`. The paper has one epsilon; the release has these
+        two, with these values.
+    Limits: names decide what is a readout: look at yours, or set `others`. See
+        `project_by_fira`.
+    """
+
+    adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
+    hidden, rest = batch.hidden(others, batch_axes)
+    low_rank = project_by_fira(adam, rank, every, scale, growth, column_eps, batch_axes)
+    return optax.chain(
+        route({hidden: low_rank, rest: adam}),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

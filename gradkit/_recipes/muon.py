@@ -1,0 +1,75 @@
+"""Muon for hidden matrices, Adam for everything else."""
+
+import optax
+
+from gradkit._compose.route.route import route
+from gradkit._core import batch, rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.momentum.nesterov import average_by_nesterov
+from gradkit._transform.normalize.polar import normalize_by_polar
+
+
+def muon(
+    learning_rate: Rate = 0.02,
+    momentum: Scalar = 0.95,
+    eps: Scalar = 1e-7,
+    adam_ratio: Scalar = 0.015,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.95,
+    adam_eps: Scalar = 1e-10,
+    weight_decay: Scalar = 0.0,
+    others: str = batch.OTHERS,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Momentum whose singular values all become about 1, for matrices between hidden layers.
+
+    hidden matrices: `average_by_nesterov` -> `normalize_by_polar` -> step and decay;
+    all others: `scale_by_adam` -> step and decay, at `adam_ratio` times the rate
+
+    Args:
+        learning_rate: a number or a schedule; moves both parts. For matrices, the spectral
+            norm of an update that keeps or narrows the width.
+        momentum: decay of the sum of gradients of the matrices.
+        eps: added to the Frobenius norm of a matrix's averaged gradient, in its units.
+        adam_ratio: Adam's learning rate, as a share of the matrices'.
+        b1: decay of Adam's average gradient.
+        b2: decay of Adam's average squared gradient.
+        adam_eps: added to the root of Adam's average square, in units of the gradient.
+        weight_decay: times a parameter's own rate, the share of it lost in one update.
+        others: regular expression; matrices whose path contains it go to Adam, as do all
+            leaves of fewer than two axes besides `batch_axes`.
+        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
+            scanned layers.
+
+    State: `4*size if ndim > 1 else 8*size` bytes a leaf, `20` once.
+    Flops: at most `32*size*min(rows, cols) + 64*size` a leaf.
+    Paper: Jordan and others, "Muon: An optimizer for hidden layers in neural networks"; as
+        steepest descent in Bernstein and Newhouse, arXiv:2409.20325.
+    Departure: that of `normalize_by_polar`. The momentum is a sum, which is
+        `1 / (1 - momentum)` times the release's average, and so is the `eps` it meets.
+    Limits: names decide what is a readout: look at yours, or set `others`. Not for
+        fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
+    """
+
+    def stepped(direction: Transform, learning_rate: Rate) -> Transform:
+        return optax.chain(
+            direction,
+            step_by_learning_rate(learning_rate),
+            decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        )
+
+    polar = optax.chain(
+        average_by_nesterov(momentum),
+        normalize_by_polar(eps / (1 - momentum), batch_axes),
+    )
+    adam = scale_by_adam(b1, b2, adam_eps)
+    hidden, rest = batch.hidden(others, batch_axes)
+    return route(
+        {
+            hidden: stepped(polar, learning_rate),
+            rest: stepped(adam, rate.coupled_decay(learning_rate, adam_ratio)),
+        }
+    )

@@ -1,0 +1,58 @@
+"""Muon's direction: the orthogonal factor of each gradient matrix."""
+
+import functools
+import math
+
+import jax
+
+from gradkit._core import batch, check, linalg, tree
+from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+
+
+def normalize_by_polar(eps: Scalar = 1e-7, batch_axes: batch.Axes = ()) -> Transform:
+    r"""Replace each matrix by about its nearest orthogonal one: all singular values near 1.
+
+    $$g = U S V^T, \qquad u = \sqrt{\max(1, \mathrm{cols} / \mathrm{rows})} \; U S' V^T,
+      \qquad 0.68 < S' < 1.21$$
+
+    by five Newton-Schulz steps $X \leftarrow aX + (bA + cA^2)X$, $A = XX^T$, that start at
+    $X = g / (\lVert g \rVert_F + \mathrm{eps})$.
+
+    Args:
+        eps: added to the Frobenius norm, in units of the gradient: much smaller matrices
+            fade out.
+        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
+            others the last is the columns, and the rest are the rows.
+
+    State: `0` bytes a leaf, `0` once.
+    Flops: at most `32*size*min(rows, cols) + 32*size` a leaf.
+    Paper: Bernstein and Newhouse, "Old Optimizer, New Norm: An Anthology",
+        arXiv:2409.20325, Proposition 4; iteration and coefficients from Jordan and others,
+        "Muon: An optimizer for hidden layers in neural networks".
+    Departure: computed in at least float32, where Muon's release uses bfloat16; the release
+        takes the scale of a convolution from its kernel's height and width, not its matrix.
+    Limits: matrices only, and not those whose rows are looked up: keep embeddings, readouts,
+        gains and biases elsewhere. Noise of small batches comes out as large as signal.
+        Singular values under 1/650 of the norm stay below 0.68. Explicitly sharded
+        leaves are gathered first: every device iterates on whole matrices.
+
+    >>> tx, g = gk.normalize_by_polar(), 1e-3 * jnp.diag(jnp.array([1.0, 2.0, 4.0]))
+    >>> u, _ = tx.update(g, tx.init(g))
+    >>> bool((jnp.abs(jnp.diag(u) - 1) < 0.32).all())
+    True
+    """
+    check.nonnegative("normalize_by_polar", eps=eps)
+
+    def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
+        del params, extra
+        check.matrix("normalize_by_polar", updates, batch_axes)
+        polar = functools.partial(linalg.polar, eps=eps)
+        u = batch.map_wide(polar, tree.read(updates), batch_axes)
+
+        def scaled(u: jax.Array) -> jax.Array:
+            _, rows, cols = batch.shape(u, batch_axes)
+            return math.sqrt(max(1, cols / max(1, rows))) * u
+
+        return tree.like(jax.tree.map(scaled, u), updates)
+
+    return stateless(update)

@@ -1,0 +1,26 @@
+"""Law 13."""
+
+import jax
+import jax.numpy as jnp
+
+from gradkit.testing._compare import finite
+from gradkit.testing._law import law
+from gradkit.testing._subject import Subject, cast
+
+
+@law(13)
+def zero_gradient(s: Subject) -> None:
+    """A zero gradient gives finite updates and states, in every dtype of training.
+
+    Where this does not hold, one dead unit, masked batch or frozen layer makes the model NaN.
+    """
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+        params, grads = cast(s.params, dtype), cast(s.grads(0), dtype)
+        zero = jax.tree.map(jnp.zeros_like, grads)
+        state = s.tx.init(params)
+        for t, (g, name) in enumerate([(zero, "zero"), (grads, "a"), (zero, "zero")]):
+            with jax.disable_jit():
+                updates, state = s.update(g, state, params)
+            when = f"step {t + 1} ({name} gradient, {dtype.__name__})"
+            finite(f"the update of {when}", updates)
+            finite(f"the state after {when}", state)

@@ -1,0 +1,89 @@
+"""All laws over one transform, as a table."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from gradkit.testing._compare import Unavailable, Unstated
+from gradkit.testing._law import every
+from gradkit.testing._subject import Subject
+
+LAWS = every()
+
+
+class Row(NamedTuple):
+    """What one law found."""
+
+    law: str
+    outcome: str  # "pass", "fail", "excused", "unstated" or "unavailable"
+    reason: str  # empty where it passes
+
+
+class Table(tuple[Row, ...]):
+    """One row a law, in their order."""
+
+    @property
+    def ok(self) -> bool:
+        """No law fails."""
+        return all(row.outcome != "fail" for row in self)
+
+    def __str__(self) -> str:
+        wide = max(map(len, LAWS))
+        return "\n".join(
+            f"{row.law:{wide}}  {row.outcome:11}  {row.reason}".rstrip() for row in self
+        )
+
+
+def check(
+    tx_or_factory: Any,
+    *,
+    excused: Mapping[str, str] | None = None,
+    laws: Iterable[str] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Table:
+    """Hold one transform to the laws.
+
+    Args:
+        tx_or_factory: a transform, or what makes one: a callable, such as `optax.adamw` or a
+            `functools.partial` of it, whose arguments have defaults or are named
+            `learning_rate`, `inner` or `key`. Only a factory lets its hyperparameters vary.
+        excused: law -> the reason why it cannot hold. An excused law that holds fails: take
+            it off.
+        laws: names from `LAWS`; all by default.
+        shapes: name -> shape of the parameters; by default two matrices, a vector, a scalar.
+        extra: keyword arguments that every update needs, such as `value`.
+
+    >>> from gradkit.testing import check
+    >>> print(check(gk.adamw, laws=["jit", "donation"]))
+    jit                   pass
+    donation              pass
+    """
+    excused = dict(excused or {})
+    chosen = list(LAWS if laws is None else laws)
+    for name in [*chosen, *excused]:
+        if name not in LAWS:
+            raise ValueError(
+                f"gradkit.testing.check: laws must be among {', '.join(LAWS)}, "
+                f"got {name!r}."
+            )
+    subject = (
+        tx_or_factory
+        if isinstance(tx_or_factory, Subject)
+        else Subject(tx_or_factory, shapes, extra)
+    )
+    return Table(row(name, subject, excused.get(name)) for name in chosen)
+
+
+def row(name: str, subject: Subject, excuse: str | None) -> Row:
+    """What one law finds."""
+    try:
+        LAWS[name](subject)
+    except AssertionError as error:
+        return Row(name, "fail", str(error)) if excuse is None else Row(name, "excused", excuse)
+    except Unstated as error:
+        return Row(name, "unstated", str(error))
+    except Unavailable as error:
+        return Row(name, "unavailable", str(error))
+    if excuse is None:
+        return Row(name, "pass", "")
+    return Row(name, "fail", f"it holds, so it needs no excuse: {excuse}")
