@@ -39,7 +39,7 @@ def plan(
             raise Complaint(f"no recipe {name!r}. Choose from {', '.join(known)}.")
         if name in grids:
             raise Complaint(f"recipe {name!r} is named twice. Name it once.")
-        grids[name] = sweep.grid(_rate(entrant, rate) if at else _default(name), rates)
+        grids[name] = sweep.grid(_rate(entrant, rate) if at else _centre(name), rates)
     return Plan(grids, steps, seeds, every)
 
 
@@ -64,8 +64,9 @@ def chosen(task: Task, plan: Plan) -> dict[str, dict[str, Any]]:
     }
 
 
-def _default(name: str) -> float:
-    return _parameters(name)["learning_rate"].default
+def _centre(name: str) -> float:
+    """Ten times the default, which is made for larger models and longer runs."""
+    return 10 * _parameters(name)["learning_rate"].default
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:

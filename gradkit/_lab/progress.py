@@ -31,13 +31,14 @@ def board(names: list[str], steps: int, unit: str, console: Console) -> Iterator
         }
 
         def watch(name: str, step: int, loss: float, speed: float) -> None:
-            if step == 0:
-                progress.update(rows[name], loss="compiling")
-                return
-            progress.start_task(rows[name])
             said = f"loss {loss:.3f}" if math.isfinite(loss) else "diverged"
+            said = said if step else "compiling"
+            if step:
+                progress.start_task(rows[name])
             rate = f"{speed:,.0f} {unit}/s" if speed else ""
             progress.update(rows[name], completed=step, loss=said, speed=rate)
+            if not console.is_terminal and step in (0, steps):
+                console.print(f"{name}: {said} {rate}")  # a log shows no bars
 
         yield watch
 

@@ -38,15 +38,10 @@ class Sweep(NamedTuple):
     parameters: int  # of one run
 
 
-def grid(rate: float, rates: int) -> list[float]:
-    """`rates` learning rates over two decades, from a third of `rate` to thirty of it.
-
-    Defaults are made for large models and long runs; small and short ones want larger rates.
-    """
-    if rates == 1:
-        return [rate]
-    spread = rate * np.geomspace(10**-0.5, 10**1.5, rates)
-    return [float(f"{r:.3g}") for r in spread]
+def grid(centre: float, rates: int) -> list[float]:
+    """`rates` learning rates, log-spaced over the two decades around `centre`."""
+    spread = np.geomspace(0.1, 10, rates) if rates > 1 else np.ones(1)
+    return [float(f"{rate:.3g}") for rate in centre * spread]
 
 
 def schedule(rate: Any, steps: int) -> Callable[[jax.Array], Any]:
