@@ -64,14 +64,20 @@ def step_of(tx: Any) -> Callable[..., Any]:
     return step
 
 
-def compiled(make: Callable[[], Any], params: Any) -> tuple[float, Any, Any]:
-    """Seconds to trace and compile one step, the compiled step, and its first state."""
+def compiled(make: Callable[[], Any], params: Any) -> tuple[list[float], Any, Any]:
+    """Seconds to trace and compile one step, three times; the step; and its first state."""
     tx = make()
     state = jax.jit(tx.init)(params)
-    jitted = jax.jit(step_of(tx), donate_argnums=(0, 1))
-    start = time.perf_counter()
-    step = jitted.lower(params, state, params).compile()
-    return time.perf_counter() - start, step, state
+
+    def build() -> tuple[float, Any]:
+        jax.clear_caches()
+        jitted = jax.jit(step_of(tx), donate_argnums=(0, 1))
+        start = time.perf_counter()
+        step = jitted.lower(params, state, params).compile()
+        return time.perf_counter() - start, step
+
+    builds = [build() for _ in range(3)]
+    return [took for took, _ in builds], builds[-1][1], state
 
 
 def seconds(step: Any, carry: list[Any], grads: Any, calls: int) -> float:
@@ -87,12 +93,10 @@ def compare(name: str, params: Any, rounds: int, calls: int) -> dict[str, Any]:
     """One row: both sides in turn, `rounds` times, after the step that refreshes bases."""
     grads = jax.tree.map(lambda p: 0.1 * p + 1e-3, params)
     copy = functools.partial(jax.tree.map, jnp.copy)
-    compiles, steps, carries, state_bytes = [[], []], [], [], []
+    compiles, steps, carries, state_bytes = [], [], [], []
     for side, make in enumerate(PAIRS[name]):
-        for _ in range(3):
-            jax.clear_caches()
-            took, step, state = compiled(make, params)
-            compiles[side].append(took)
+        took, step, state = compiled(make, params)
+        compiles.append(took)
         steps.append(step)
         carries.append([copy(params), state])
         state_bytes.append(sum(x.nbytes for x in jax.tree.leaves(state)))

@@ -138,6 +138,8 @@ def race(
             start.start(start.task(task, data), planned, out, resume)
         except Stopped as stopped:
             leave(130, f"stopped at {stopped}. The same command with --resume goes on.")
+        except OSError as error:
+            leave(1, f"{error}. What was saved is safe: --resume goes on.")
 
 
 if __name__ == "__main__":

@@ -38,13 +38,14 @@ class Entry(NamedTuple):
     whole: bool  # the oracle sees {name: array} at every step, not one leaf
     shapes: Mapping[str, tuple[int, ...]]
     excused: Mapping[str, str]  # law -> why it cannot hold
+    extra: Callable[[Any], Mapping[str, Any]] | None = None  # of the gradients
 
     @property
     def factory(self) -> Callable[..., optax.GradientTransformationExtraArgs]:
         """The public factory with this entry's arguments."""
-        return functools.partial(
-            getattr(gradkit, self.name), **self.fixed, **self.hyper
-        )
+        make = getattr(gradkit, self.name)
+        make = make if self.extra is None else supplied(make, self.extra)
+        return functools.partial(make, **self.fixed, **self.hyper)
 
 
 class Golden(NamedTuple):
@@ -64,6 +65,7 @@ def entry(
     shapes: Mapping[str, tuple[int, ...]] = SHAPES,
     fixed: Mapping[str, Any] | None = None,
     excused: Mapping[str, str] | None = None,
+    extra: Callable[[Any], Mapping[str, Any]] | None = None,
     **hyper: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated oracle under a catalogue name."""
@@ -71,11 +73,28 @@ def entry(
     def register(oracle: Callable[..., Any]) -> Callable[..., Any]:
         assert name not in ENTRIES, f"two test entries for {name}"
         ENTRIES[name] = Entry(
-            name, oracle, hyper, fixed or {}, whole, shapes, excused or {}
+            name, oracle, hyper, fixed or {}, whole, shapes, excused or {}, extra
         )
         return oracle
 
     return register
+
+
+def supplied(
+    make: Callable[..., Any], extra: Callable[[Any], Mapping[str, Any]]
+) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    """`make`, whose transform is given `extra(gradients)` besides at every update."""
+
+    @functools.wraps(make)
+    def factory(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraArgs:
+        tx = make(*args, **kwargs)
+
+        def update(updates: Any, state: Any, params: Any = None, **others: Any) -> Any:
+            return tx.update(updates, state, params, **extra(updates), **others)
+
+        return optax.GradientTransformationExtraArgs(tx.init, update)
+
+    return factory
 
 
 def golden(

@@ -1,9 +1,8 @@
-"""The one matrix view: any leaf of two axes or more as `[batch, rows, cols]`.
+"""The one matrix view: any leaf of two axes or more as matrices that are not tall.
 
 The last axis is the columns and all others are the rows, as in a JAX kernel `[..., in, out]`;
 `batch_axes` are taken out first, as a batch of matrices of their own (scanned layers, experts).
-Matrices of one shape are stacked, whatever leaf they come from, so that a function of matrices
-compiles once per distinct shape.
+A function of matrices is traced once per distinct shape, whatever leaf the matrices come from.
 """
 
 import itertools
@@ -19,68 +18,91 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gradkit._core.tree import wide_dtype
 
 Axes = tuple[int, ...]
+Matrices = jax.Array  # [*batch, small, large]
 OTHERS = r"(?i)embed|readout|wte|wpe|(?<!multi)(?<!multi_)head(_\d+)?(/|$)"
 
 
-def shape(x: Any, batch_axes: Axes = ()) -> tuple[int, int, int]:
-    """How many matrices the leaf `x` holds, their rows, and their columns."""
+def shape(x: Any, batch_axes: Axes = ()) -> tuple[tuple[int, ...], int, int]:
+    """The lengths of the batch axes of the leaf `x`, its rows, and its columns."""
     batch, (*rows, cols) = _split(x, batch_axes)
-    return math.prod(batch), math.prod(rows), cols
+    return batch, math.prod(rows), cols
 
 
-def wide(x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
-    """The leaf `x` as `[batch, small, large]`: tall matrices lie on their side."""
-    _, rows, cols = shape(x, batch_axes)
-    front = jnp.moveaxis(_whole(x), batch_axes, range(len(batch_axes)))
-    matrices = front.reshape(shape(x, batch_axes))
+def wide(x: jax.Array, batch_axes: Axes = ()) -> Matrices:
+    """The leaf `x` as `[*batch, small, large]`: tall matrices lie on their side."""
+    batch, rows, cols = shape(x, batch_axes)
+    front = jnp.moveaxis(_whole(x), batch_axes, range(len(batch)))
+    matrices = front.reshape(*batch, rows, cols)
     return matrices.mT if rows > cols else matrices
 
 
-def unwide(matrices: jax.Array, x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
-    """`[batch, small, large]` in the shape of the leaf `x`, sharded like it."""
+def unwide(matrices: Matrices, x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
+    """`[*batch, small, large]` in the shape of the leaf `x`, sharded like it."""
+    batch, rest = _split(x, batch_axes)
     _, rows, cols = shape(x, batch_axes)
     upright = matrices.mT if rows > cols else matrices
-    batch, rest = _split(x, batch_axes)
-    front = upright.reshape(batch + rest)
-    return place(jnp.moveaxis(front, range(len(batch_axes)), batch_axes), x)
+    leaf = jnp.moveaxis(upright.reshape(batch + rest), range(len(batch)), batch_axes)
+    return _place(leaf, x)
 
 
-def once_per_shape(
-    f: Callable[[jax.Array], jax.Array], xs: Sequence[jax.Array]
-) -> list[jax.Array]:
-    """`f` of every `[batch, rows, cols]`, called once per distinct shape on the stack of them."""
-    groups: dict[Any, list[int]] = {}
-    for i, x in enumerate(xs):
-        groups.setdefault((x.shape[1:], x.dtype), []).append(i)
-    ys = list(xs)
-    for members in groups.values():
-        stack = f(jnp.concatenate([xs[i] for i in members]))
-        ends = itertools.accumulate(len(xs[i]) for i in members[:-1])
-        for i, y in zip(members, jnp.split(stack, list(ends))):
-            ys[i] = y
-    return ys
-
-
-def map_wide(f: Callable[[jax.Array], jax.Array], t: Any, batch_axes: Axes = ()) -> Any:
+def map_wide(f: Callable[[Matrices], Matrices], t: Any, batch_axes: Axes = ()) -> Any:
     """`f` of every leaf's matrices, for an `f` that keeps shapes and commutes with `.mT`."""
     leaves, structure = jax.tree.flatten(t)
-    ys = once_per_shape(f, [wide(x, batch_axes) for x in leaves])
+    ys = map_shapes(f, [wide(x, batch_axes) for x in leaves])
     return structure.unflatten(unwide(y, x, batch_axes) for x, y in zip(leaves, ys))
 
 
+def map_shapes(
+    f: Callable[[Matrices], Matrices], xs: Sequence[Matrices]
+) -> list[Matrices]:
+    """`f` of each of `xs`, traced once per distinct shape.
+
+    On a CPU one after the other, which stays in its cache, and compiles equal kernels once.
+    Accelerators get all matrices of a shape at once.
+    """
+    if not xs:
+        return []
+    traced_once = jax.jit(f)
+
+    def each(*xs: Matrices) -> list[Matrices]:
+        return [traced_once(x) for x in xs]
+
+    def stacked(*xs: Matrices) -> list[Matrices]:
+        return map_stacks(f, xs)
+
+    return jax.lax.platform_dependent(*xs, cpu=each, default=stacked)
+
+
+def map_stacks(
+    f: Callable[[Matrices], Matrices], xs: Sequence[Matrices]
+) -> list[Matrices]:
+    """`f` of each of `xs`, called once per distinct shape on the stack of them."""
+    groups: dict[Any, list[int]] = {}
+    for i, x in enumerate(xs):
+        groups.setdefault((x.shape[-2:], x.dtype), []).append(i)
+    ys = list(xs)
+    for members in groups.values():
+        stacks = [_stack(xs[i]) for i in members]
+        ends = itertools.accumulate(len(stack) for stack in stacks[:-1])
+        parts = jnp.split(f(jnp.concatenate(stacks)), list(ends))
+        for i, part in zip(members, parts):
+            ys[i] = part.reshape(*xs[i].shape[:-2], *part.shape[-2:])
+    return ys
+
+
 def subspaces(
-    params: Any, rank: int, batch_axes: Axes = ()
+    params: Any, rank: int | jax.Array, batch_axes: Axes = ()
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """Zeros where each leaf's bases `[batch, small, rank]` and coordinates
-    `[batch, rank, large]` will be, in at least float32.
+    """Zeros where each leaf's bases `[*batch, small, rank]` and coordinates
+    `[*batch, rank, large]` will be, in at least float32.
     """
     bases, coordinates = [], []
     for p in jax.tree.leaves(params):
         batch, *sides = shape(p, batch_axes)
         small, large = sorted(sides)
-        kept, dtype = min(rank, small), wide_dtype(p)
-        bases.append(jnp.zeros((batch, small, kept), dtype))
-        coordinates.append(jnp.zeros((batch, kept, large), dtype))
+        kept, dtype = min(int(rank), small), wide_dtype(p)
+        bases.append(jnp.zeros((*batch, small, kept), dtype))
+        coordinates.append(jnp.zeros((*batch, kept, large), dtype))
     return tuple(bases), tuple(coordinates)
 
 
@@ -102,24 +124,30 @@ def hidden(
     return matrices, rest
 
 
-def place(x: jax.Array, y: jax.Array) -> jax.Array:
+def _stack(x: Matrices) -> jax.Array:
+    """`[*batch, small, large]` as `[matrices, small, large]`."""
+    return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
+
+
+def _place(x: jax.Array, y: jax.Array) -> jax.Array:
     """`x` sharded as `y` is, where shardings are explicit."""
-    sharding = jax.typeof(y).sharding
-    return (
-        x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
-    )
+    return jax.sharding.reshard(x, jax.typeof(y).sharding) if _sharded(y) else x
 
 
 def _whole(x: jax.Array) -> jax.Array:
     """`x` unsharded, where shardings are explicit: leaves sharded unlike do not stack."""
-    sharding = jax.typeof(x).sharding
-    if all(axis is None for axis in sharding.spec):
-        return x
-    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
+    mesh = jax.typeof(x).sharding.mesh
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.sharding.reshard(x, whole) if _sharded(x) else x
 
 
-def _split(x: Any, batch_axes: Axes) -> tuple[list[int], list[int]]:
+def _sharded(x: jax.Array) -> bool:
+    """The type of `x` says that it is sharded."""
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
+
+
+def _split(x: Any, batch_axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The lengths of the batch axes, and of all others."""
     taken = [axis % x.ndim for axis in batch_axes]
     rest = [n for axis, n in enumerate(x.shape) if axis not in taken]
-    return [x.shape[axis] for axis in taken], rest
+    return tuple(x.shape[axis] for axis in taken), tuple(rest)

@@ -1,4 +1,4 @@
-"""Matrix functions of `[batch, small, large]`, a batch of matrices that are not tall."""
+"""Functions of `[*batch, small, large]`: matrices that are not tall."""
 
 import functools
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, tree
+from gradkit._core import batch
 from gradkit._core.types import Scalar
 
 # The quintic of Jordan's Muon, steepest at zero: singular values above 1/650 of the
@@ -17,12 +17,13 @@ NEWTON_SCHULZ_STEPS = 5
 
 def norms(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     """Euclidean norms along `axis`, which stays; safe for entries of 1e25 and of 1e-30."""
-    divisor = tree.divisible(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
+    largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
+    divisor = jnp.where(largest > 0, largest, 1)
     squares = jnp.sum(jnp.square(x / divisor), axis, keepdims=True)
     return divisor * jnp.sqrt(squares)
 
 
-def polar(x: jax.Array, eps: Scalar) -> jax.Array:
+def polar(x: batch.Matrices, eps: Scalar) -> batch.Matrices:
     r"""About the nearest matrix with orthonormal rows: every singular value near 1.
 
     Five Newton-Schulz steps $X \leftarrow aX + (bA + cA^2)X$, $A = XX^T$, from $X = x /
@@ -30,45 +31,40 @@ def polar(x: jax.Array, eps: Scalar) -> jax.Array:
     """
     a, b, c = NEWTON_SCHULZ
 
-    def newton_schulz(x: jax.Array) -> jax.Array:
-        def step(_: int, x: jax.Array) -> jax.Array:
-            gram = x @ x.mT
-            return a * x + (b * gram + c * (gram @ gram)) @ x
+    def step(_: int, x: jax.Array) -> jax.Array:
+        gram = x @ x.mT
+        return a * x + (b * gram + c * (gram @ gram)) @ x
 
-        return jax.lax.fori_loop(0, NEWTON_SCHULZ_STEPS, step, x)
-
-    size = norms(x, (1, 2)) + jnp.asarray(eps, x.dtype)
+    size = norms(x, (-2, -1)) + jnp.asarray(eps, x.dtype)
     x = x / jnp.where(size > 0, size, 1)
-    # One matrix after the other stays in a CPU's cache; accelerators want the whole batch.
-    return jax.lax.platform_dependent(
-        x, cpu=lambda x: jax.lax.map(newton_schulz, x), default=newton_schulz
-    )
+    return jax.lax.fori_loop(0, NEWTON_SCHULZ_STEPS, step, x)
 
 
-def principal_basis(x: jax.Array, rank: int) -> jax.Array:
-    """The first `rank` left singular vectors `[batch, small, rank]`, largest value first.
+def principal_basis(x: batch.Matrices, rank: int) -> jax.Array:
+    """The first `rank` left singular vectors `[*batch, small, rank]`, largest value first.
 
     The entry of largest size in each vector is positive, the first of several. Vectors of
     equal singular values are some orthonormal basis of their space: so for a zero matrix.
     """
-    rank = min(rank, x.shape[1])
+    rank = min(rank, x.shape[-2])
     if not x.size:
-        return jnp.zeros((*x.shape[:2], rank), x.dtype)
-    largest = jnp.max(jnp.abs(x), (1, 2), keepdims=True)
+        return jnp.zeros((*x.shape[:-1], rank), x.dtype)
+    largest = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
     x = x / jnp.where(largest > 0, largest, 1)
     gram = jnp.matmul(x, x.mT, precision=jax.lax.Precision.HIGHEST)
-    basis = jnp.linalg.eigh(gram)[1][:, :, : -rank - 1 : -1]
-    first = jnp.argmax(jnp.abs(basis), axis=1, keepdims=True)
-    return basis * jnp.sign(jnp.take_along_axis(basis, first, axis=1))
+    basis = jnp.linalg.eigh(gram)[1][..., : -rank - 1 : -1]
+    first = jnp.argmax(jnp.abs(basis), axis=-2, keepdims=True)
+    return basis * jnp.sign(jnp.take_along_axis(basis, first, axis=-2))
 
 
 def renew_bases(
-    renew: jax.Array, bases: tuple[jax.Array, ...], gs: Sequence[jax.Array], rank: int
+    renew: jax.Array, bases: tuple[jax.Array, ...], gs: Sequence[batch.Matrices]
 ) -> tuple[jax.Array, ...]:
     """The principal bases of all of `gs` where `renew` holds, else `bases`."""
+    rank = max((p.shape[-1] for p in bases), default=0)
 
     def look() -> tuple[jax.Array, ...]:
         basis = functools.partial(principal_basis, rank=rank)
-        return tuple(batch.once_per_shape(basis, gs))
+        return tuple(batch.map_shapes(basis, gs))
 
     return jax.lax.cond(renew, look, lambda: bases)

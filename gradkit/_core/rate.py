@@ -12,12 +12,15 @@ def at(rate: Rate, step: jax.Array) -> Scalar:
     return rate(step) if callable(rate) else rate
 
 
+def product(rate: Rate, factor: Scalar) -> Rate:
+    """`rate * factor`, a schedule where `rate` is one."""
+    return (lambda step: rate(step) * factor) if callable(rate) else rate * factor
+
+
 def coupled_decay(learning_rate: Rate, weight_decay: Scalar) -> Rate:
     """The share that a weight decay in units of the learning rate takes in one update."""
     check.nonnegative("decay_by_weight", weight_decay=weight_decay)
-    if callable(learning_rate):
-        return lambda step: learning_rate(step) * weight_decay
-    return learning_rate * weight_decay
+    return product(learning_rate, weight_decay)
 
 
 def before_debiasing(eps: Scalar, b2: Scalar) -> Schedule:

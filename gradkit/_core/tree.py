@@ -22,22 +22,22 @@ def wide_dtype(x: Any) -> Any:
     return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
+def finite(x: jax.Array) -> jax.Array:
+    """`x`, with every non-finite entry counted as zero."""
+    return jax.lax.select(jax.lax.is_finite(x), x, jnp.zeros_like(x))
+
+
 def read(updates: Tree) -> Tree:
     """`updates` in at least float32, with every non-finite entry counted as zero."""
-
-    def leaf(g: jax.Array) -> jax.Array:
-        g = g.astype(wide_dtype(g))
-        return jnp.where(jnp.isfinite(g), g, 0)
-
-    return jax.tree.map(leaf, updates)
+    return jax.tree.map(lambda g: finite(g.astype(wide_dtype(g))), updates)
 
 
 def read_squarable(updates: Tree) -> Tree:
-    """`read`, with every entry also limited so that its square is finite."""
+    """`read`, with every entry limited so that a debiased average of squares is finite."""
 
     def leaf(g: jax.Array) -> jax.Array:
-        largest = math.sqrt(float(jnp.finfo(g.dtype).max))
-        return jnp.clip(g, -largest, largest)
+        largest = jnp.sqrt(jnp.finfo(g.dtype).max / 4).astype(g.dtype)
+        return jax.lax.clamp(-largest, g, largest)
 
     return jax.tree.map(leaf, read(updates))
 
@@ -137,27 +137,30 @@ def sum_squares(x: jax.Array) -> jax.Array:
 
 
 def norms(t: Tree) -> jax.Array:
-    """The Euclidean norm of every leaf, as a vector `[leaves]`.
+    """The Euclidean norm of every leaf's finite entries, as a vector `[leaves]`.
 
-    Neither overflows on entries of 1e25 nor vanishes on entries of 1e-30: where the plain sum
-    of squares leaves the range it is exact in, every leaf is divided by its largest entry first.
+    Neither overflows on entries of 1e25 nor vanishes on entries of 1e-30: where a plain sum of
+    squares leaves the range it is exact in, the leaves are summed again at three scales.
     """
-    leaves = [x.astype(zero_per_leaf(t).dtype) for x in jax.tree.leaves(t)]
+    dtype = zero_per_leaf(t).dtype
+    leaves = [x.astype(dtype) for x in jax.tree.leaves(t)]
     if not leaves:
         return zero_per_leaf(t)
-    limits = jnp.finfo(leaves[0].dtype)
+    limits = jnp.finfo(dtype)
+    least, shift = limits.tiny / limits.eps**2, 2.0 ** (limits.maxexp * 5 // 8)
+    plain = jnp.stack([sum_squares(x) for x in leaves])
 
-    def scaled(leaves: list[jax.Array]) -> jax.Array:
-        largest = jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in leaves])
-        divisor = divisible(largest)
-        parts = [sum_squares(x / d) for x, d in zip(leaves, divisor)]
-        return jnp.minimum(divisor * jnp.sqrt(jnp.stack(parts)), limits.max)
+    def at_three_scales(leaves: list[jax.Array]) -> jax.Array:
+        def squares(factor: jax.Array) -> jax.Array:
+            return jnp.stack([sum_squares(factor * finite(x)) for x in leaves])
 
-    squares = jnp.stack([sum_squares(x) for x in leaves])
-    exact = (squares > limits.tiny / limits.eps**2) & (squares < limits.max)
-    return jax.lax.cond(
-        jnp.all(exact), lambda _: jnp.sqrt(squares), scaled, operand=leaves
-    )
+        same, down, up = jax.lax.map(squares, jnp.array([1, 1 / shift, shift], dtype))
+        upscaled = jnp.where(same > least, jnp.sqrt(same), jnp.sqrt(up) / shift)
+        downscaled = jnp.minimum(jnp.sqrt(down), limits.max / shift) * shift
+        return jnp.where(same < limits.max, upscaled, downscaled)
+
+    exact = jnp.all((plain > least) & (plain < limits.max))
+    return jax.lax.cond(exact, lambda _: jnp.sqrt(plain), at_three_scales, leaves)
 
 
 def divisible(x: jax.Array) -> jax.Array:
@@ -195,10 +198,9 @@ def dot(x: Tree, y: Tree) -> jax.Array:
 
 def path(keys: tuple[Any, ...]) -> str:
     """A leaf's path as names joined by `/`, the same for dicts, linen, NNX and dataclasses."""
-    if keys and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":
-        keys = keys[
-            :-1
-        ]  # an NNX variable around the array, there in init, gone in update
+    last = keys[-1] if keys else None
+    if isinstance(last, GetAttrKey) and last.name == "value":
+        keys = keys[:-1]  # the NNX variable around the array, in init but not in update
     return keystr(keys, simple=True, separator="/")
 
 

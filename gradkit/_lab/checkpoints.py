@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from gradkit._lab.complaint import Complaint
-from gradkit._lab.sweep import State
+from gradkit._lab.program import State
 
 
 def write(path: pathlib.Path, content: bytes | str) -> None:
@@ -75,7 +75,8 @@ class Checkpoints:
     def save(self, step: int, state: State, seconds: float) -> None:
         """Keep `state` after `step` steps that took `seconds`; the one before is deleted."""
         parts = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), clock=ocp.args.JsonSave([seconds])
+            state=ocp.args.StandardSave(state),
+            clock=ocp.args.JsonSave({"seconds": seconds}),
         )
         self._manager.save(step, args=parts, force=True)
 
@@ -89,7 +90,7 @@ class Checkpoints:
             state=ocp.args.StandardRestore(target), clock=ocp.args.JsonRestore()
         )
         found = self._manager.restore(step, args=parts)
-        return step, found["state"], found["clock"][0]
+        return step, found["state"], found["clock"]["seconds"]
 
 
 @contextlib.contextmanager

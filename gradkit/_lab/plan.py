@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import gradkit as gk
 from gradkit import catalogue
-from gradkit._lab import sweep
+from gradkit._lab import program
 from gradkit._lab.complaint import Complaint
 from gradkit._lab.tasks import Task
 
@@ -39,7 +39,7 @@ def plan(
             raise Complaint(f"no recipe {name!r}. Choose from {', '.join(known)}.")
         if name in grids:
             raise Complaint(f"recipe {name!r} is named twice. Name it once.")
-        grids[name] = sweep.grid(_rate(entrant, rate) if at else _centre(name), rates)
+        grids[name] = program.grid(_rate(entrant, rate) if at else _centre(name), rates)
     return Plan(grids, steps, seeds, every)
 
 

@@ -1,52 +1,80 @@
 """One picture of a race: how the loss falls, and what the learning rate does to it."""
 
 import io
-from typing import Any
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gradkit._lab import report
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-MARKS = "osD^vPX"
-Look = dict[str, Any]
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKS = "osD^vP"
+
+
+class Look(NamedTuple):
+    """How a recipe is drawn."""
+
+    colour: str
+    mark: str
+    line: str
+
+
+BASE = Look("#000000", "X", "--")
 
 
 def curves(race: dict[str, Any]) -> bytes:
-    """Loss curves at the best rates, and held-out loss by learning rate, as PNG."""
+    """Loss curves at the best rates, and held-out loss by learning rate, as PNG.
+
+    AdamW, what the others are measured by, is black, dashed and on top.
+    """
     figure = Figure(figsize=(9, 4), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     fall, sweep = figure.subplots(1, 2, sharey=True)
-    for place, (name, result) in enumerate(report.ranked(race)):
-        style = "-" if place < len(COLOURS) else "--"
-        look = {"color": COLOURS[place % len(COLOURS)], "linestyle": style}
-        _fall(fall, name, result, look)
-        _sweep(sweep, result, look | {"marker": MARKS[place % len(MARKS)]})
+    others = _looks()
+    looks = {n: BASE if n == "adamw" else next(others) for n in race["recipes"]}
+    ranked = report.ranked(race)
+    shown = [_sweep(sweep, name, result, looks[name]) for name, result in ranked]
+    for name, result in ranked:
+        _fall(fall, result, looks[name])
     _frame(fall, "At its best learning rate", "step", race)
     _frame(sweep, "Over the whole grid (largest mark: the best)", "learning rate", race)
-    fall.set_ylabel("training loss, nats")
+    fall.set_ylabel("training loss, nats (moving mean)")
     sweep.set_ylabel("held-out loss, nats")
     sweep.tick_params(labelleft=True)
     sweep.set_xscale("log")
-    fall.legend(frameon=False, fontsize=10, loc="upper right")
+    fall.legend(handles=shown, frameon=False, fontsize=10, loc="upper right")
     buffer = io.BytesIO()
     canvas.print_png(buffer)
     return buffer.getvalue()
 
 
-def _fall(axes: Axes, name: str, result: dict[str, Any], look: Look) -> None:
+def _looks() -> Iterator[Look]:
+    """Colours and marks that differ, dotted once they repeat."""
+    for line in itertools.cycle(("-", ":")):
+        for colour, mark in zip(COLOURS, MARKS):
+            yield Look(colour, mark, line)
+
+
+def _fall(axes: Axes, result: dict[str, Any], look: Look) -> None:
     curve = _array(result["curve"])
-    axes.plot(np.arange(1, len(curve) + 1), curve, label=name, linewidth=1.8, **look)
+    (line,) = axes.plot(np.arange(1, len(curve) + 1), curve, look.line)
+    line.set(color=look.colour, linewidth=1.8, zorder=3 if look is BASE else 2)
 
 
-def _sweep(axes: Axes, result: dict[str, Any], look: Look) -> None:
+def _sweep(axes: Axes, name: str, result: dict[str, Any], look: Look) -> Line2D:
     rates, losses = result["rates"], _array(result["final_eval_loss"]).mean(axis=1)
-    best = rates.index(result["best_rate"])
-    axes.plot(rates, losses, linewidth=1.2, markersize=4, **look)
-    axes.plot(rates[best], losses[best], markersize=9, **look)
+    best, front = rates.index(result["best_rate"]), 3 if look is BASE else 2
+    (line,) = axes.plot(rates, losses, look.line + look.mark, label=name)
+    line.set(color=look.colour, linewidth=1.4, markersize=4, zorder=front)
+    (star,) = axes.plot(rates[best], losses[best], look.mark)
+    star.set(color=look.colour, markersize=9, zorder=front)
+    return line
 
 
 def _frame(axes: Axes, title: str, across: str, race: dict[str, Any]) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 import gradkit as gk
-from gradkit._lab import checkpoints, sweep, verdict
+from gradkit._lab import checkpoints, program, sweep, verdict
 from gradkit._lab.plan import Plan, chosen
-from gradkit._lab.sweep import State, Sweep
+from gradkit._lab.program import State
+from gradkit._lab.sweep import Sweep
 from gradkit._lab.tasks import Task
 
 Watch = Callable[[str, int, float, float], None]  # recipe, step, loss, units a second
@@ -29,31 +30,36 @@ def run(
 ) -> dict[str, Any]:
     """The result of every recipe; what `out` already holds is not run again."""
     examine = sweep.examiner(task)
+    ground = functools.cache(lambda: program.ground(task, plan.steps, plan.seeds))
     finished, unfinished = out / "recipes", out / "checkpoints"
     finished.mkdir(exist_ok=True)
     arguments = chosen(task, plan)
+
+    def result(name: str, rates: list[float]) -> dict[str, Any]:
+        recipe = functools.partial(getattr(gk, name), **arguments[name])
+        watch(name, 0, float("nan"), 0.0)
+        prepared = sweep.prepare(task, recipe, rates, ground())
+        folder = unfinished / name
+        state, seconds = train(name, prepared, task, plan, folder, watch, stop)
+        held_out = examine(state.params)
+        return verdict.judge(rates, np.asarray(state.losses), held_out) | {
+            "seconds_per_step": seconds / plan.steps,
+            "compile_seconds": prepared.compile_seconds,
+            "state_bytes": prepared.state_bytes,
+            "parameters": prepared.parameters,
+        }
+
     results = {}
     for name, rates in plan.rates.items():
         record = finished / f"{name}.json"
-        if not record.exists():
-            watch(name, 0, float("nan"), 0.0)
-            recipe = functools.partial(getattr(gk, name), **arguments[name])
-            prepared = sweep.prepare(task, recipe, rates, plan.steps, plan.seeds)
-            state, seconds = train(
-                name, prepared, task, plan, unfinished / name, watch, stop
-            )
-            costs = {
-                "seconds_per_step": seconds / plan.steps,
-                "compile_seconds": prepared.compile_seconds,
-                "state_bytes": prepared.state_bytes,
-                "parameters": prepared.parameters,
-            }
-            losses, held_out = np.asarray(state.losses), examine(state.params)
-            checkpoints.write_json(
-                record, verdict.judge(rates, losses, held_out) | costs
-            )
-        results[name] = json.loads(record.read_text())
-        watch(name, plan.steps, verdict.final(results[name]), 0.0)
+        if record.exists():
+            results[name] = json.loads(record.read_text())
+            watch(name, plan.steps, verdict.final(results[name], "train"), 0.0)
+        elif stop():
+            raise Stopped(f"the start of {name}")
+        else:
+            results[name] = result(name, rates)
+            checkpoints.write_json(record, results[name])
     shutil.rmtree(unfinished, ignore_errors=True)
     return results
 

@@ -49,10 +49,10 @@ def standings(race: dict[str, Any]) -> Sheet:
         "recipe",
         "best rate",
         "held-out loss",
-        "training loss",
-        "steps to AdamW",
-        "ms a step",
-        "state bytes",
+        "train loss",
+        "to AdamW",
+        "ms/step",
+        "bytes",
     )
     rows = [_standing(name, result) for name, result in ranked(race)]
     return Sheet("Every recipe at its best learning rate", columns, rows)
@@ -62,7 +62,7 @@ def sensitivity(race: dict[str, Any]) -> Sheet:
     """The held-out loss of every recipe at every rate."""
     ordered = ranked(race)
     grid = ordered[0][1]["rates"]
-    columns = ("recipe", "from rate", *(f"x {rate / grid[0]:.2g}" for rate in grid))
+    columns = ("recipe", "from rate", *(f"× {rate / grid[0]:.3g}" for rate in grid))
     rows = [
         (name, f"{result['rates'][0]:.2g}", *map(_mean, result["final_eval_loss"]))
         for name, result in ordered
@@ -77,13 +77,15 @@ def notes(race: dict[str, Any]) -> list[str]:
     edge = any(result["best_at_edge"] for result in recipes.values())
     said = [
         f"Task: {setting['summary']}; {size:,} parameters, {setting['steps']} steps.",
-        "Only the learning rate is tuned, on as many rates for each recipe; its shape (a "
-        "tenth of warm-up, linear decay to zero) and the batches are the same for all.",
+        "Tuned is the learning rate alone, on equally many rates for each recipe, spread "
+        "over two decades. The batches and the shape of the schedule (a tenth of warm-up, "
+        "then linear decay to zero) are the same for all.",
         f"The rest is each recipe's default, except {_given(setting['arguments'])}.",
-        f"Losses are nats, means over {setting['seeds']} seeds, +- half their range. "
-        "Training losses are means of the last twentieth of all steps.",
-        "Steps to AdamW: when the training loss first came down to AdamW's last. "
-        "A step's time is one model's; state bytes are the optimizer's, a parameter.",
+        f"Losses are nats, means over {setting['seeds']} seeds ± half their range. "
+        "Train losses are means of the last tenth of all steps.",
+        "To AdamW: the steps until the train loss was down to AdamW's last. ms/step: of one "
+        "model among all that run at once. Bytes: of optimizer state, a parameter.",
+        "A small model and a short run: the order may differ elsewhere.",
     ]
     warning = (
         "* The best rate is at the edge of its grid: a better one may lie outside."
@@ -99,7 +101,7 @@ def markdown(race: dict[str, Any]) -> str:
         table = "\n".join(
             "| " + " | ".join(row) + " |" for row in [*lines, *sheet.rows]
         )
-        parts += [f"## {sheet.title}", table.replace("+-", "±").replace("| x ", "| × ")]
+        parts += [f"## {sheet.title}", table]
     made = ", ".join(f"{name} {version}" for name, version in race["versions"].items())
     bullets = [f"- {note.replace('*', chr(92) + '*')}" for note in notes(race)]
     return "\n\n".join([*parts, "\n".join([*bullets, f"- Made with {made}."])]) + "\n"
@@ -137,7 +139,7 @@ def _spread(losses: list[float | None]) -> str:
     known = [x for x in losses if x is not None]
     if len(known) < len(losses) or len(losses) == 1:
         return _mean(losses)
-    return f"{_mean(losses)} +- {(max(known) - min(known)) / 2:.3f}"
+    return f"{_mean(losses)} ± {(max(known) - min(known)) / 2:.3f}"
 
 
 def _version(package: str) -> str:

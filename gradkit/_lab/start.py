@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -44,11 +45,12 @@ def start(task: Task, plan: Plan, out: pathlib.Path, resume: bool) -> None:
 def show(results: dict[str, Any], console: Console) -> None:
     """The tables, and what must be known to trust them."""
     for sheet in report.standings(results), report.sensitivity(results):
-        table = Table(title=sheet.title, title_justify="left", header_style="bold")
-        for place, column in enumerate(sheet.columns):
-            table.add_column(column, justify="right" if place else "left")
+        table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        for column, *cells in zip(sheet.columns, *sheet.rows):
+            justify = "left" if column == "recipe" else "right"
+            table.add_column(column, justify=justify, min_width=max(map(len, cells)))
         for row in sheet.rows:
             table.add_row(*row)
-        console.print(table)
+        console.print(f"\n[bold]{sheet.title}[/]", table, sep="\n", end="")
     for note in report.notes(results):
-        console.print(note, style="dim", highlight=False)
+        console.print("-", note, highlight=False)

@@ -63,8 +63,8 @@ def next_byte(
     width: int = 64,
     layers: int = 2,
     heads: int = 2,
-    context: int = 64,
-    batch: int = 8,
+    context: int = 32,
+    batch: int = 16,
 ) -> Task:
     """Predict the next byte of real text with a decoder-only transformer."""
     train, held_out = text.given(path) if path else text.standard_library()

@@ -34,8 +34,8 @@ def final(result: dict[str, Any], split: str = "eval") -> float:
 
 
 def smooth(losses: np.ndarray) -> np.ndarray:
-    """At every step, the mean of the latest losses: a twentieth of all steps."""
-    window = max(1, len(losses) // 20)
+    """At every step, the mean of the latest losses: a tenth of all steps."""
+    window = max(1, len(losses) // 10)
     means = [
         losses[max(0, i - window) : i].mean(axis=0) for i in range(1, len(losses) + 1)
     ]
@@ -52,4 +52,6 @@ def steps_to(curve: Curve, target: float | None) -> int | None:
 
 def numbers(array: np.ndarray) -> Any:
     """Nested lists of numbers, with None where one is not finite."""
-    return np.where(np.isfinite(array), array, None).tolist()
+    if np.ndim(array):
+        return [numbers(part) for part in array]
+    return float(array) if np.isfinite(array) else None

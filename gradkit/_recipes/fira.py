@@ -47,8 +47,8 @@ def fira(
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
-    State: `4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4 if ndim > 1 else
-        8*size` bytes a leaf, `20` once.
+    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4
+        if ndim > 1 else 8*size)` bytes a leaf, `20` once.
     Flops: at most `32*size*min(rows, cols) + 96*size` a leaf.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
@@ -57,7 +57,6 @@ def fira(
     Limits: names decide what is a readout: look at yours, or set `others`. See
         `project_by_fira`.
     """
-
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
     hidden, rest = batch.hidden(others, batch_axes)
     low_rank = project_by_fira(adam, rank, every, scale, growth, column_eps, batch_axes)

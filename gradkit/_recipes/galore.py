@@ -43,8 +43,8 @@ def galore(
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
-    State: `4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) if ndim > 1 else
-        8*size` bytes a leaf, `20` once.
+    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols))
+        if ndim > 1 else 8*size)` bytes a leaf, `20` once.
     Flops: at most `32*size*min(rows, cols) + 64*size` a leaf.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 2.
@@ -53,7 +53,6 @@ def galore(
     Limits: names decide what is a readout: look at yours, or set `others`. Averages kept
         over a change of basis mean something else after it: expect small jumps of the loss.
     """
-
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
     hidden, rest = batch.hidden(others, batch_axes)
     low_rank = project_by_svd(adam, rank, every, scale, batch_axes)

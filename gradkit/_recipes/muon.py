@@ -3,7 +3,7 @@
 import optax
 
 from gradkit._compose.route.route import route
-from gradkit._core import batch, rate
+from gradkit._core import batch, check, rate
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -54,22 +54,18 @@ def muon(
         fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
     """
 
-    def stepped(direction: Transform, learning_rate: Rate) -> Transform:
-        return optax.chain(
-            direction,
-            step_by_learning_rate(learning_rate),
-            decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
-        )
-
-    polar = optax.chain(
+    check.nonnegative("muon", eps=eps, adam_ratio=adam_ratio)
+    slow = rate.product(learning_rate, adam_ratio)
+    matrices = optax.chain(
         average_by_nesterov(momentum),
         normalize_by_polar(eps / (1 - momentum), batch_axes),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )
-    adam = scale_by_adam(b1, b2, adam_eps)
+    vectors = optax.chain(
+        scale_by_adam(b1, b2, adam_eps),
+        step_by_learning_rate(slow),
+        decay_by_weight(rate.coupled_decay(slow, weight_decay)),
+    )
     hidden, rest = batch.hidden(others, batch_axes)
-    return route(
-        {
-            hidden: stepped(polar, learning_rate),
-            rest: stepped(adam, rate.coupled_decay(learning_rate, adam_ratio)),
-        }
-    )
+    return route({hidden: matrices, rest: vectors})

@@ -1,16 +1,11 @@
-"""A function traced as `jit` traces it, and run one operation at a time.
-
-Most laws are about what tracing sees, and compiling a whole update takes a hundred times
-longer than running its operations, which are compiled once for all transforms. Only programs
-with control flow are compiled as a whole: their loops would be compiled one by one otherwise.
-"""
+"""A function traced once, as `jit` traces it, compiled only if it is called."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import Jaxpr, jaxpr_as_fun, subjaxprs
+from jax.extend.core import jaxpr_as_fun
 
 from gradkit.testing._compare import same
 
@@ -21,8 +16,7 @@ class Program:
     def __init__(self, f: Callable[..., Any], *args: Any):
         self._jaxpr, out = jax.make_jaxpr(f, return_shape=True)(*args)
         self._structure = jax.tree.structure(out)
-        run = jaxpr_as_fun(self._jaxpr)
-        self._run = jax.jit(run) if branches(self._jaxpr.jaxpr) else run
+        self._run = jax.jit(jaxpr_as_fun(self._jaxpr))
 
     def __call__(self, *args: Any) -> Any:
         return self._structure.unflatten(self._run(*jax.tree.leaves(args)))
@@ -41,11 +35,3 @@ def agree(what: str, got: Program, want: Program, *args: Any) -> None:
     """Both programs are one, or do the same to these arguments."""
     if not got.same_as(want):
         same(what, got(*args), want(*args))
-
-
-def branches(jaxpr: Jaxpr) -> bool:
-    """The program has a loop or a choice somewhere."""
-    flow = {"while", "scan", "cond"}
-    return any(eqn.primitive.name in flow for eqn in jaxpr.eqns) or any(
-        branches(inner) for inner in subjaxprs(jaxpr)
-    )

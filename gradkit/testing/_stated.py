@@ -10,45 +10,73 @@ from typing import Any, NamedTuple
 from gradkit.testing._compare import Unstated
 from gradkit.testing._subject import Subject
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 class Stated(NamedTuple):
     """One stated number."""
 
-    leaf: str  # Python expression: what one leaf takes
-    once: str  # Python expression: what the whole tree takes besides
+    leaf: str  # what one leaf takes
+    once: str  # what the whole tree takes besides
     inner: list[str]  # the arguments whose own number is added
-    arguments: Mapping[str, Any]  # names the expressions may use
+    entries: str | None  # the size of the leaves that those are given, if another one
+    arguments: Mapping[str, Any]  # names the formulas may use
 
-    def __call__(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
-        """The number for leaves of these shapes."""
-        known = {**self.arguments, "min": min, "max": max}
-        total = evaluate(self.once, known)
-        for shape in shapes.values():
-            rows, cols = (1, 1, *shape)[-2:] if len(shape) > 1 else (math.prod(shape), 1)
-            of_leaf = {"size": math.prod(shape), "rows": rows, "cols": cols}
-            total += evaluate(self.leaf, {**known, **of_leaf, "ndim": len(shape)})
-        return total
+    def total(self, shapes: Shapes) -> float:
+        """The number for leaves of these shapes, without that of `inner`."""
+        once = evaluate(self.once, dict(self.arguments))
+        return once + sum(self._leaves(self.leaf, shapes).values())
+
+    def shapes_inside(self, shapes: Shapes) -> Shapes:
+        """The shapes of the leaves that `inner` is given."""
+        if self.entries is None:
+            return shapes
+        sizes = self._leaves(self.entries, shapes)
+        return {path: (1, int(size)) for path, size in sizes.items()}
+
+    def _leaves(self, formula: str, shapes: Shapes) -> dict[str, float]:
+        return {
+            path: evaluate(formula, {**self.arguments, **measures(path, shape)})
+            for path, shape in shapes.items()
+        }
 
 
 def stated(s: Subject, part: str) -> Stated:
     """What the factory's docstring says under `part`.
 
-    Such as "State: `8*size` bytes a leaf, `4` once, and the state of `inner`." A formula may use
-    `size`, `rows` and `cols` (the last two axes), `ndim`, `min`, `max` and the arguments.
+    Such as "State: `8*size` bytes a leaf, `4` once, and the state of `inner`", which may go on
+    "on leaves of `rank*cols` entries". A formula is a Python expression of the arguments,
+    `size`, `cols` (the last axis), `rows` (all others), `ndim`, `path`, `min`, `max`, `range`.
     """
     function = s.factory
     while isinstance(function, functools.partial):
         function = function.func
     text = inspect.getdoc(function) or ""
     found = re.search(rf"^{part}:(.*?)(?=^\S|^$|\Z)", text, re.DOTALL | re.MULTILINE)
-    leaf = re.search(r"`([^`]+)`[\s\w]* a\s+leaf", found[1]) if found else None
-    if not found or not leaf:
+    said = " ".join(found[1].split()) if found else ""
+    leaf = re.search(r"`([^`]+)`( bytes)? a leaf", said)
+    if not leaf:
         raise Unstated(f"the docstring states no `{part}: ... a leaf`")
-    once = re.search(r"`([^`]+)`[\s\w]* once", found[1])
-    inner = re.findall(r"\bof\s+`(\w+)`", found[1])
-    return Stated(leaf[1], once[1] if once else "0", inner, s.arguments)
+    once = re.search(r"`([^`]+)`( bytes)? once", said)
+    inner = re.findall(r"\bof `(\w+)`", said)
+    entries = re.search(r"on leaves of `([^`]+)` entries", said)
+    return Stated(
+        leaf[1],
+        once[1] if once else "0",
+        inner,
+        entries[1] if entries else None,
+        s.arguments,
+    )
 
 
-def evaluate(expression: str, names: Mapping[str, Any]) -> float:
-    """The value of a stated expression."""
-    return eval(expression, {"__builtins__": {}}, dict(names))
+def measures(path: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What a formula may say of a leaf."""
+    rows, cols = math.prod(shape[:-1]), (1, *shape)[-1]
+    sizes = {"size": rows * cols, "rows": rows, "cols": cols}
+    return {"path": path, "ndim": len(shape), **sizes}
+
+
+def evaluate(formula: str, names: dict[str, Any]) -> float:
+    """The value of a formula."""
+    known = {"min": min, "max": max, "range": range}
+    return eval(formula, {"__builtins__": known, **names})

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import gradkit
 from gradkit.testing._compare import attempt
 from gradkit.testing._program import Program
 
@@ -18,7 +19,7 @@ SHAPES = {"kernel": (6, 4), "wide": (3, 5), "bias": (4,), "scale": ()}
 STEPS = 3
 REQUIRED = {  # what a factory's arguments without defaults are filled with, by name
     "learning_rate": lambda: 1e-3,
-    "inner": optax.scale_by_adam,
+    "inner": gradkit.scale_by_adam,  # holds all laws, so it is not what fails
     "key": lambda: jax.random.key(0),
 }
 
@@ -36,7 +37,8 @@ class Subject:
     """One transform and one tree of parameters, with what several laws need of them.
 
     `make_tx` is a ready transform, or a factory: a callable whose arguments have defaults or
-    are named `learning_rate`, `inner` or `key`. `extra` is passed to every update.
+    are named `learning_rate`, `inner` or `key`. `extra` is passed to every update. `seconds` are
+    what one update may take where it could hang.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Subject:
         make_tx: Any,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
         extra: Mapping[str, Any] | None = None,
+        seconds: float = 20.0,
     ):
         self.factory: Callable[..., Any] = (
             make_tx if callable(make_tx) else lambda: make_tx
         )
         self.shapes = dict(SHAPES if shapes is None else shapes)
         self.extra = dict(extra or {})
+        self.seconds = seconds
         self.required: dict[str, Any] = {}
         self.arguments: dict[str, Any] = {}
         for name, argument in inspect.signature(self.factory).parameters.items():
@@ -106,7 +110,7 @@ class Subject:
         return Program(self.update, self.grads(0), self.run.states[0], self.params)
 
     @functools.cached_property
-    def donating_step(self) -> Callable[..., tuple[Any, Any, Any]]:
+    def donating_step(self) -> Any:
         """Jitted (grads, state, params) -> (updates, state, params), the last two donated."""
 
         def step(grads: Any, state: Any, params: Any) -> tuple[Any, Any, Any]:

@@ -79,7 +79,11 @@ def row(name: str, subject: Subject, excuse: str | None) -> Row:
     try:
         LAWS[name](subject)
     except AssertionError as error:
-        return Row(name, "fail", str(error)) if excuse is None else Row(name, "excused", excuse)
+        return (
+            Row(name, "fail", str(error))
+            if excuse is None
+            else Row(name, "excused", excuse)
+        )
     except Unstated as error:
         return Row(name, "unstated", str(error))
     except Unavailable as error:

@@ -7,7 +7,7 @@ from entry import entry, golden
 import gradkit as gk
 
 SHAPES = {"tall": (8, 3), "wide": (3, 8), "square": (4, 4), "conv": (2, 2, 3, 4)}
-WITH_BIAS = {**SHAPES, "bias": (4,), "embedding": (5, 3)}
+WITH_BIAS = {**SHAPES, "bias": (4,)}
 
 
 def polar(g, eps):
@@ -40,16 +40,6 @@ def subspaces(gs, rank, every):
             p = np.linalg.svd(g)[0][:, :rank]
             p = p * np.sign(p[np.abs(p).argmax(0), np.arange(p.shape[1])])
         yield p, g
-
-
-class Trace:
-    """`optax.trace(0.9)`."""
-
-    m = 0.0
-
-    def __call__(self, g):
-        self.m = 0.9 * self.m + g
-        return self.m
 
 
 class Adam:
@@ -85,11 +75,6 @@ def fira_directions(inner, gs, rank, every, scale, growth, eps):
         yield unwide(scale * (p @ n + s), leaf)
 
 
-def is_hidden(leaf):
-    """The bias and the embedding, five rows of three, are not."""
-    return leaf.ndim > 1 and leaf.shape != WITH_BIAS["embedding"]
-
-
 @entry("normalize_by_polar", shapes=SHAPES, eps=0.1)
 def normalize_by_polar(gs, ps, eps):
     for g in gs:
@@ -99,19 +84,19 @@ def normalize_by_polar(gs, ps, eps):
 @entry(
     "project_by_svd",
     shapes=SHAPES,
-    fixed={"inner": optax.trace(0.9)},
+    fixed={"inner": optax.scale_by_sign()},
     rank=2,
     every=5,
     scale=0.5,
 )
 def project_by_svd(gs, ps, rank, every, scale):
-    yield from galore_directions(Trace(), gs, rank, every, scale)
+    yield from galore_directions(np.sign, gs, rank, every, scale)
 
 
 @entry(
     "project_by_fira",
     shapes=SHAPES,
-    fixed={"inner": optax.trace(0.9)},
+    fixed={"inner": optax.scale_by_sign()},
     rank=2,
     every=5,
     scale=0.5,
@@ -119,7 +104,7 @@ def project_by_svd(gs, ps, rank, every, scale):
     eps=1e-2,
 )
 def project_by_fira(gs, ps, rank, every, scale, growth, eps):
-    yield from fira_directions(Trace(), gs, rank, every, scale, growth, eps)
+    yield from fira_directions(np.sign, gs, rank, every, scale, growth, eps)
 
 
 @entry(
@@ -139,7 +124,7 @@ def muon(
 ):
     m = v = 0.0
     for t, (g, p) in enumerate(zip(gs, ps), 1):
-        if is_hidden(g):
+        if g.ndim > 1:
             rate = learning_rate
             m = momentum * m + (1 - momentum) * g
             d = polar((1 - momentum) * g + momentum * m, eps)
@@ -165,7 +150,7 @@ def muon(
 )
 def galore(gs, ps, learning_rate, rank, every, scale, b1, b2, eps, weight_decay):
     adam = Adam(b1, b2, eps)
-    if is_hidden(gs[0]):
+    if gs[0].ndim > 1:
         directions = galore_directions(adam, gs, rank, every, scale)
     else:
         directions = map(adam, gs)
@@ -202,7 +187,7 @@ def fira(
     weight_decay,
 ):
     adam = Adam(b1, b2, eps)
-    if is_hidden(gs[0]):
+    if gs[0].ndim > 1:
         directions = fira_directions(adam, gs, rank, every, scale, growth, column_eps)
     else:
         directions = map(adam, gs)

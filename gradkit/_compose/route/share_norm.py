@@ -41,7 +41,7 @@ def share_norm(inner: AnyTransform) -> Transform:
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
-        extra["global_norm"] = tree.norm(tree.read(updates))
+        extra["global_norm"] = tree.norm(updates)
         return inner.update(updates, state, params, **extra)
 
     return transform(init, update)

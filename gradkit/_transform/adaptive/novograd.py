@@ -72,7 +72,7 @@ def scale_by_novograd(
         check.given("scale_by_novograd", params)
         g = tree.read(updates)
         step = state.step + 1
-        norms = tree.norms(g).astype(state.root.dtype)
+        norms = tree.norms(updates).astype(state.root.dtype)
         norms = jnp.minimum(norms, jnp.finfo(norms.dtype).max)
         root = tree.average_root(b2, state.root, norms)
         root = jnp.where(step == 1, norms, root)

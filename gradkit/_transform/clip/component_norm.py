@@ -33,7 +33,7 @@ def clip_by_component_norm(max_norm: Scalar = 1.0) -> Transform:
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
         g = tree.read(updates)
-        norms = tree.norms(g)
+        norms = tree.norms(updates)
         factors = jnp.where(norms > max_norm, max_norm / norms, 1)
         return tree.like(tree.scale_each(factors, g), updates)
 

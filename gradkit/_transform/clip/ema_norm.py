@@ -72,7 +72,7 @@ def clip_by_ema_norm(
     ) -> tuple[Updates, EmaNormState]:
         del params, extra
         g = tree.read(updates)
-        norms = tree.norms(g).astype(state.norms.dtype)
+        norms = tree.norms(updates).astype(state.norms.dtype)
         whole = tree.whole_norm(norms, global_norm)
         step = state.step + 1
 

@@ -40,7 +40,7 @@ def clip_by_global_norm(max_norm: Scalar = 1.0) -> Transform:
     ) -> Updates:
         del params, extra
         g = tree.read(updates)
-        norm = tree.whole_norm(tree.norms(g), global_norm)
+        norm = tree.whole_norm(tree.norms(updates), global_norm)
         factor = jnp.where(norm > max_norm, max_norm / norm, 1)
         return tree.like(tree.scale(factor, g), updates)
 

@@ -77,7 +77,7 @@ def clip_by_zscore(
         del params, extra
         g = tree.read(updates)
         _, mean, deviation = state
-        norm = tree.whole_norm(tree.norms(g), global_norm).astype(mean.dtype)
+        norm = tree.whole_norm(tree.norms(updates), global_norm).astype(mean.dtype)
         seen = state.seen + 1
         n = seen.astype(mean.dtype)
         warm = n <= jnp.asarray(warmup, mean.dtype)

@@ -28,7 +28,7 @@ def normalize_by_block() -> Transform:
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
         g = tree.read(updates)
-        norms = tree.norms(g)
+        norms = tree.norms(updates)
         leaves, structure = jax.tree.flatten(g)
         divisors = jnp.where(norms > 0, norms, 1)
         u = [gi / d.astype(gi.dtype) for gi, d in zip(leaves, divisors)]

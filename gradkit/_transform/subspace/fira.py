@@ -22,8 +22,8 @@ class FiraState(NamedTuple):
     """The subspaces, the size of what lay outside them, and what `inner` remembers."""
 
     step: jax.Array  # updates so far, int32 []
-    bases: tuple[jax.Array, ...]  # one a leaf: [batch, small side, rank], orthonormal
-    outside: tuple[jax.Array, ...]  # one a leaf: [batch], norms of the last s
+    bases: tuple[jax.Array, ...]  # one a leaf: [*batch, small side, rank], orthonormal
+    outside: tuple[jax.Array, ...]  # one a leaf: [*batch, 1, 1], norms of the last s
     inner: optax.OptState
 
 
@@ -49,7 +49,7 @@ def project_by_fira(
     back after.
 
     Args:
-        inner: any transform; sees a tuple of `[batch, rank, large side]`, one a leaf.
+        inner: any transform; sees a tuple of `[*batch, rank, large side]`, one a leaf.
         rank: directions in which `inner` acts, at most the small side.
         every: updates between two looks at the gradient's singular vectors.
         scale: times the whole direction.
@@ -76,7 +76,8 @@ def project_by_fira(
     >>> tx.update(g, tx.init(g))[0].tolist()
     [[3.0, 0.0], [0.0, 0.0]]
     """
-    check.count("project_by_fira", rank=rank)
+    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it; init reads it
+        check.count("project_by_fira", rank=rank)
     check.positive("project_by_fira", every=every, growth=growth)
     check.nonnegative("project_by_fira", scale=scale, eps=eps)
     inner = optax.with_extra_args_support(inner)
@@ -84,7 +85,7 @@ def project_by_fira(
     def init(params: Params) -> FiraState:
         check.matrix("project_by_fira", params, batch_axes)
         bases, low = batch.subspaces(params, rank, batch_axes)
-        outside = tuple(jnp.zeros(len(p), p.dtype) for p in bases)
+        outside = tuple(jnp.zeros((*p.shape[:-2], 1, 1), p.dtype) for p in bases)
         return FiraState(jnp.zeros([], jnp.int32), bases, outside, inner.init(low))
 
     def update(
@@ -97,9 +98,10 @@ def project_by_fira(
             for g, p in zip(leaves, state.bases)
         ]
         renew = state.step % every == 0
-        bases = linalg.renew_bases(renew, state.bases, gs, rank)
+        bases = linalg.renew_bases(renew, state.bases, gs)
         low = tuple(p.mT @ g for p, g in zip(bases, gs))
-        directions, inner_state = inner.update(low, state.inner, None, **extra)
+        seen, inner_state = inner.update(low, state.inner, None, **extra)
+        directions = jax.tree.leaves(seen)
         steps = [
             combine(*leaf) for leaf in zip(bases, low, directions, gs, state.outside)
         ]
@@ -113,12 +115,12 @@ def project_by_fira(
     def combine(
         p: jax.Array, r: jax.Array, d: jax.Array, g: jax.Array, last: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        size = linalg.norms(r, 1) + eps
-        s = (g - p @ r) * jnp.where(size > 0, linalg.norms(d, 1) / size, 0)
-        norm = jnp.ravel(linalg.norms(s, (1, 2)))
+        size = linalg.norms(r, -2) + eps
+        s = (g - p @ r) * jnp.where(size > 0, linalg.norms(d, -2) / size, 0)
+        norm = linalg.norms(s, (-2, -1))
         kept = jnp.where(last > 0, jnp.minimum(growth * last, norm), norm)
         shrink = jnp.where(norm > 0, kept / norm, 1)
-        u = scale * (p @ d + shrink[:, None, None] * s)
+        u = scale * (p @ d + shrink * s)
         return u.astype(g.dtype), kept.astype(last.dtype)
 
     return transform(init, update)

@@ -22,7 +22,7 @@ class SVDState(NamedTuple):
     """The subspaces, and what `inner` remembers in them."""
 
     step: jax.Array  # updates so far, int32 []
-    bases: tuple[jax.Array, ...]  # one a leaf: [batch, small side, rank], orthonormal
+    bases: tuple[jax.Array, ...]  # one a leaf: [*batch, small side, rank], orthonormal
     inner: optax.OptState
 
 
@@ -43,7 +43,7 @@ def project_by_svd(
     back after.
 
     Args:
-        inner: any transform; sees a tuple of `[batch, rank, large side]`, one a leaf.
+        inner: any transform; sees a tuple of `[*batch, rank, large side]`, one a leaf.
         rank: directions kept, at most the small side.
         every: updates between two looks at the gradient's singular vectors.
         scale: times what `inner` returns.
@@ -68,7 +68,8 @@ def project_by_svd(
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))  # rank 1 already
     True
     """
-    check.count("project_by_svd", rank=rank)
+    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it; init reads it
+        check.count("project_by_svd", rank=rank)
     check.positive("project_by_svd", every=every)
     check.nonnegative("project_by_svd", scale=scale)
     inner = optax.with_extra_args_support(inner)
@@ -88,9 +89,10 @@ def project_by_svd(
             for g, p in zip(leaves, state.bases)
         ]
         renew = state.step % every == 0
-        bases = linalg.renew_bases(renew, state.bases, gs, rank)
+        bases = linalg.renew_bases(renew, state.bases, gs)
         low = tuple(p.mT @ g for p, g in zip(bases, gs))
-        directions, inner_state = inner.update(low, state.inner, None, **extra)
+        seen, inner_state = inner.update(low, state.inner, None, **extra)
+        directions = jax.tree.leaves(seen)
         u = structure.unflatten(
             batch.unwide((scale * (p @ d)).astype(p.dtype), g, batch_axes)
             for p, d, g in zip(bases, directions, leaves)

@@ -39,7 +39,10 @@ def by_orbax(state: Any) -> Any:
     orbax = load("orbax.checkpoint")
     if not jax.tree.leaves(state):
         return state  # Orbax refuses to save nothing, and nothing is there to restore
-    with tempfile.TemporaryDirectory() as folder, orbax.StandardCheckpointer() as keeper:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        orbax.StandardCheckpointer() as keeper,
+    ):
         keeper.save(Path(folder) / "state", state)
         keeper.wait_until_finished()
         return keeper.restore(Path(folder) / "state", state)

@@ -53,11 +53,10 @@ def using(s: Subject, tx: Any) -> Callable[..., tuple[Any, Any]]:
 
 
 def traced(s: Subject, tx: Any, steps: int) -> list[Any]:
-    """The updates of `tx` on one gradient again and again, after one attempt to trace it."""
+    """The updates of `tx`, traced, on one gradient again and again."""
     state, out = tx.init(s.params), []
-    jax.eval_shape(using(s, tx), s.grads(0), state, s.params)
+    program = Program(using(s, tx), s.grads(0), state, s.params)
     for _ in range(steps):
-        with jax.disable_jit():
-            updates, state = using(s, tx)(s.grads(0), state, s.params)
+        updates, state = program(s.grads(0), state, s.params)
         out.append(updates)
     return out

@@ -9,8 +9,8 @@ from gradkit.testing._subject import Subject, cast
 
 PAIRS = [
     (jnp.float32, jnp.float32),
-    (jnp.float32, jnp.bfloat16),
     (jnp.bfloat16, jnp.float32),
+    (jnp.float32, jnp.bfloat16),
     (jnp.bfloat16, jnp.bfloat16),
     (jnp.float16, jnp.float16),
 ]

@@ -6,7 +6,7 @@ import optax
 
 from gradkit.testing._compare import require
 from gradkit.testing._law import law
-from gradkit.testing._stated import stated
+from gradkit.testing._stated import Shapes, stated
 from gradkit.testing._subject import Subject
 
 GROWTH = 16  # of every axis, so that what a leaf costs once does not count
@@ -21,19 +21,21 @@ def flops(s: Subject) -> None:
     """
     formula = stated(s, "Flops")
     shapes = {k: tuple(GROWTH * n for n in v) for k, v in s.shapes.items()}
-    params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
-
-    def count(tx: optax.GradientTransformation) -> float:
-        tx = optax.with_extra_args_support(tx)
-        state = jax.eval_shape(tx.init, params)
-        update = jax.jit(lambda g, state, p: tx.update(g, state, p, **s.extra))
-        cost = update.lower(params, state, params).cost_analysis()
-        return float(cost.get("flops", 0)) if cost else 0.0
-
-    inner = sum(count(s.arguments[name]) for name in formula.inner)
-    ceiling, got = formula(shapes) + inner, count(s.tx)
+    inside = formula.shapes_inside(shapes)
+    inner = sum(count(s, s.arguments[name], inside) for name in formula.inner)
+    ceiling, got = formula.total(shapes) + inner, count(s, s.tx, shapes)
     require(
         got <= ceiling,
         f"an update of shapes {list(shapes.values())} must take at most {ceiling:g} flops "
         f"as stated, got {got:g}",
     )
+
+
+def count(s: Subject, tx: optax.GradientTransformation, shapes: Shapes) -> float:
+    """The flops of one update of `tx`."""
+    tx = optax.with_extra_args_support(tx)
+    params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
+    state = jax.eval_shape(tx.init, params)
+    update = jax.jit(lambda g, state, p: tx.update(g, state, p, **s.extra))
+    cost = update.lower(params, state, params).cost_analysis()
+    return float(cost.get("flops", 0)) if cost else 0.0

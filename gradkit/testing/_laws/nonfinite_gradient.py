@@ -1,7 +1,7 @@
 """Law 14."""
 
+import itertools
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,9 +10,7 @@ import numpy as np
 
 from gradkit.testing._compare import finite, leaves, numbers, require
 from gradkit.testing._law import law
-from gradkit.testing._subject import Subject
-
-SECONDS = 20.0
+from gradkit.testing._subject import Subject, copies
 
 
 @law(14)
@@ -21,12 +19,13 @@ def nonfinite_gradient(s: Subject) -> None:
 
     Where this does not hold, one bad batch hangs the run or makes the model NaN for good.
     """
-    name = next((k for k, v in s.shapes.items() if np.prod(v) > 1), next(iter(s.shapes)))
+    name = next(
+        (k for k, v in s.shapes.items() if np.prod(v) > 1), next(iter(s.shapes))
+    )
     at = (0,) * len(s.shapes[name])
-    good = s.grads(1)
-    for value in (jnp.inf, jnp.nan):
-        bad = {**good, name: good[name].at[at].set(value)}
-        updates, state = bounded(lambda: s.step(bad, s.run.states[1]), value)
+    for value, first in itertools.product((jnp.inf, jnp.nan), (0, 1)):
+        bad = {**s.grads(first), name: s.grads(first)[name].at[at].set(value)}
+        updates, state = bounded(s, bad, s.run.states[first], value)
         for path, u in leaves(updates).items():
             harmed = ~np.isfinite(numbers(u)) & np.isfinite(numbers(bad[path]))
             require(
@@ -34,33 +33,35 @@ def nonfinite_gradient(s: Subject) -> None:
                 f"where only {name}{list(at)} of the gradient is {value}, the update of "
                 f"leaf {path!r} must be finite, got {int(harmed.sum())} entries that are not",
             )
-        for t in (2, 3):
-            updates, state = bounded(lambda: s.step(s.grads(t), state), value)
+        for t in (1, 2):
+            updates, state = bounded(s, s.grads(first + t), state, value)
         after = f"two good steps after one {value}"
         finite(f"the update {after}", updates)
         finite(f"the state {after}", state)
 
 
-def bounded(step: Callable[[], Any], value: float) -> Any:
-    """What `step` returns, or raises, if it does so in time.
+def bounded(s: Subject, grads: Any, state: Any, value: float) -> tuple[Any, Any]:
+    """One jitted update, if it ends in time.
 
-    A step that does not is left behind in its thread: nothing can end it but the process.
+    One that does not is left behind in its thread: nothing can end it but the process.
     """
-    ended: list[Callable[[], Any]] = []
+    args = grads, copies(state), copies(s.params)
+    step = s.donating_step.lower(*args).compile()  # threads have settings of their own
+    ended: list[Any] = []
 
     def work() -> None:
         try:
-            out = jax.block_until_ready(step())
-            ended.append(lambda: out)
+            ended.append(jax.block_until_ready(step(*args)))
         except Exception as error:
-            ended.append(lambda error=error: _raise(error))
+            ended.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(SECONDS)
-    require(ended, f"a step after one {value} must end within {SECONDS:g} s, got no end")
-    return ended[0]()
-
-
-def _raise(error: Exception) -> None:
-    raise error
+    thread.join(s.seconds)
+    require(
+        ended, f"a step after one {value} must end within {s.seconds:g} s, got no end"
+    )
+    if isinstance(ended[0], Exception):
+        raise ended[0]
+    updates, state, _ = ended[0]
+    return updates, state

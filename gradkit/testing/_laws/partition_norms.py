@@ -1,10 +1,13 @@
 """Law 21."""
 
+from typing import Any
+
 import jax
 import optax
 
 from gradkit.testing._compare import attempt, same
 from gradkit.testing._law import law
+from gradkit.testing._program import Program
 from gradkit.testing._subject import Subject
 
 
@@ -17,8 +20,12 @@ def partition_norms(s: Subject) -> None:
     labels = {k: "ab"[i % 2] for i, k in enumerate(s.params)}
     tx = optax.partition({"a": s.tx, "b": s.tx}, labels)
     grads, state = s.grads(0), tx.init(s.params)
-    extra = {"global_norm": optax.tree.norm(grads), **s.extra}
-    with jax.disable_jit(), attempt("an update in two groups"):
-        updates, _ = tx.update(grads, state, s.params, **extra)
+
+    def update(grads: Any, state: Any, norm: jax.Array) -> tuple[Any, Any]:
+        return tx.update(grads, state, s.params, global_norm=norm, **s.extra)
+
+    args = grads, state, optax.tree.norm(grads)
+    with attempt("an update in two groups"):
+        updates, _ = Program(update, *args)(*args)
     what = "the update in two groups, given the norm of the whole gradient"
     same(what, updates, s.run.updates[0])

@@ -4,10 +4,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gradkit.testing._compare import require
 from gradkit.testing._law import law
-from gradkit.testing._stated import stated
+from gradkit.testing._stated import Shapes, stated
 from gradkit.testing._subject import Subject
 
 
@@ -18,14 +19,14 @@ def state_bytes(s: Subject) -> None:
     Where this does not hold, the memory plan of a large run is wrong.
     """
     formula = stated(s, "State")
-    inner = [size(s.arguments[name], s) for name in formula.inner]
-    want = formula(s.shapes) + sum(inner)
-    got = size(s.tx, s)
+    inside = formula.shapes_inside(s.shapes)
+    inner = sum(size(s.arguments[name], inside) for name in formula.inner)
+    want, got = formula.total(s.shapes) + inner, size(s.tx, s.shapes)
     require(got == want, f"the state must have {want} bytes as stated, got {got}")
 
 
-def size(tx: object, s: Subject) -> int:
-    """The bytes of the state of `tx` for the subject's parameters."""
-    init = getattr(tx, "init")
-    state = jax.eval_shape(init, s.params)
+def size(tx: optax.GradientTransformation, shapes: Shapes) -> int:
+    """The bytes of the state of `tx` for float32 parameters of these shapes."""
+    params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
+    state = jax.eval_shape(tx.init, params)
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))

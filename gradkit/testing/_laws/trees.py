@@ -39,7 +39,7 @@ def trees(s: Subject) -> None:
 
 def odd_leaves(s: Subject) -> None:
     """Empty leaves and leaves of one element do no harm, nor does a tree without leaves."""
-    shapes = {} 
+    shapes = {}
     for name, shape in s.shapes.items():
         if shape and len(shape) not in map(len, shapes.values()):
             shapes[f"{name}_empty"] = (0, *shape[1:])
@@ -49,9 +49,9 @@ def odd_leaves(s: Subject) -> None:
         what = f"leaves of shapes {[x.shape for x in tree.values()]}"
         with attempt(f"an update of {what}"):
             state = s.tx.init(tree)
+            program = Program(s.update, tree, state, tree)
             for _ in range(2):
-                with jax.disable_jit():
-                    updates, state = s.update(tree, state, tree)
+                updates, state = program(tree, state, tree)
                 finite(f"the update of {what}", updates)
                 finite(f"the state of {what}", state)
 

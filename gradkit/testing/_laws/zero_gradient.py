@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from gradkit.testing._compare import finite
 from gradkit.testing._law import law
+from gradkit.testing._program import Program
 from gradkit.testing._subject import Subject, cast
 
 
@@ -18,9 +19,9 @@ def zero_gradient(s: Subject) -> None:
         params, grads = cast(s.params, dtype), cast(s.grads(0), dtype)
         zero = jax.tree.map(jnp.zeros_like, grads)
         state = s.tx.init(params)
+        step = Program(s.update, zero, state, params)
         for t, (g, name) in enumerate([(zero, "zero"), (grads, "a"), (zero, "zero")]):
-            with jax.disable_jit():
-                updates, state = s.update(g, state, params)
+            updates, state = step(g, state, params)
             when = f"step {t + 1} ({name} gradient, {dtype.__name__})"
             finite(f"the update of {when}", updates)
             finite(f"the state after {when}", state)

@@ -1,0 +1,82 @@
+"""LAWN: weights whose norm stays what it was after a free start."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, linalg, tree
+from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+
+
+class FixedNormState(NamedTuple):
+    """How long the run is, and the norms to keep."""
+
+    step: jax.Array  # updates so far, int32 []
+    norms: jax.Array  # norm of every leaf at the last free update, [leaves]
+
+
+def retract_by_fixed_norm(free_steps: Scalar = 0) -> Transform:
+    r"""Move each leaf along the sphere of its norm, after some free updates.
+
+    $$\xi = \Delta - \frac{\langle \Delta, p \rangle}{\lVert p \rVert^2} \, p, \qquad
+      u = c \, \frac{p + \xi}{\lVert p + \xi \rVert} - p$$
+
+    with $c$ the norm of $p$ after `free_steps` updates, which pass as they are.
+
+    Args:
+        free_steps: updates before the norms are fixed.
+
+    Needs: params. Stands last in a chain.
+    State: `4` bytes a leaf, `4` once.
+    Flops: at most `50*size + 40` a leaf, `40` once.
+    Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839,
+        Algorithm 1.
+    Departure: the update is made tangent, whatever chain it comes from; gradients before it
+        are not. When norms become fixed, averages in the chain are kept, and the learning
+        rate does not start again. All leaves count, not those of the last layers alone:
+        choose with `gradkit.route`.
+    Limits: leaves of fewer than two axes pass as they are, and so does a leaf whose norm was
+        zero when it should have been fixed. A non-finite entry counts as zero.
+
+    >>> tx = gk.retract_by_fixed_norm()
+    >>> p = jnp.array([[3.0], [4.0]])
+    >>> q = p + tx.update(jnp.array([[1.0], [7.0]]), tx.init(p), p)[0]
+    >>> print(jnp.linalg.norm(q).round(3))
+    5.0
+    """
+    check.nonnegative("retract_by_fixed_norm", free_steps=free_steps)
+
+    def init(params: Params) -> FixedNormState:
+        return FixedNormState(jnp.zeros([], jnp.int32), tree.zero_per_leaf(params))
+
+    def update(
+        updates: Updates, state: FixedNormState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, FixedNormState]:
+        del extra
+        check.given("retract_by_fixed_norm", params)
+        step = state.step.astype(jnp.float32)
+        wanted = jnp.asarray(free_steps, jnp.float32)
+        p = tree.read(params)
+        now = tree.norms(p).astype(state.norms.dtype)
+        norms = jnp.where((step <= wanted) | (step == 0), now, state.norms)
+        leaves, structure = jax.tree.flatten(tree.read(updates))
+
+        def retract(u: jax.Array, p: jax.Array, c: jax.Array) -> jax.Array:
+            if u.ndim < 2:
+                return u
+            p, c = p.astype(u.dtype), c.astype(u.dtype)
+            every = tuple(range(u.ndim))
+            norm = linalg.norms(p, every)
+            unit = p / jnp.where(norm > 0, tree.divisible(norm), 1)
+            tangent = u - jnp.sum(u * unit, keepdims=True) * unit
+            length = linalg.norms(p + tangent, every)
+            divisor = jnp.where(length > 0, tree.divisible(length), 1)
+            # c / length * (p + tangent) - p, without the cancellation of a small step
+            on_sphere = c / divisor * tangent + (c - length) / divisor * p
+            return jnp.where((step < wanted) | (c == 0), u, on_sphere)
+
+        u = structure.unflatten(map(retract, leaves, jax.tree.leaves(p), norms))
+        return tree.like(u, updates), FixedNormState(state.step + 1, norms)
+
+    return transform(init, update)

@@ -1,0 +1,113 @@
+"""The training of one recipe at every learning rate from every seed, as pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gradkit as gk
+from gradkit._lab.tasks import Task
+
+Recipe = Callable[..., Any]  # recipe(learning_rate=...) -> transform
+
+
+class State(NamedTuple):
+    """All runs of one recipe; leaves begin with the axes `[rates, seeds]`.
+
+    What is not floating (counters, keys) is one for all runs: no gradient reaches it, and a
+    method's `lax.cond` on its counter stays a branch.
+    """
+
+    params: Any
+    opt: Any
+    losses: jax.Array  # training loss before each step, [steps, rates, seeds]
+
+
+class Ground(NamedTuple):
+    """What all recipes have in common."""
+
+    params: Any  # the first ones, [seeds, ...]
+    data: Any  # to train on
+    order: jax.Array  # the examples of each step, [steps, seeds, batch]
+
+
+class Program(NamedTuple):
+    """Training, to be compiled."""
+
+    begin: Callable[[Ground], State]
+    advance: Callable[[State, Ground, Any, Any], State]  # from a step to a step
+
+
+def ground(task: Task, steps: int, seeds: int) -> Ground:
+    """First parameters and data order by seed."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    params = jax.jit(jax.vmap(task.init))(keys)
+    draws = [
+        np.random.default_rng(seed).integers(task.train_size, size=(steps, task.batch))
+        for seed in range(seeds)
+    ]
+    return Ground(params, task.train, jnp.asarray(np.stack(draws, axis=1), jnp.int32))
+
+
+def grid(centre: float, rates: int) -> list[float]:
+    """`rates` learning rates, log-spaced over the two decades around `centre`."""
+    spread = np.geomspace(0.1, 10, rates) if rates > 1 else np.ones(1)
+    return [float(f"{rate:.3g}") for rate in centre * spread]
+
+
+def schedule(rate: Any, steps: int) -> Callable[[jax.Array], Any]:
+    """The shape all runs share: a tenth of linear warm-up, then linear decay to zero."""
+    return gk.schedule_by_linear_decay(rate, steps, steps // 10)
+
+
+def program(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> Program:
+    """Train with `recipe` on `task` at every rate from every seed."""
+    grid = np.asarray(rates, np.float32)
+    steps, seeds, _ = ground.order.shape
+    opt = jax.eval_shape(recipe().init, jax.tree.map(lambda p: p[0], ground.params))
+    own = jax.tree.map(lambda x: 0 if floating(x) else None, opt)
+
+    def optimizer(rate: jax.Array) -> Any:
+        return recipe(learning_rate=schedule(rate, steps))
+
+    def first(rate: jax.Array, params: Any) -> tuple[Any, Any]:
+        return params, optimizer(rate).init(params)
+
+    def step(
+        rate: jax.Array, params: Any, opt: Any, data: Any, indices: jax.Array
+    ) -> tuple[Any, Any, jax.Array]:
+        batch = task.examples(data, indices)
+        loss, grads = jax.value_and_grad(task.loss)(params, batch)
+        updates, opt = optimizer(rate).update(grads, opt, params)
+        return gk.apply_updates(params, updates), opt, loss
+
+    def runs(
+        f: Callable[..., Any], by_rate: Any, by_seed: Any, out: Any
+    ) -> Callable[..., Any]:
+        return jax.vmap(jax.vmap(f, by_seed, out), by_rate, out)
+
+    firsts = runs(first, (0, None), (None, 0), (0, own))
+    move = runs(step, (0, 0, own, None, None), (None, 0, own, None, 0), (0, own, 0))
+
+    def begin(ground: Ground) -> State:
+        params, opt = firsts(grid, ground.params)
+        losses = jnp.zeros((steps, len(rates), seeds), jnp.float32)
+        return State(params, opt, losses)
+
+    def advance(state: State, ground: Ground, start: Any, stop: Any) -> State:
+        def body(i: jax.Array, state: State) -> State:
+            params, opt, loss = move(
+                grid, state.params, state.opt, ground.data, ground.order[i]
+            )
+            return State(params, opt, state.losses.at[i].set(loss))
+
+        return jax.lax.fori_loop(start, stop, body, state)
+
+    return Program(begin, advance)
+
+
+def floating(x: Any) -> bool:
+    """Whether each run has its own."""
+    return jnp.issubdtype(x.dtype, jnp.floating)

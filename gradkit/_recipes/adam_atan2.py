@@ -1,0 +1,45 @@
+"""Adam-atan2, as adam-atan2-pytorch releases it."""
+
+import optax
+
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam_atan2 import scale_by_adam_atan2
+
+
+def adam_atan2(
+    learning_rate: Rate = 1e-4,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    a: Scalar = 1.27,
+    b: Scalar = 1.0,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """Adam without `eps`, so that the size of gradients drops out.
+
+    `scale_by_adam_atan2` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        a: length of a direction per radian.
+        b: how many root mean squares an average must reach to be turned by 45 degrees.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    State: `8*size` bytes a leaf, `12` once.
+    Flops: at most `80*size` a leaf.
+    Paper: Everett et al., "Scaling Exponents Across Parameterizations and Optimizers",
+        arXiv:2407.05872, the section on Adam-atan2.
+    Departure: `learning_rate`, `b2`, `a` and `b` are those of the adam-atan2-pytorch package;
+        the paper leaves them open.
+    Limits: no entry moves by more than `a * pi / 2` learning rates; a gradient of pure noise
+        is not damped by any `eps`.
+    """
+    return optax.chain(
+        scale_by_adam_atan2(b1, b2, a, b),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

@@ -1,0 +1,46 @@
+"""AMSBound, as its authors release it, with decoupled weight decay."""
+
+import optax
+
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.amsbound import scale_by_amsbound
+
+
+def amsbound(
+    learning_rate: Rate = 1e-3,
+    final_ratio: Scalar = 100.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    gamma: Scalar = 1e-3,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """AMSGrad that turns into SGD, of learning rate `final_ratio * learning_rate`.
+
+    `scale_by_amsbound` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: AMSGrad's, at the start; a number or a schedule.
+        final_ratio: SGD's learning rate at the end, in units of `learning_rate`.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        gamma: speed of the turning, an inverse number of updates.
+        eps: added to the root of the largest average square, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    State: `12*size` bytes a leaf, `12` once.
+    Flops: at most `36*size` a leaf.
+    Paper: Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning
+        Rate", arXiv:1902.09843, Algorithm 3.
+    Departure: the release takes `final_lr = final_ratio * learning_rate` itself and adds weight
+        decay to the gradient; see `scale_by_amsbound` for the rest.
+    Limits: the last learning rate must suit the problem as SGD's must.
+    """
+    return optax.chain(
+        scale_by_amsbound(b1, b2, eps, final_ratio, gamma),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

@@ -1,0 +1,43 @@
+"""AMSGrad, as torch releases it, with decoupled weight decay."""
+
+import optax
+
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.amsgrad import scale_by_amsgrad
+
+
+def amsgrad(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Rate = 1e-8,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """Adam whose denominator never shrinks.
+
+    `scale_by_amsgrad` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the largest average square, in units of the gradient; a
+            number or a schedule.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    State: `12*size` bytes a leaf, `12` once.
+    Flops: at most `36*size` a leaf.
+    Paper: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237,
+        Algorithm 2.
+    Departure: that of `scale_by_amsgrad`, which debiases; weight decay, which the paper does
+        not have.
+    Limits: one large gradient slows its entry for good.
+    """
+    return optax.chain(
+        scale_by_amsgrad(b1, b2, eps),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

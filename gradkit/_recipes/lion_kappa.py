@@ -1,0 +1,47 @@
+"""Lion-kappa, with decoupled weight decay."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.momentum.lion_kappa import average_by_lion_kappa
+
+
+def lion_kappa(
+    learning_rate: Rate = 1e-4,
+    kappa: Callable[[jax.Array], jax.Array] = jnp.sign,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """Lion with the subgradient of any convex function for the sign.
+
+    `average_by_lion_kappa` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        kappa: a function of one leaf, the subgradient of a convex function of it.
+        b1: weight of the average in the mixture that `kappa` sees.
+        b2: decay of the average.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    State: `4*size` bytes a leaf, `8` once.
+    Flops: at most `26*size` a leaf, and what `kappa` takes.
+    Paper: Chen, Liu, Liang and Liu, "Lion Secretly Solves Constrained Optimization: As Lyapunov
+        Predicts", arXiv:2310.05898, Lion-kappa.
+    Departure: that of `average_by_lion_kappa`.
+    Limits: with weight decay the loss is minimized under a constraint or a penalty; under
+        `jnp.sign`, in a box of half-width `1 / weight_decay`. Name `kappa` in the
+        `static_args` of `optax.inject_hyperparams`, which takes functions for schedules.
+    """
+    return optax.chain(
+        average_by_lion_kappa(kappa, b1, b2),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

@@ -1,0 +1,71 @@
+"""Lion-kappa: Lion with the subgradient of any convex function for the sign."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, tree
+from gradkit._core.types import (
+    Extra,
+    Params,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class LionKappaState(NamedTuple):
+    """What Lion-kappa remembers."""
+
+    mu: Updates  # average gradient with decay b2, like the parameters
+
+
+def average_by_lion_kappa(
+    kappa: Callable[[jax.Array], jax.Array] = jnp.sign,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+) -> Transform:
+    r"""Replace each gradient by `kappa` of its mixture with the average of those before.
+
+    $$u_t = \mathrm{kappa}(b_1 m_{t-1} + (1 - b_1) g_t), \qquad
+      m_t = b_2 m_{t-1} + (1 - b_2) g_t$$
+
+    Args:
+        kappa: a function of one leaf, the subgradient of a convex function of it: `jnp.sign`
+            of the sum of sizes, `x / norm(x)` of the Euclidean norm, `clip` of Huber's loss.
+        b1: weight of the average in the mixture.
+        b2: decay of the average.
+
+    State: `4*size` bytes a leaf, `0` once.
+    Flops: at most `15*size` a leaf, and what `kappa` takes.
+    Paper: Chen, Liu, Liang and Liu, "Lion Secretly Solves Constrained Optimization: As Lyapunov
+        Predicts", arXiv:2310.05898, Lion-kappa.
+    Departure: `kappa` sees the average gradient, where the paper's sees its negative: the same
+        for every even function. The paper's norms over the whole model are norms of a leaf.
+    Limits: with weight decay, parameters are drawn to where the convex conjugate of the
+        function at `weight_decay * p` is finite. `kappa` must answer zeros with finite values.
+        Name it in the `static_args` of `optax.inject_hyperparams`, which takes functions for
+        schedules.
+
+    >>> tx = gk.average_by_lion_kappa(lambda x: jnp.clip(x / 0.5, -1, 1))  # of Huber's loss
+    >>> u, _ = tx.update(jnp.array([1.0, -60.0, 0.0]), tx.init(jnp.zeros(3)))
+    >>> print(u.round(3))
+    [ 0.2 -1.   0. ]
+    """
+    check.fraction("average_by_lion_kappa", b1=b1, b2=b2)
+
+    def init(params: Params) -> LionKappaState:
+        return LionKappaState(tree.zeros(params))
+
+    def update(
+        updates: Updates, state: LionKappaState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, LionKappaState]:
+        del params, extra
+        g = tree.read(updates)
+        u = jax.tree.map(kappa, tree.average(b1, state.mu, g))
+        return tree.like(u, updates), LionKappaState(tree.average(b2, state.mu, g))
+
+    return transform(init, update)

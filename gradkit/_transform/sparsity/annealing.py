@@ -1,0 +1,73 @@
+"""AutoSparse: weights below a threshold learn less and less."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, tree
+from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+
+
+class AnnealingState(NamedTuple):
+    """How far the annealing is."""
+
+    step: jax.Array  # updates so far, int32 []
+
+
+def mask_by_annealing(
+    threshold: Scalar = 6.7e-3, alpha: Scalar = 0.75, steps: Scalar = 100_000
+) -> Transform:
+    r"""Shrink the gradient of weights below a threshold, at last to zero.
+
+    $$u_i = g_i \cdot \begin{cases} 1 & |p_i| > \mathrm{threshold} \\ \alpha_t & \text{else}
+      \end{cases}, \qquad \alpha_t = \alpha \max\!\left(\tfrac{1}{2}(1 + \cos \pi x),\
+      \sigma(6 - 12 x)\right), \quad x = t / \mathrm{steps}$$
+
+    with $t$ counted from zero, and $\alpha_t = 0$ from `steps` on.
+
+    Args:
+        threshold: the size up to which weights count as pruned, in their units.
+        alpha: what is left of the gradient of a pruned weight at first.
+        steps: the update from which nothing is left of it.
+
+    Needs: params: the weights before the threshold is taken off.
+    State: `0` bytes a leaf, `4` once.
+    Flops: at most `6*size` a leaf, `30` once.
+    Paper: Kundu and others, "AUTOSPARSE: Towards Automated Sparse Training of Deep Neural
+        Networks", arXiv:2304.06941, Section 3, with sigmoid-cosine decay.
+    Departure: the model's forward pass takes the threshold off the sizes of the weights, with
+        a derivative of 1; this is what its backward pass does. There the threshold is the
+        sigmoid of a trained number for each layer, here one number, which
+        `optax.inject_hyperparams` can set. Annealing ends at `steps`, not at a tenth before.
+    Limits: averages after the mask go on moving pruned weights for a while.
+
+    >>> tx = gk.mask_by_annealing(threshold=1.0, alpha=0.5)
+    >>> p = jnp.array([2.0, 0.3])
+    >>> print(tx.update(jnp.array([1.0, 1.0]), tx.init(p), p)[0].round(2))
+    [1.  0.5]
+    """
+    check.nonnegative("mask_by_annealing", threshold=threshold, alpha=alpha)
+    check.positive("mask_by_annealing", steps=steps)
+
+    def init(params: Params) -> AnnealingState:
+        del params
+        return AnnealingState(jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: Updates, state: AnnealingState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, AnnealingState]:
+        del extra
+        check.given("mask_by_annealing", params)
+        x = state.step.astype(jnp.result_type(float)) / steps
+        left = jnp.maximum((1 + jnp.cos(jnp.pi * x)) / 2, jax.nn.sigmoid(6 - 12 * x))
+        left = jnp.where(x < 1, alpha * left, 0)
+
+        def shrink(g: jax.Array, p: jax.Array) -> jax.Array:
+            there = jnp.abs(p) > jnp.asarray(threshold, p.dtype)
+            return jnp.where(there, g, left.astype(g.dtype) * g)
+
+        u = jax.tree.map(shrink, tree.read(updates), tree.wide(params))
+        return tree.like(u, updates), AnnealingState(state.step + 1)
+
+    return transform(init, update)

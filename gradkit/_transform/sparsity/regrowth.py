@@ -1,0 +1,112 @@
+"""RigL: a few weights, of which some are given up and others found in their place."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit._core import check, select, tree
+from gradkit._core.types import (
+    AnyTransform,
+    Extra,
+    Params,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class RegrowthState(NamedTuple):
+    """Which weights are there, and what `inner` remembers."""
+
+    step: jax.Array  # updates so far, int32 []
+    mask: Any  # bool, like the parameters: this weight is there
+    inner: optax.OptState
+
+
+def mask_by_regrowth(
+    inner: AnyTransform,
+    density: Scalar = 0.2,
+    every: Scalar = 100,
+    fraction: Scalar = 0.3,
+    until: Scalar = 25_000,
+) -> Transform:
+    r"""Let `inner` train a share of the weights, all others zero; now and then change which.
+
+    Every `every` updates, of the $k = \mathrm{density} \cdot \mathrm{size}$ weights of a leaf
+    that are there, the smallest $n_t$ go, and of all the others those with the largest
+    gradient come, from zero:
+
+    $$n_t = \tfrac{1}{2} \mathrm{fraction} \, (1 + \cos(\pi t / \mathrm{until})) \, k, \qquad
+      u = \begin{cases} \mathrm{inner}(m \, g) & m = 1 \\ -p & m = 0 \end{cases}$$
+
+    Args:
+        inner: a whole chain with its learning rate; sees gradients of the weights there.
+        density: share of the weights of each leaf that is there.
+        every: updates between two changes.
+        fraction: share of the weights there that change at first.
+        until: the update from which nothing changes any more.
+
+    Needs: params, and what `inner` needs. Stands last: it sets weights to zero.
+    State: `size` bytes a leaf, `4` once, and the state of `inner`.
+    Flops: at most `70*size + 100` a leaf, `800` once, and those of `inner`.
+    Paper: Yildirim and others, "Continual Learning with Dynamic Sparse Training: Exploring
+        Algorithms for Effective Model Updates", arXiv:2308.14831, Section 3, with RigL's
+        growth: Evci and others, arXiv:1911.11134, Algorithm 1.
+    Departure: the first weights there are the largest of each leaf, not random ones. Every
+        leaf has one density: give others with `gradkit.route`. Leaves of fewer than two axes
+        are whole. An update that changes the mask also trains. `inner` keeps what it
+        remembers of a weight that goes, and sees a gradient of zero until it comes back.
+    Limits: saves no memory or time by itself: weights that are not there are zeros.
+
+    >>> tx = gk.mask_by_regrowth(optax.sgd(0.5), density=0.5)
+    >>> p, g = jnp.array([[4.0, 1.0, -3.0, 2.0]]), jnp.ones((1, 4))
+    >>> (p + tx.update(g, tx.init(p), p)[0]).tolist()
+    [[3.5, 0.0, -3.5, 0.0]]
+    """
+    check.share("mask_by_regrowth", density=density, fraction=fraction)
+    check.positive("mask_by_regrowth", every=every, until=until)
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> RegrowthState:
+        everything = jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), params)
+        return RegrowthState(jnp.zeros([], jnp.int32), everything, inner.init(params))
+
+    def update(
+        updates: Updates, state: RegrowthState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, RegrowthState]:
+        check.given("mask_by_regrowth", params)
+        gs, structure = jax.tree.flatten(tree.read(updates))
+        ps, masks = jax.tree.leaves(tree.read(params)), jax.tree.leaves(state.mask)
+        sparse = [i for i, g in enumerate(gs) if g.ndim > 1]
+        time = state.step.astype(jnp.result_type(float)) / until
+        share = fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(time, 1)))
+
+        def change(old: list[jax.Array]) -> list[jax.Array]:
+            k = select.count(density, [gs[i].size for i in sparse])
+            gone = jnp.where(state.step > 0, jnp.round(share * k), 0)
+            kept = select.largest([ps[i] for i in sparse], old, k - gone)
+            free = [~m for m in kept]
+            new = select.largest([gs[i] for i in sparse], free, gone)
+            return [a | b for a, b in zip(kept, new)]
+
+        look = (state.step == 0) | ((state.step % every == 0) & (time < 1))
+        changed = jax.lax.cond(
+            look, change, lambda old: old, [masks[i] for i in sparse]
+        )
+        for i, m in zip(sparse, changed):
+            masks[i] = m
+
+        seen = structure.unflatten(jnp.where(m, g, 0) for m, g in zip(masks, gs))
+        moved, inner_state = inner.update(seen, state.inner, params, **extra)
+        u = structure.unflatten(
+            jnp.where(m, x, -p.astype(x.dtype))
+            for m, x, p in zip(masks, jax.tree.leaves(moved), ps)
+        )
+        mask = jax.tree.structure(state.mask).unflatten(masks)
+        step = state.step + 1
+        return tree.like(u, updates), RegrowthState(step, mask, inner_state)
+
+    return transform(init, update)

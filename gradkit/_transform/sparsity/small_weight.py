@@ -1,0 +1,64 @@
+"""SaRA's mask: only weights that are small, and were small at every look."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, tree
+from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+
+
+class SmallWeightState(NamedTuple):
+    """Which weights are free to move."""
+
+    step: jax.Array  # updates so far, int32 []
+    mask: Any  # bool, like the parameters: was below the threshold at every look
+
+
+def mask_by_small_weight(threshold: Scalar = 2e-3, every: Scalar = 2500) -> Transform:
+    r"""Keep the gradient of weights that start small, and drop those that have grown.
+
+    $$m_t = \begin{cases} m_{t-1} \, [\, |p_{t-1}| < \mathrm{threshold} \,] & \text{if every
+      divides } t - 1 \\ m_{t-1} & \text{else} \end{cases}, \qquad u_t = m_t \, g_t$$
+
+    Args:
+        threshold: the size that weights are below when they are free, in their units.
+        every: updates between two looks at the weights.
+
+    Needs: params. Stands before averages, or after everything: the mask is of weights.
+    State: `size` bytes a leaf, `4` once.
+    Flops: at most `9*size` a leaf, `10` once.
+    Paper: Hu and others, "SaRA: High-Efficient Diffusion Model Fine-tuning with Progressive
+        Sparse Low-Rank Adaptation", arXiv:2409.06633, Sections 3.2 and 3.4.
+    Departure: the paper looks twice, before the first update and half way, and there begins
+        its averages anew. Its penalty on the nuclear norm belongs to the loss. The release
+        trains the sizes of the weights, without their signs.
+    Limits: averages and decay that come after the mask move weights that have left it.
+
+    >>> tx = gk.mask_by_small_weight(0.1)
+    >>> p = jnp.array([0.05, -2.0])
+    >>> tx.update(jnp.array([1.0, 1.0]), tx.init(p), p)[0].tolist()
+    [1.0, 0.0]
+    """
+    check.positive("mask_by_small_weight", threshold=threshold, every=every)
+
+    def init(params: Params) -> SmallWeightState:
+        everything = jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), params)
+        return SmallWeightState(jnp.zeros([], jnp.int32), everything)
+
+    def update(
+        updates: Updates, state: SmallWeightState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, SmallWeightState]:
+        del extra
+        check.given("mask_by_small_weight", params)
+        look = state.step % every == 0
+
+        def shrink(m: jax.Array, p: jax.Array) -> jax.Array:
+            return m & (~look | (jnp.abs(p) < jnp.asarray(threshold, p.dtype)))
+
+        mask = jax.tree.map(shrink, state.mask, tree.wide(params))
+        u = jax.tree.map(lambda m, g: jnp.where(m, g, 0), mask, tree.read(updates))
+        return tree.like(u, updates), SmallWeightState(state.step + 1, mask)
+
+    return transform(init, update)
