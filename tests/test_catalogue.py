@@ -87,7 +87,7 @@ def test_docstring_names_every_argument(method: Method):
 
 
 @EACH
-def test_recipes_are_short(method: Method):
+def test_factories_are_short(method: Method):
     source = ast.parse((ROOT / method.path).read_text())
     (factory,) = [
         n

@@ -17,7 +17,13 @@ NUMBERS = [
     if isinstance(p.default, int | float) and not isinstance(p.default, bool)
     for bad in (-1, math.nan)
 ]
-MATRIX_METHODS = ["normalize_by_polar", "project_by_svd", "project_by_fira"]
+MATRIX_METHODS = [
+    "normalize_by_polar",
+    "project_by_fira",
+    "project_by_svd",
+    "retract_by_conditioned_low_rank",
+    "retract_by_stiefel",
+]
 
 
 def message(action) -> str:

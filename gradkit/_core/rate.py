@@ -29,6 +29,8 @@ def before_debiasing(eps: Scalar, b2: Scalar) -> Schedule:
     `sqrt(v) + eps`, divided by `sqrt(1 - b2^t)`, is `sqrt(v_debiased) + this`.
     """
 
+    check.nonnegative("scale_by_adam", eps=eps)
+
     def schedule(step: jax.Array) -> jax.Array:
         t = (step + 1).astype(jnp.result_type(float))
         return eps / jnp.sqrt(tree.one_minus_power(b2, t, t.dtype))

@@ -49,7 +49,7 @@ def fira(
 
     State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4
         if ndim > 1 else 8*size)` bytes a leaf, `20` once.
-    Flops: at most `32*size*min(rows, cols) + 96*size` a leaf.
+    Flops: at most `16*size*min(rows, cols) + 96*size` a leaf.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
     Departure: that of `project_by_fira`. The paper has one epsilon; the release has these

@@ -45,7 +45,7 @@ def galore(
 
     State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols))
         if ndim > 1 else 8*size)` bytes a leaf, `20` once.
-    Flops: at most `32*size*min(rows, cols) + 64*size` a leaf.
+    Flops: at most `16*size*min(rows, cols) + 56*size` a leaf.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 2.
     Departure: that of `project_by_svd`. Weights decay by what they were before the update,

@@ -45,7 +45,7 @@ def muon(
             scanned layers.
 
     State: `4*size if ndim > 1 else 8*size` bytes a leaf, `20` once.
-    Flops: at most `32*size*min(rows, cols) + 64*size` a leaf.
+    Flops: at most `30*size*min(rows, cols) + 66*size` a leaf.
     Paper: Jordan and others, "Muon: An optimizer for hidden layers in neural networks"; as
         steepest descent in Bernstein and Newhouse, arXiv:2409.20325.
     Departure: that of `normalize_by_polar`. The momentum is a sum, which is

@@ -57,8 +57,8 @@ def retract_by_conditioned_low_rank(
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del extra
-        check.given(name, params)
         check.matrix(name, updates, batch_axes)
+        check.given(name, params)
         p = jax.tree.map(
             lambda p, u: p.astype(u.dtype), tree.read(params), tree.wide(updates)
         )

@@ -30,8 +30,7 @@ def retract_by_fixed_norm(free_steps: Scalar = 0) -> Transform:
     Needs: params. Stands last in a chain.
     State: `4` bytes a leaf, `4` once.
     Flops: at most `50*size + 40` a leaf, `40` once.
-    Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839,
-        Algorithm 1.
+    Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839.
     Departure: the update is made tangent, whatever chain it comes from; gradients before it
         are not. When norms become fixed, averages in the chain are kept, and the learning
         rate does not start again. All leaves count, not those of the last layers alone:
@@ -59,7 +58,7 @@ def retract_by_fixed_norm(free_steps: Scalar = 0) -> Transform:
         wanted = jnp.asarray(free_steps, jnp.float32)
         p = tree.read(params)
         now = tree.norms(p).astype(state.norms.dtype)
-        norms = jnp.where((step <= wanted) | (step == 0), now, state.norms)
+        norms = jnp.where(step <= wanted, now, state.norms)
         leaves, structure = jax.tree.flatten(tree.read(updates))
 
         def retract(u: jax.Array, p: jax.Array, c: jax.Array) -> jax.Array:

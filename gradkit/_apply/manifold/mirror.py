@@ -25,7 +25,7 @@ def retract_by_mirror(power: Scalar = 3.0) -> Transform:
     State: `0` bytes a leaf, `0` once.
     Flops: at most `40*size` a leaf, `10` once.
     Paper: Pogodin, Cornford, Ghosh, Gidel, Lajoie and Richards, "Synaptic Weight
-        Distributions Depend on the Geometry of Plasticity", arXiv:2305.19394, Equation 4.
+        Distributions Depend on the Geometry of Plasticity", arXiv:2305.19394.
     Departure: of the paper's potentials the p-norms; its negative entropy, which multiplies
         weights, is none of them.
     Limits: near zero weights move by a root of the update when `power` is above 2. A

@@ -45,7 +45,7 @@ def decay_by_relevance(
     State: `0` bytes a leaf, `4` once, and the state of `inner`.
     Flops: at most `12*size` a leaf, `4` once, and those of `inner`.
     Paper: Bonetta, Ribero and Cancelliere, "Regularization-based Pruning of Irrelevant
-        Weights in Deep Neural Architectures", arXiv:2204.04977, Section 3.
+        Weights in Deep Neural Architectures", arXiv:2204.04977.
     Departure: the measure of irrelevance is our reading, 1 without gradient and falling with
         its size; `scale` is ours, 1 is without it. Pruning between rounds is left to the loop.
     Limits: gradients far below `scale` give plain weight decay: set `scale` to their usual

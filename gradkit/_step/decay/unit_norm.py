@@ -32,8 +32,7 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
     State: `0` bytes a leaf, `4` once.
     Flops: at most `24*size` a leaf, `4` once.
     Paper: Georgiou, Schmitt, Bäck, Chen and Lew, "Preprint: Norm Loss: An efficient yet
-        effective regularization method for deep neural networks", arXiv:2103.06583,
-        Equation 7.
+        effective regularization method for deep neural networks", arXiv:2103.06583.
     Departure: the paper adds the loss to that of the data; here the learning rate and
         averages do not see it. To follow the paper under SGD, pass the learning rate times
         its factor.

@@ -25,7 +25,7 @@ def normalize_by_polar(eps: Scalar = 1e-7, batch_axes: batch.Axes = ()) -> Trans
             others the last is the columns, and the rest are the rows.
 
     State: `0` bytes a leaf, `0` once.
-    Flops: at most `32*size*min(rows, cols) + 32*size` a leaf.
+    Flops: at most `30*size*min(rows, cols) + 48*size` a leaf.
     Paper: Bernstein and Newhouse, "Old Optimizer, New Norm: An Anthology",
         arXiv:2409.20325, Proposition 4; iteration and coefficients from Jordan and others,
         "Muon: An optimizer for hidden layers in neural networks".

@@ -35,11 +35,12 @@ def mask_by_annealing(
     State: `0` bytes a leaf, `4` once.
     Flops: at most `6*size` a leaf, `30` once.
     Paper: Kundu and others, "AUTOSPARSE: Towards Automated Sparse Training of Deep Neural
-        Networks", arXiv:2304.06941, Section 3, with sigmoid-cosine decay.
+        Networks", arXiv:2304.06941, with sigmoid-cosine decay.
     Departure: the model's forward pass takes the threshold off the sizes of the weights, with
         a derivative of 1; this is what its backward pass does. There the threshold is the
         sigmoid of a trained number for each layer, here one number, which
-        `optax.inject_hyperparams` can set. Annealing ends at `steps`, not at a tenth before.
+        `optax.inject_hyperparams` can set. The paper sets `alpha` to zero a tenth of the run
+        before its end: choose `steps` so.
     Limits: averages after the mask go on moving pruned weights for a while.
 
     >>> tx = gk.mask_by_annealing(threshold=1.0, alpha=0.5)

@@ -32,8 +32,8 @@ def mask_by_disruption(decay: Scalar = 0.9) -> Transform:
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `20*size + 20` a leaf, `20` once.
     Paper: Sondej, Yang, Kniejski and Windys, "Robust LLM Unlearning with MUDMAN:
-        Meta-Unlearning with Disruption Masking And Normalization", arXiv:2506.12484,
-        Algorithm 1.
+        Meta-Unlearning with Disruption Masking And Normalization", arXiv:2506.12484;
+        the simplified release.
     Departure: this is its mask and norm alone. The adversary whose gradient is masked, and the
         step along `r` that retains, belong to the loop.
     Limits: entries that were never retained, with `r` at zero, do not move.

@@ -36,7 +36,7 @@ def mask_by_fisher(density: Scalar = 0.005, samples: Scalar = 1024) -> Transform
     State: `4*size` bytes a leaf, `8` once.
     Flops: at most `40*size + 20` a leaf, `1000` once.
     Paper: Sung, Nair and Raffel, "Training Neural Networks with Fixed Sparse Masks",
-        arXiv:2111.09839, Equations 2 to 4.
+        arXiv:2111.09839.
     Departure: squares gradients of the batches it is given, one example each in the paper.
         An entry that never had a gradient is not kept. The paper always trains a new
         classifier: send it elsewhere with `gradkit.route`.
@@ -74,7 +74,8 @@ def mask_by_fisher(density: Scalar = 0.005, samples: Scalar = 1024) -> Transform
 
         root = g
         if fisher_diagonal is not None:
-            root = jax.tree.map(jnp.sqrt, tree.read(fisher_diagonal))
+            squares = tree.read(fisher_diagonal)
+            root = jax.tree.map(lambda x: jnp.sqrt(jnp.maximum(x, 0)), squares)
 
         def add(old: jax.Array, new: jax.Array) -> jax.Array:
             total = jnp.hypot(old, new.astype(old.dtype))

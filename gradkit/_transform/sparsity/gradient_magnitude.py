@@ -20,7 +20,7 @@ def mask_by_gradient_magnitude(density: Scalar = 0.8) -> Transform:
     State: `0` bytes a leaf, `0` once.
     Flops: at most `14*size + 40` a leaf, `400` once.
     Paper: Li and others, "Gradient-Mask Tuning Elevates the Upper Limits of LLM
-        Performance", arXiv:2406.15330, Section 3.
+        Performance", arXiv:2406.15330.
     Departure: the paper's sum over several batches before the mask is `optax.MultiSteps`
         around the chain.
     Limits: entries that tie with the smallest kept one are kept too. Averages and decay that

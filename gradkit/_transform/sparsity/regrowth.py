@@ -53,8 +53,8 @@ def mask_by_regrowth(
     State: `size` bytes a leaf, `4` once, and the state of `inner`.
     Flops: at most `70*size + 100` a leaf, `800` once, and those of `inner`.
     Paper: Yildirim and others, "Continual Learning with Dynamic Sparse Training: Exploring
-        Algorithms for Effective Model Updates", arXiv:2308.14831, Section 3, with RigL's
-        growth: Evci and others, arXiv:1911.11134, Algorithm 1.
+        Algorithms for Effective Model Updates", arXiv:2308.14831, with RigL's growth: Evci
+        and others, arXiv:1911.11134, Algorithm 1.
     Departure: the first weights there are the largest of each leaf, not random ones. Every
         leaf has one density: give others with `gradkit.route`. Leaves of fewer than two axes
         are whole. An update that changes the mask also trains. `inner` keeps what it

@@ -48,8 +48,7 @@ def mask_by_saliency(
     State: `4*size` bytes a leaf, `8` once, and the state of `inner`.
     Flops: at most `24*size + 20` a leaf, `1000` once, and those of `inner`.
     Paper: Fan and others, "SalUn: Empowering Machine Unlearning via Gradient-based Weight
-        Saliency in Both Image Classification and Generation", arXiv:2310.12508, Equations 3
-        to 5.
+        Saliency in Both Image Classification and Generation", arXiv:2310.12508.
     Departure: an entry without any gradient is not kept; the release keeps a share of all
         entries, whatever their gradients.
     Limits: entries outside the mask do not move at all, whatever `inner` does. Under

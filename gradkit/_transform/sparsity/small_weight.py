@@ -30,7 +30,7 @@ def mask_by_small_weight(threshold: Scalar = 2e-3, every: Scalar = 2500) -> Tran
     State: `size` bytes a leaf, `4` once.
     Flops: at most `9*size` a leaf, `10` once.
     Paper: Hu and others, "SaRA: High-Efficient Diffusion Model Fine-tuning with Progressive
-        Sparse Low-Rank Adaptation", arXiv:2409.06633, Sections 3.2 and 3.4.
+        Sparse Low-Rank Adaptation", arXiv:2409.06633.
     Departure: the paper looks twice, before the first update and half way, and there begins
         its averages anew. Its penalty on the nuclear norm belongs to the loss. The release
         trains the sizes of the weights, without their signs.

@@ -53,7 +53,7 @@ def project_by_svd(
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: `4*min(rank, rows, cols)*min(rows, cols)` bytes a leaf, `4` once, and the state of
         `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
-    Flops: at most `32*size*min(rows, cols) + 16*size` a leaf, and those of `inner`.
+    Flops: at most `16*size*min(rows, cols) + 16*size` a leaf, and those of `inner`.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 1.
     Departure: singular vectors come from the eigenvectors of $g g^T$, which in float32 are
