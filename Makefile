@@ -13,7 +13,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/pytest -q -n auto --durations 10
+	$(BIN)/pytest -q -n auto --dist loadgroup --durations 10
 
 race: $(READY)
 	$(BIN)/gradkit race --task bytes --recipes adamw,ademamix,grams,lion,muon,fira \

@@ -48,9 +48,9 @@ def gpt_like(width: int, layers: int) -> dict[str, Any]:
         "norm": (width,),
     }
     shapes = {f"layer{i}": block for i in range(layers)} | {"embed": (256, width)}
-    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
+    is_shape = lambda x: isinstance(x, tuple)
     count = iter(range(10**6))
-    draw = lambda s: 0.02 * jax.random.normal(jax.random.key(next(count)), s)  # noqa: E731
+    draw = lambda s: 0.02 * jax.random.normal(jax.random.key(next(count)), s)
     return jax.tree.map(draw, shapes, is_leaf=is_shape)
 
 

@@ -11,7 +11,17 @@ FLAGS = """
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS.split()])
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-import jax  # noqa: E402
+import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one method go to one worker, which compiles what they share once."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        method = params.get("name", params.get("entry"))
+        if method is not None:
+            item.add_marker(pytest.mark.xdist_group(getattr(method, "name", method)))

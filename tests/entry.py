@@ -113,7 +113,7 @@ def golden(
 def stream(entry: Entry, steps: int = 12) -> tuple[list[Any], list[Any]]:
     """Gradients and parameters for `steps` updates, float64, the same on every call."""
     rng = np.random.default_rng(0)
-    draw = lambda: {k: rng.normal(size=s) for k, s in entry.shapes.items()}  # noqa: E731
+    draw = lambda: {k: rng.normal(size=s) for k, s in entry.shapes.items()}
     return [draw() for _ in range(steps)], [draw() for _ in range(steps)]
 
 

@@ -75,7 +75,7 @@ def run(name: str, scale: float = 1.0, steps: int = 6) -> Iterator[Step]:
     state = tx.init(draw(rng, 1.0))
     for t in range(steps):
         g, p = draw(rng, 10 * scale if t == 3 else scale), draw(rng, 1.0)
-        apply = lambda x, s=state, p=p: update(x, s, p)[0]  # noqa: E731
+        apply = lambda x, s=state, p=p: update(x, s, p)[0]
         u, new = update(g, state, p)
         yield Step(g, p, state, u, new, apply)
         state = new
@@ -277,7 +277,7 @@ def test_groups_share_a_norm(name: str) -> None:
     name = f"clip_by_{name}"
     tx, update = compiled(name)
     groups = [("kernel", "gain"), ("conv", "bias", "none")]
-    part = lambda t, keys: {k: t[k] for k in keys}  # noqa: E731
+    part = lambda t, keys: {k: t[k] for k in keys}
     states: list[Any] = [None, None]
     for at in run(name):
         shared = jnp.float32(whole(at.g))

@@ -44,7 +44,7 @@ def distance(tx: optax.GradientTransformation, steps: int = 1000) -> float:
 
 
 START = jnp.array([0.6, 0.8])
-unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x), 1e-30)  # noqa: E731
+unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x), 1e-30)
 
 
 @pytest.mark.parametrize("decay,angle", [(0.7, 0.8), (0.8, 0.4), (0.9, 1.0)])
@@ -109,7 +109,7 @@ def test_lion_kappa_of_a_sign_is_lion():
 
 
 def test_lion_kappa_is_composed_where_no_function_is_an_argument():
-    make = lambda b1=0.9, b2=0.8: gk.average_by_lion_kappa(unit, b1, b2)  # noqa: E731
+    make = lambda b1=0.9, b2=0.8: gk.average_by_lion_kappa(unit, b1, b2)
     (row,) = check(make, laws=["composition"])
     assert row.outcome == "pass", row.reason
 
@@ -161,7 +161,7 @@ def test_mars_leaves_a_steady_gradient_alone():
 def test_mars_leads_a_growing_gradient():
     """With `gamma` 1 a decayed average follows a line without lag."""
     gs = [np.array([float(t)]) for t in range(1, 200)]
-    make = lambda: gk.chain(  # noqa: E731
+    make = lambda: gk.chain(
         gk.average_by_mars(gamma=1.0, b1=0.9), optax.ema(0.9, debias=False)
     )
     np.testing.assert_allclose(outputs(make, gs)[-1], gs[-1], rtol=1e-5)

@@ -2,7 +2,7 @@
 
 The last axis is the columns and all others are the rows, as in a JAX kernel `[..., in, out]`;
 `batch_axes` are taken out first, as a batch of matrices of their own (scanned layers, experts).
-A function of matrices is traced once per distinct shape, whatever leaf the matrices come from.
+A jitted function of matrices is traced once per distinct shape, whatever leaf they come from.
 """
 
 import itertools
@@ -55,22 +55,13 @@ def map_wide(f: Callable[[Matrices], Matrices], t: Any, batch_axes: Axes = ()) -
 def map_shapes(
     f: Callable[[Matrices], Matrices], xs: Sequence[Matrices]
 ) -> list[Matrices]:
-    """`f` of each of `xs`, traced once per distinct shape.
+    """`f` of each of `xs`, for a jitted `f`, which is traced once per distinct shape.
 
-    On a CPU one after the other, which stays in its cache, and compiles equal kernels once.
+    On a CPU one after the other: each stays in its cache, and XLA compiles equal kernels once.
     Accelerators get all matrices of a shape at once.
     """
-    if not xs:
-        return []
-    traced_once = jax.jit(f)
-
-    def each(*xs: Matrices) -> list[Matrices]:
-        return [traced_once(x) for x in xs]
-
-    def stacked(*xs: Matrices) -> list[Matrices]:
-        return map_stacks(f, xs)
-
-    return jax.lax.platform_dependent(*xs, cpu=each, default=stacked)
+    on_cpu = jax.default_backend() == "cpu"
+    return [f(x) for x in xs] if on_cpu else map_stacks(f, xs)
 
 
 def map_stacks(

@@ -23,6 +23,7 @@ def norms(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     return divisor * jnp.sqrt(squares)
 
 
+@jax.jit
 def polar(x: batch.Matrices, eps: Scalar) -> batch.Matrices:
     r"""About the nearest matrix with orthonormal rows: every singular value near 1.
 
@@ -40,6 +41,7 @@ def polar(x: batch.Matrices, eps: Scalar) -> batch.Matrices:
     return jax.lax.fori_loop(0, NEWTON_SCHULZ_STEPS, step, x)
 
 
+@functools.partial(jax.jit, static_argnames="rank")
 def principal_basis(x: batch.Matrices, rank: int) -> jax.Array:
     """The first `rank` left singular vectors `[*batch, small, rank]`, largest value first.
 
@@ -57,6 +59,7 @@ def principal_basis(x: batch.Matrices, rank: int) -> jax.Array:
     return basis * jnp.sign(jnp.take_along_axis(basis, first, axis=-2))
 
 
+@jax.jit
 def renew_bases(
     renew: jax.Array, bases: tuple[jax.Array, ...], gs: Sequence[batch.Matrices]
 ) -> tuple[jax.Array, ...]:

@@ -33,7 +33,7 @@ def read(updates: Tree) -> Tree:
 
 
 def read_squarable(updates: Tree) -> Tree:
-    """`read`, with every entry limited so that a debiased average of squares is finite."""
+    """`read`, with every entry also limited so that its square is finite, debiased too."""
 
     def leaf(g: jax.Array) -> jax.Array:
         largest = jnp.sqrt(jnp.finfo(g.dtype).max / 4).astype(g.dtype)
@@ -43,8 +43,14 @@ def read_squarable(updates: Tree) -> Tree:
 
 
 def wide(t: Tree) -> Tree:
-    """`t` in at least float32, every entry as it is."""
-    return jax.tree.map(lambda x: x.astype(wide_dtype(x)), t)
+    """`t` in at least float32, every entry as it is; shapes without values stay such."""
+
+    def leaf(x: Any) -> Any:
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, wide_dtype(x))
+        return x.astype(wide_dtype(x))
+
+    return jax.tree.map(leaf, t)
 
 
 def like(x: Tree, y: Tree) -> Tree:
@@ -198,9 +204,9 @@ def dot(x: Tree, y: Tree) -> jax.Array:
 
 def path(keys: tuple[Any, ...]) -> str:
     """A leaf's path as names joined by `/`, the same for dicts, linen, NNX and dataclasses."""
-    last = keys[-1] if keys else None
-    if isinstance(last, GetAttrKey) and last.name == "value":
-        keys = keys[:-1]  # the NNX variable around the array, in init but not in update
+    match keys:
+        case (*names, GetAttrKey(name="value")):
+            keys = tuple(names)  # the NNX variable around the array, in init only
     return keystr(keys, simple=True, separator="/")
 
 

@@ -13,11 +13,13 @@ import orbax.checkpoint as ocp
 from gradkit._lab.complaint import Complaint
 from gradkit._lab.program import State
 
+DRAFT = ".draft"  # a file being written; a killed race may leave one
+
 
 def write(path: pathlib.Path, content: bytes | str) -> None:
     """Replace a file in one move, so that it is never seen half-written."""
     data = content.encode() if isinstance(content, str) else content
-    draft = path.with_name(f".{path.name}.draft")
+    draft = path.with_name(f".{path.name}{DRAFT}")
     with draft.open("wb") as file:
         file.write(data)
         file.flush()
@@ -34,7 +36,7 @@ def claim(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
     """Make `out` the folder of the race with these settings, or say why it cannot be."""
     record = out / "settings.json"
     try:
-        found = out.exists() and any(out.iterdir())
+        found = out.exists() and any(path.suffix != DRAFT for path in out.iterdir())
         if record.exists():
             _compare(out, json.loads(record.read_text()), settings, resume)
         elif found:
@@ -97,7 +99,7 @@ class Checkpoints:
 def checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
     """The checkpoints below `folder`, complete ones only."""
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, enable_async_checkpointing=False
+        max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         yield Checkpoints(manager)

@@ -88,7 +88,7 @@ def notes(race: dict[str, Any]) -> list[str]:
         "A small model and a short run: the order may differ elsewhere.",
     ]
     warning = (
-        "* The best rate is at the edge of its grid: a better one may lie outside."
+        "*: the best rate is at the edge of its grid, a better one may lie outside."
     )
     return [*said, warning] if edge else said
 

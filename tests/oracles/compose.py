@@ -1,25 +1,27 @@
 """Oracles of `_compose`."""
 
 import numpy as np
-import optax
 from entry import entry
 
 import gradkit as gk
 
-RULES = {"kernel|wide": optax.trace(0.9), "bias|scale": optax.scale(2.0)}
+RULES = {
+    "kernel|wide": gk.average_by_heavy_ball(0.9),
+    "bias|scale": gk.step_by_learning_rate(2.0),
+}
 
 
 @entry(
     "route",
     whole=True,
     fixed={"rules": RULES},
-    excused={"trees": "the rules name the leaves of one model"},
+    excused={k: "those of its transforms" for k in ("state_bytes", "flops")},
 )
 def route(gs, ps):
     m = {"kernel": 0.0, "wide": 0.0}
     for g in gs:
         m = {k: 0.9 * m[k] + g[k] for k in m}
-        yield {k: m[k] if k in m else 2 * x for k, x in g.items()}
+        yield {k: m[k] if k in m else -2 * x for k, x in g.items()}
 
 
 GROUPS = {rule: gk.clip_by_global_norm(2.0) for rule in RULES}
@@ -29,7 +31,6 @@ GROUPS = {rule: gk.clip_by_global_norm(2.0) for rule in RULES}
     "share_norm",
     whole=True,
     fixed={"inner": gk.route(GROUPS)},
-    excused={"trees": "the rules name the leaves of one model"},
 )
 def share_norm(gs, ps):
     for g in gs:

@@ -42,6 +42,16 @@ def subspaces(gs, rank, every):
         yield p, g
 
 
+class Trace:
+    """`optax.trace(0.9)`."""
+
+    m = 0.0
+
+    def __call__(self, g):
+        self.m = 0.9 * self.m + g
+        return self.m
+
+
 class Adam:
     """The Adam of GaLore's release: eps is added before debiasing."""
 
@@ -84,19 +94,19 @@ def normalize_by_polar(gs, ps, eps):
 @entry(
     "project_by_svd",
     shapes=SHAPES,
-    fixed={"inner": optax.scale_by_sign()},
+    fixed={"inner": optax.trace(0.9)},
     rank=2,
     every=5,
     scale=0.5,
 )
 def project_by_svd(gs, ps, rank, every, scale):
-    yield from galore_directions(np.sign, gs, rank, every, scale)
+    yield from galore_directions(Trace(), gs, rank, every, scale)
 
 
 @entry(
     "project_by_fira",
     shapes=SHAPES,
-    fixed={"inner": optax.scale_by_sign()},
+    fixed={"inner": optax.trace(0.9)},
     rank=2,
     every=5,
     scale=0.5,
@@ -104,7 +114,7 @@ def project_by_svd(gs, ps, rank, every, scale):
     eps=1e-2,
 )
 def project_by_fira(gs, ps, rank, every, scale, growth, eps):
-    yield from fira_directions(np.sign, gs, rank, every, scale, growth, eps)
+    yield from fira_directions(Trace(), gs, rank, every, scale, growth, eps)
 
 
 @entry(

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from entry import SHAPES, entry, golden
+from entry import SHAPES, entry
 
 import gradkit as gk
 

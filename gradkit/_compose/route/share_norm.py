@@ -21,9 +21,9 @@ def share_norm(inner: AnyTransform) -> Transform:
     Args:
         inner: a `route` or `optax.partition` whose groups clip by a global norm.
 
-    Needs: what `inner` needs.
+    Needs: what `inner` needs; a `global_norm` that is given already is kept.
     State: `0` bytes a leaf, `0` once, and the state of `inner`.
-    Flops: at most `6*size` a leaf, and those of `inner`.
+    Flops: at most `10*size` a leaf, and those of `inner`.
     Paper: none.
     Departure: none.
     Limits: the norm is that of the gradient given here: inside a group, clip first.
@@ -41,7 +41,7 @@ def share_norm(inner: AnyTransform) -> Transform:
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
-        extra["global_norm"] = tree.norm(updates)
+        extra.setdefault("global_norm", tree.norm(updates))
         return inner.update(updates, state, params, **extra)
 
     return transform(init, update)

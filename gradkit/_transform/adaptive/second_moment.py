@@ -58,7 +58,9 @@ def scale_by_second_moment(
 
     def init(params: Params) -> SecondMomentState:
         step = jnp.zeros([], jnp.int32)
-        return SecondMomentState(step, tree.zeros(params), inner.init(params))
+        return SecondMomentState(
+            step, tree.zeros(params), inner.init(tree.wide(params))
+        )
 
     def update(
         updates: Updates,
@@ -69,7 +71,7 @@ def scale_by_second_moment(
         g = tree.read_squarable(updates)
         step = state.step + 1
         nu = tree.average_square(b2, state.nu, g)
-        m, inner_state = inner.update(g, state.inner, params, **extra)
+        m, inner_state = inner.update(g, state.inner, tree.wide(params), **extra)
         v = tree.debias(nu, b2, step)
         u = jax.tree.map(lambda m, v: tree.ratio(m, jnp.sqrt(v) + eps), m, v)
         return tree.like(u, updates), SecondMomentState(step, nu, inner_state)

@@ -70,7 +70,9 @@ def scale_by_subset_norm(
             jnp.zeros(p.size // subset(p.size), tree.wide_dtype(p))
             for p in jax.tree.leaves(params)
         )
-        return SubsetNormState(jnp.zeros([], jnp.int32), roots, inner.init(params))
+        return SubsetNormState(
+            jnp.zeros([], jnp.int32), roots, inner.init(tree.wide(params))
+        )
 
     def update(
         updates: Updates, state: SubsetNormState, params: Params = None, **extra: Extra
@@ -79,7 +81,9 @@ def scale_by_subset_norm(
         step = state.step + 1
         norms = tuple(subset_norms(x) for x in jax.tree.leaves(g))
         roots = tree.average_root(b2, state.roots, norms)
-        direction, inner_state = inner.update(g, state.inner, params, **extra)
+        direction, inner_state = inner.update(
+            g, state.inner, tree.wide(params), **extra
+        )
         floor = rate.at(eps, state.step)
 
         def divide(m: jax.Array, root: jax.Array) -> jax.Array:

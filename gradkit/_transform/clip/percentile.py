@@ -60,7 +60,9 @@ def clip_by_percentile(percentile: Scalar = 10.0, history: int = 1000) -> Transf
     ) -> tuple[Updates, PercentileState]:
         del params, extra
         g = tree.read(updates)
-        norm = tree.whole_norm(tree.norms(updates), global_norm).astype(state.norms.dtype)
+        norm = tree.whole_norm(tree.norms(updates), global_norm).astype(
+            state.norms.dtype
+        )
         size = state.norms.size
         place = jnp.arange(size, dtype=jnp.int32)
         here = (place == state.seen % size) & (norm > 0)

@@ -46,13 +46,13 @@ def direct_by_caution(inner: AnyTransform, eps: Scalar = 1.0) -> Transform:
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> optax.OptState:
-        return inner.init(params)
+        return inner.init(tree.wide(params))
 
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
         g = tree.read(updates)
-        direction, state = inner.update(g, state, params, **extra)
+        direction, state = inner.update(g, state, tree.wide(params), **extra)
 
         def keep(d: jax.Array, g: jax.Array) -> jax.Array:
             agree = jnp.sign(d) * jnp.sign(g) > 0  # d * g itself could vanish

@@ -39,13 +39,13 @@ def direct_by_grams(inner: AnyTransform) -> Transform:
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> optax.OptState:
-        return inner.init(params)
+        return inner.init(tree.wide(params))
 
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
         g = tree.read(updates)
-        magnitude, state = inner.update(g, state, params, **extra)
+        magnitude, state = inner.update(g, state, tree.wide(params), **extra)
         u = jax.tree.map(lambda gi, mi: jnp.sign(gi) * jnp.abs(mi), g, magnitude)
         return tree.like(u, updates), state
 

@@ -53,13 +53,15 @@ def average_by_optimism(inner: AnyTransform) -> Transform:
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> OptimismState:
-        return OptimismState(tree.zeros(params), inner.init(params))
+        return OptimismState(tree.zeros(params), inner.init(tree.wide(params)))
 
     def update(
         updates: Updates, state: OptimismState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, OptimismState]:
         g = tree.read(updates)
-        direction, inner_state = inner.update(g, state.inner, params, **extra)
+        direction, inner_state = inner.update(
+            g, state.inner, tree.wide(params), **extra
+        )
         direction = tree.like(direction, state.guess)
 
         def look_ahead(d: jax.Array, guess: jax.Array) -> jax.Array:

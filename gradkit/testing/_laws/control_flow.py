@@ -14,7 +14,8 @@ from gradkit.testing._subject import Subject
 def control_flow(s: Subject) -> None:
     """The state is carried through `lax.scan`, `lax.cond` and `lax.while_loop`.
 
-    Where this does not hold, no training loop can be compiled, and no step skipped.
+    Where this does not hold, no training loop can be compiled, and no step skipped. They
+    refuse at tracing what changes its type, so nothing is compiled here.
     """
     grads, params, flag = s.grads(0), s.params, jnp.bool_(True)
     state = s.tx.init(params)
@@ -24,10 +25,10 @@ def control_flow(s: Subject) -> None:
         return s.update(grads, state, params)
 
     def scan(state: Any) -> Any:
-        return jax.lax.scan(lambda s, g: update(g, s)[::-1], state, steps)
+        return jax.lax.scan(lambda state, g: update(g, state)[::-1], state, steps)
 
     def cond(state: Any) -> Any:
-        return jax.lax.cond(flag, update, lambda g, s: (g, s), grads, state)
+        return jax.lax.cond(flag, update, lambda *unchanged: unchanged, grads, state)
 
     def loop(state: Any) -> Any:
         first = update(grads, state)

@@ -21,9 +21,9 @@ def keys(s: Subject) -> None:
     for t, first in enumerate(s.run.updates):
         again, state = s.step(s.grads(t), state)
         same(f"update {t + 1} of a second run", again, first, tolerance=0)
-    if "key" not in s.arguments:
+    key = s.arguments.get("key")
+    if key is None:
         return
-    key = s.arguments["key"]
     mine, other = follow(s, key), follow(s, another(key))
     same("the run with the same key", mine, s.run.updates[:2], tolerance=1e-4)
     differs = [

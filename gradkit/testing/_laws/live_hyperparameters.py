@@ -24,6 +24,8 @@ def live_hyperparameters(s: Subject) -> None:
     def update(hyper: Any, grads: Any, state: Any) -> Any:
         return s.make(**hyper).update(grads, state, s.params, **s.extra)[0]
 
+    if not s.hyper:
+        return
     grads, state = s.grads(1), s.run.states[1]
     traced = {k: jnp.float32(v) for k, v in s.hyper.items()}
     for name in traced:
