@@ -36,9 +36,9 @@ from sklearn.datasets import load_digits
 
 import gradkit as gk
 
-images, labels = load_digits(return_X_y=True)
-images = jnp.asarray(images / 8 - 1, jnp.float32).reshape(-1, 8, 8, 1)
-labels = jnp.asarray(labels, jnp.int32)
+pixels, names = load_digits(return_X_y=True)
+images = jnp.asarray(pixels / 8 - 1, jnp.float32).reshape(-1, 8, 8, 1)
+labels = jnp.asarray(names, jnp.int32)
 held_out = np.arange(len(labels)) % 5 == 0
 STEPS, BATCH = 200, 64
 batches = np.random.default_rng(0).choice(np.flatnonzero(~held_out), (STEPS, BATCH))

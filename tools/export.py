@@ -21,9 +21,7 @@ OTHERS = {  # public names that are not methods, and the modules that define the
 def text() -> str:
     """The package's `__init__.py`: every public name, imported as itself."""
     methods = runpy.run_path(str(PACKAGE / "catalogue.py"))["METHODS"]
-    names = {
-        m.name: m.module for m in methods if (PACKAGE.parent / m.path).exists()
-    } | OTHERS
+    names = {m.name: m.module for m in methods} | OTHERS
     lines = sorted(f"from {module} import {n} as {n}\n" for n, module in names.items())
     return HEAD + "".join(lines)
 

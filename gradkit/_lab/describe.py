@@ -12,7 +12,15 @@ from gradkit.catalogue import FAMILIES, METHODS, Method
 
 SECTION = re.compile(r"^([A-Z][a-z]+):(?=\s)", re.M)
 ORDER = ("Args", "Needs", "State", "Flops", "Paper", "Departure", "Limits")
-SIDE = 1024  # rows and columns of the matrix whose bytes are counted
+SIDE = 1024
+LEAF = {  # the matrix whose bytes are counted, and what a formula may use
+    "__builtins__": {"min": min, "max": max, "range": range},
+    "size": SIDE * SIDE,
+    "rows": SIDE,
+    "cols": SIDE,
+    "ndim": 2,
+    "path": "hidden/kernel",
+}
 
 
 class Description(NamedTuple):
@@ -59,13 +67,11 @@ class Description(NamedTuple):
         """The optimizer state of one parameter in a large float32 matrix, from `State:`."""
         stated = " ".join(self.sections["State"].split())
         formula = re.match(r"`([^`]*)` bytes a leaf", stated)
-        size = {"size": SIDE * SIDE, "rows": SIDE, "cols": SIDE, "ndim": 2}
-        names = (
-            _defaults(getattr(gk, self.method.name)) | size | {"min": min, "max": max}
-        )
-        each = eval(formula[1] if formula else "0", {"__builtins__": {}}, names)
-        said = f"{each / SIDE**2:.3f}".rstrip("0").rstrip(".")
-        return said + (", and inner's," if "`inner`" in stated else "")
+        names = _defaults(getattr(gk, self.method.name)) | LEAF
+        each = eval(formula[1] if formula else "0", names) / LEAF["size"]
+        said = f"{each:.3f}".rstrip("0").rstrip(".")
+        inner = re.findall(r"\bof `(\w+)`", stated)
+        return " and ".join([said, *(f"{name}'s" for name in inner)])
 
 
 def methods(family: str | None = None) -> list[Method]:

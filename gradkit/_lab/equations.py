@@ -12,6 +12,7 @@ SIGNS = {
     "epsilon": "ε",
     "eta": "η",
     "gamma": "γ",
+    "ge": ">=",
     "lambda": "λ",
     "langle": "⟨",
     "le": "<=",
@@ -19,11 +20,14 @@ SIGNS = {
     "leftarrow": "<-",
     "lVert": "‖",
     "mu": "μ",
+    "pi": "π",
     "psi": "ψ",
     "rangle": "⟩",
     "right": "",
     "rVert": "‖",
     "sigma": "σ",
+    "sum": "Σ",
+    "textstyle": "",
     "to": "->",
 }
 GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"  # braces, with one more level inside
@@ -42,15 +46,18 @@ def text(latex: str) -> str:
     before = ""
     while before != said:  # from the inside out
         before = said
-        said = re.sub(rf"\\frac{GROUP}\s*{GROUP}", r"(\1) / (\2)", said)
+        said = re.sub(rf"\\[dt]?frac{GROUP}\s*{GROUP}", r"(\1) / (\2)", said)
+        said = re.sub(r"\\sqrt\[(\w+)\]" + GROUP, r"(\2)^(1/\1)", said)
         said = re.sub(r"\\(sqrt|hat)" + GROUP, r"\1(\2)", said)
         said = re.sub(r"([_^])\{(\w+)\}", r"\1\2", said)
         said = re.sub(r"([_^])\{([^{}]*)\}", r"\1(\2)", said)
     said = re.sub(r",?\s*\\q?quad\s*", "\n\n", said)
     said = re.sub(r"\\([A-Za-z]+)", lambda m: SIGNS.get(m[1], m[1]), said)
-    said = re.sub(r"\\([,;!])", " ", said).replace("\\", "")
+    said = re.sub(r"\\[,;! ]", " ", said)
+    said = re.sub(r"[\\{}]", "", said)
     said = re.sub(r"‖\s*(.*?)\s*‖", r"‖\1‖", said)
     said = re.sub(r"⟨\s*(.*?)\s*⟩", r"⟨\1⟩", said)
+    said = re.sub(rf"\({ATOM}\) / \({ATOM}\)", r"\1/\2 ", said)
     said = re.sub(rf"\({ATOM}\) / ", r"\1 / ", said)
     said = re.sub(rf" / \({ATOM}\)", r" / \1", said)
     return "\n".join(" ".join(line.split()) for line in said.strip().split("\n\n"))

@@ -1,0 +1,82 @@
+"""APG, adaptive projected guidance, with the parameters as its reference."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, linalg, tree
+from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+
+
+class ParallelSplitState(NamedTuple):
+    """What the reverse momentum remembers."""
+
+    mu: Updates  # alternating sum of gradients, like the parameters
+
+
+def normalize_by_parallel_split(
+    decay: Scalar = 0.75, max_norm: Scalar = 2.5, parallel: Scalar = 0.0
+) -> Transform:
+    r"""Keep what is new in each leaf's gradient, bound it, and shrink its part along the weight.
+
+    $$m_t = g_t - \mathrm{decay} \, m_{t-1}, \qquad
+      d_t = m_t \min(1, \mathrm{max\_norm} / \lVert m_t \rVert)$$
+    $$d^\parallel_t = \frac{\langle d_t, w \rangle}{\langle w, w \rangle} w, \qquad
+      u_t = d_t - d^\parallel_t + \mathrm{parallel} \, d^\parallel_t$$
+
+    Args:
+        decay: share of the last sum that is subtracted: a momentum of `-decay`.
+        max_norm: the largest norm of a leaf that passes, in units of the gradient.
+        parallel: share of the part along the parameter that is kept.
+
+    Needs: params.
+    State: `4*size` bytes a leaf, `0` once.
+    Flops: at most `32*size + 40` a leaf.
+    Paper: Sadat, Hilliges and Weber, "Eliminating Oversaturation and Artifacts of High
+        Guidance Scales in Diffusion Models", arXiv:2410.02416.
+    Departure: the paper's `g` is the difference of a diffusion model's two predictions for an
+        image and `w` the conditional one; here they are the gradient and the parameter of a
+        leaf. Defaults are its code's, in units of its images.
+    Limits: nothing of a leaf with one entry is orthogonal to it: its update is `parallel` of
+        what came in. A steady gradient is shrunk by `1 + decay`. A zero parameter has no
+        parallel part.
+
+    >>> tx = gk.normalize_by_parallel_split(max_norm=5.0)
+    >>> w = jnp.array([1.0, 0.0])
+    >>> print(tx.update(jnp.array([6.0, 8.0]), tx.init(w), w)[0].round(3))  # clipped: [3 4]
+    [0. 4.]
+    """
+    name = "normalize_by_parallel_split"
+    check.fraction(name, decay=decay)
+    check.nonnegative(name, max_norm=max_norm, parallel=parallel)
+
+    def init(params: Params) -> ParallelSplitState:
+        return ParallelSplitState(tree.zeros(params))
+
+    def update(
+        updates: Updates,
+        state: ParallelSplitState,
+        params: Params = None,
+        **extra: Extra,
+    ) -> tuple[Updates, ParallelSplitState]:
+        del extra
+        check.given(name, params)
+
+        def subtract(g: jax.Array, m: jax.Array) -> jax.Array:
+            return (g.astype(m.dtype) - decay * m).astype(m.dtype)
+
+        def split(m: jax.Array, w: jax.Array) -> jax.Array:
+            axes = tuple(range(m.ndim))
+            norm = linalg.norms(m, axes)
+            d = jnp.where(norm > max_norm, max_norm / norm, 1).astype(m.dtype) * m
+            size = linalg.norms(w.astype(m.dtype), axes)
+            w = w.astype(m.dtype) / jnp.where(size > 0, size, 1)
+            along = jnp.sum(d * w) * w
+            return (d - along + parallel * along).astype(m.dtype)
+
+        mu = jax.tree.map(subtract, tree.read(updates), state.mu)
+        u = jax.tree.map(split, mu, params)
+        return tree.like(u, updates), ParallelSplitState(mu)
+
+    return transform(init, update)
