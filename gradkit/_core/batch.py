@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
+from gradkit._core import shard
 from gradkit._core.tree import wide_dtype
 
 Axes = tuple[int, ...]
@@ -31,7 +31,7 @@ def shape(x: Any, batch_axes: Axes = ()) -> tuple[tuple[int, ...], int, int]:
 def wide(x: jax.Array, batch_axes: Axes = ()) -> Matrices:
     """The leaf `x` as `[*batch, small, large]`: tall matrices lie on their side."""
     batch, rows, cols = shape(x, batch_axes)
-    front = jnp.moveaxis(_whole(x), batch_axes, range(len(batch)))
+    front = jnp.moveaxis(shard.whole(x), batch_axes, range(len(batch)))
     matrices = front.reshape(*batch, rows, cols)
     return matrices.mT if rows > cols else matrices
 
@@ -42,7 +42,7 @@ def unwide(matrices: Matrices, x: jax.Array, batch_axes: Axes = ()) -> jax.Array
     _, rows, cols = shape(x, batch_axes)
     upright = matrices.mT if rows > cols else matrices
     leaf = jnp.moveaxis(upright.reshape(batch + rest), range(len(batch)), batch_axes)
-    return _place(leaf, x)
+    return shard.alike(leaf, x)
 
 
 def map_wide(f: Callable[[Matrices], Matrices], t: Any, batch_axes: Axes = ()) -> Any:
@@ -118,23 +118,6 @@ def hidden(
 def _stack(x: Matrices) -> jax.Array:
     """`[*batch, small, large]` as `[matrices, small, large]`."""
     return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
-
-
-def _place(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`x` sharded as `y` is, where shardings are explicit."""
-    return jax.sharding.reshard(x, jax.typeof(y).sharding) if _sharded(y) else x
-
-
-def _whole(x: jax.Array) -> jax.Array:
-    """`x` unsharded, where shardings are explicit: leaves sharded unlike do not stack."""
-    mesh = jax.typeof(x).sharding.mesh
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.sharding.reshard(x, whole) if _sharded(x) else x
-
-
-def _sharded(x: jax.Array) -> bool:
-    """The type of `x` says that it is sharded."""
-    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
 
 
 def _split(x: Any, batch_axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]]:

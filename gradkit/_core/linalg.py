@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch
+from gradkit._core import batch, tree
 from gradkit._core.types import Scalar
 
 # The quintic of Jordan's Muon, steepest at zero: singular values above 1/650 of the
@@ -17,8 +17,7 @@ NEWTON_SCHULZ_STEPS = 5
 
 def norms(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     """Euclidean norms along `axis`, which stays; safe for entries of 1e25 and of 1e-30."""
-    largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
-    divisor = jnp.where(largest > 0, largest, 1)
+    divisor = tree.divisible(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
     squares = jnp.sum(jnp.square(x / divisor), axis, keepdims=True)
     return divisor * jnp.sqrt(squares)
 

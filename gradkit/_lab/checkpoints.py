@@ -92,7 +92,7 @@ class Checkpoints:
             state=ocp.args.StandardRestore(target), clock=ocp.args.JsonRestore()
         )
         found = self._manager.restore(step, args=parts)
-        return step, like, found["clock"]["seconds"]
+        return step, found["state"], found["clock"]["seconds"]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, sample, tree
 from gradkit._core.types import (
     Extra,
     Params,
@@ -23,9 +23,7 @@ class RandomScalingState(NamedTuple):
     key: jax.Array  # data of the key to draw from next, uint32 [2]
 
 
-def average_by_random_scaling(
-    decay: Scalar = 0.99, key: int | jax.Array = 0
-) -> Transform:
+def average_by_random_scaling(decay: Scalar = 0.99, key: sample.Key = 0) -> Transform:
     r"""Replace each gradient by the average so far, at a random length.
 
     $$m_t = \mathrm{decay} \, m_{t-1} + (1 - \mathrm{decay}) g_t, \qquad
@@ -56,7 +54,7 @@ def average_by_random_scaling(
     check.nonnegative("average_by_random_scaling", key=key)
 
     def init(params: Params) -> RandomScalingState:
-        start = jnp.array(jax.random.key_data(typed(key)), copy=True)
+        start = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
         return RandomScalingState(tree.zeros(params), start)
 
     def update(
@@ -67,7 +65,7 @@ def average_by_random_scaling(
     ) -> tuple[Updates, RandomScalingState]:
         del params, extra
         mu = tree.average(decay, state.mu, tree.read(updates))
-        impl = jax.random.key_impl(typed(key))
+        impl = jax.random.key_impl(sample.typed(key))
         following, now = jax.random.split(
             jax.random.wrap_key_data(state.key, impl=impl)
         )
@@ -78,13 +76,3 @@ def average_by_random_scaling(
         )
 
     return transform(init, update)
-
-
-def typed(key: int | jax.Array) -> jax.Array:
-    """A seed, the data of a key, or a key, as a key."""
-    if not isinstance(key, int):
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            return key
-        if key.ndim:
-            return jax.random.wrap_key_data(key)
-    return jax.random.key(key)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, sample, tree
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
 
 
@@ -18,7 +18,7 @@ class GravityState(NamedTuple):
 
 
 def normalize_by_gravity(
-    decay: Scalar = 0.9, start: Scalar = 0.1, key: int | jax.Array = 0
+    decay: Scalar = 0.9, start: Scalar = 0.1, key: sample.Key = 0
 ) -> Transform:
     r"""Average gradients of which an entry counts less where it is steep in a steep leaf.
 
@@ -52,12 +52,12 @@ def normalize_by_gravity(
 
     def init(params: Params) -> GravityState:
         zeros, structure = jax.tree.flatten(tree.zeros(params))
-        keys = [jax.random.fold_in(typed(key), i) for i in range(len(zeros))]
+        keys = [jax.random.fold_in(sample.typed(key), i) for i in range(len(zeros))]
         draws = [
             jax.random.normal(k, x.shape, jnp.float32) for k, x in zip(keys, zeros)
         ]
         mu = [x + draw.astype(x.dtype) for x, draw in zip(zeros, draws)]  # sharded as x
-        kept = jnp.array(jax.random.key_data(typed(key)), copy=True)
+        kept = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
         return GravityState(jnp.zeros([], jnp.int32), structure.unflatten(mu), kept)
 
     def update(
@@ -75,13 +75,3 @@ def normalize_by_gravity(
         return tree.like(mu, updates), GravityState(state.step + 1, mu, state.key)
 
     return transform(init, update)
-
-
-def typed(key: int | jax.Array) -> jax.Array:
-    """A seed, the data of a key, or a key, as a key."""
-    if not isinstance(key, int):
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            return key
-        if key.ndim:
-            return jax.random.wrap_key_data(key)
-    return jax.random.key(key)
