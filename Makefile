@@ -16,8 +16,9 @@ test: $(READY)
 	$(BIN)/pytest -q -n auto --dist loadgroup --durations 10
 
 race: $(READY)
+	rm -rf runs/race
 	$(BIN)/gradkit race --task bytes --recipes adamw,ademamix,grams,lion,muon,fira \
-		--steps 300 --rates 5 --seeds 2 --out runs/race
+		--steps 250 --rates 5 --seeds 2 --out runs/race
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py
