@@ -1,10 +1,10 @@
 """The command line looks methods up, holds transforms to the laws, and speaks in one line."""
 
 import functools
+import importlib
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 
@@ -152,7 +152,7 @@ def test_without_the_lab_the_command_line_says_what_to_install(monkeypatch, caps
     monkeypatch.delitem(sys.modules, "gradkit.cli")
     monkeypatch.setitem(sys.modules, "typer", None)
     with pytest.raises(SystemExit) as left:
-        runpy.run_module("gradkit.cli")
+        importlib.import_module("gradkit.cli")
     assert left.value.code == 2
     said = capsys.readouterr().err
     assert said == 'gradkit: typer is not installed. Run pip install "gradkit[lab]".\n'
