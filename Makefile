@@ -18,7 +18,7 @@ test: $(READY)
 race: $(READY)
 	rm -rf runs/race
 	$(BIN)/gradkit race --task bytes --recipes adamw,ademamix,grams,lion,muon,fira \
-		--steps 250 --rates 5 --seeds 2 --out runs/race
+		--steps 200 --rates 5 --seeds 2 --out runs/race
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py

@@ -106,7 +106,7 @@ def race(
     recipes: Annotated[
         str, typer.Option(help="Names; muon@0.1 lays muon's grid around 0.1.")
     ] = "adamw,ademamix,grams,lion,muon,fira",
-    steps: Annotated[int, typer.Option(help="Updates of every run.")] = 300,
+    steps: Annotated[int, typer.Option(help="Updates of every run.")] = 200,
     rates: Annotated[int, typer.Option(help="Learning rates for every recipe.")] = 5,
     seeds: Annotated[int, typer.Option(help="First parameters and data orders.")] = 2,
     out: Annotated[

@@ -18,12 +18,19 @@ OTHERS = {  # public names that are not methods, and the modules that define the
 }
 
 
+def line(name: str, module: str) -> str:
+    """The import of one public name, as the formatter leaves it."""
+    short = f"from {module} import {name} as {name}\n"
+    wrapped = f"from {module} import (\n    {name} as {name},\n)\n"
+    return short if len(short) <= 89 else wrapped
+
+
 def text() -> str:
     """The package's `__init__.py`: every public name, imported as itself."""
     methods = runpy.run_path(str(PACKAGE / "catalogue.py"))["METHODS"]
     names = {m.name: m.module for m in methods} | OTHERS
-    lines = sorted(f"from {module} import {n} as {n}\n" for n, module in names.items())
-    return HEAD + "".join(lines)
+    ordered = sorted(names.items(), key=lambda item: item[::-1])
+    return HEAD + "".join(line(name, module) for name, module in ordered)
 
 
 if __name__ == "__main__":

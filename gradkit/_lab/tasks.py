@@ -64,7 +64,7 @@ def next_byte(
     layers: int = 2,
     heads: int = 2,
     context: int = 32,
-    batch: int = 16,
+    batch: int = 12,
 ) -> Task:
     """Predict the next byte of real text with a decoder-only transformer."""
     train, held_out = text.given(path) if path else text.standard_library()
