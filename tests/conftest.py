@@ -1,14 +1,18 @@
 """Eight host devices, strict promotion, fast compiles: set before JAX starts."""
 
+import importlib.metadata
 import os
 import pathlib
 import sys
 
-FLAGS = """
---xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0
---xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
-"""
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS.split()])
+FLAGS = [
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # gone in 0.11
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import jax
