@@ -196,12 +196,6 @@ def whole_norm(norms: jax.Array, given: Any = None) -> jax.Array:
     return jnp.where(jnp.isfinite(given), given, own)
 
 
-def dot(x: Tree, y: Tree) -> jax.Array:
-    """The inner product of two trees as vectors."""
-    parts = [jnp.sum(a * b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y))]
-    return sum(parts[1:], parts[0])
-
-
 def path(keys: tuple[Any, ...]) -> str:
     """A leaf's path as names joined by `/`, the same for dicts, linen, NNX and dataclasses."""
     match keys:
