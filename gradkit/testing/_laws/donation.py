@@ -20,8 +20,11 @@ def donation(s: Subject) -> None:
     named |= {f"state leaf {k}": x for k, x in leaves(state).items()}
     for name, x in named.items():
         if isinstance(x, jax.Array) and x.size:
-            owner = owners.setdefault(x.unsafe_buffer_pointer(), name)
-            require(owner == name, f"{name} must have memory of its own, not {owner}'s")
+            for part in x.addressable_shards:
+                owner = owners.setdefault(part.data.unsafe_buffer_pointer(), name)
+                require(
+                    owner == name, f"{name} must have memory of its own, not {owner}'s"
+                )
     for t, want in enumerate(s.run.updates[:2]):
         with attempt("a step with donated parameters and state"):
             updates, state, params = s.donating_step(s.grads(t), state, params)
