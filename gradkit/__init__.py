@@ -9,7 +9,13 @@ from gradkit._apply.manifold.conditioned_low_rank import (
 from gradkit._apply.manifold.fixed_norm import (
     retract_by_fixed_norm as retract_by_fixed_norm,
 )
+from gradkit._apply.manifold.hyperball import (
+    retract_by_hyperball as retract_by_hyperball,
+)
 from gradkit._apply.manifold.mirror import retract_by_mirror as retract_by_mirror
+from gradkit._apply.manifold.radial_brake import (
+    retract_by_radial_brake as retract_by_radial_brake,
+)
 from gradkit._apply.manifold.stiefel import retract_by_stiefel as retract_by_stiefel
 from gradkit._apply.proximal.group_lasso import (
     shrink_by_group_lasso as shrink_by_group_lasso,
@@ -18,30 +24,72 @@ from gradkit._apply.proximal.half_space import (
     shrink_by_half_space as shrink_by_half_space,
 )
 from gradkit._apply.proximal.nonconvex import shrink_by_nonconvex as shrink_by_nonconvex
+from gradkit._compose.reset.reset_by_period import reset_by_period as reset_by_period
 from gradkit._compose.route.route import route as route
 from gradkit._compose.route.share_norm import share_norm as share_norm
-from gradkit._core.width import Growth as Growth
-from gradkit._core.width import infer_parametrization as infer_parametrization
+from gradkit._core import newton_schulz as newton_schulz
+from gradkit._core.infer import infer_parametrization as infer_parametrization
+from gradkit._core.rules import RULES as RULES
+from gradkit._core.rules import multiplier_columns as multiplier_columns
+from gradkit._core.rules import multipliers as multipliers
+from gradkit._core.scaling import OPTIMIZERS as OPTIMIZERS
+from gradkit._core.scaling import Multipliers as Multipliers
+from gradkit._core.scaling import Optimizer as Optimizer
+from gradkit._core.transfer import rescale_init as rescale_init
+from gradkit._core.trial import Trial as Trial
+from gradkit._core.width import Parameter as Parameter
+from gradkit._core.width import Parametrization as Parametrization
+from gradkit._observe.diagnostics.check_coordinates import (
+    check_coordinates as check_coordinates,
+)
+from gradkit._observe.diagnostics.sweep_transfer import Transfer as Transfer
+from gradkit._observe.diagnostics.sweep_transfer import sweep_transfer as sweep_transfer
 from gradkit._recipes.adabound import adabound as adabound
+from gradkit._recipes.adagc import adagc as adagc
 from gradkit._recipes.adam_atan2 import adam_atan2 as adam_atan2
 from gradkit._recipes.adamomentum import adamomentum as adamomentum
+from gradkit._recipes.adamp import adamp as adamp
 from gradkit._recipes.adamw import adamw as adamw
+from gradkit._recipes.adamw_subset_norm import adamw_subset_norm as adamw_subset_norm
 from gradkit._recipes.adan import adan as adan
 from gradkit._recipes.ademamix import ademamix as ademamix
 from gradkit._recipes.amsbound import amsbound as amsbound
 from gradkit._recipes.amsgrad import amsgrad as amsgrad
+from gradkit._recipes.apollo import apollo as apollo
+from gradkit._recipes.apollo_mini import apollo_mini as apollo_mini
 from gradkit._recipes.diffgrad import diffgrad as diffgrad
+from gradkit._recipes.dion import dion as dion
 from gradkit._recipes.fira import fira as fira
 from gradkit._recipes.galore import galore as galore
 from gradkit._recipes.grams import grams as grams
+from gradkit._recipes.grass_jump import grass_jump as grass_jump
+from gradkit._recipes.grass_walk import grass_walk as grass_walk
+from gradkit._recipes.gravity import gravity as gravity
+from gradkit._recipes.hspg import hspg as hspg
 from gradkit._recipes.innaprop import innaprop as innaprop
+from gradkit._recipes.lamb import lamb as lamb
+from gradkit._recipes.lars import lars as lars
+from gradkit._recipes.lawn import lawn as lawn
 from gradkit._recipes.lion import lion as lion
 from gradkit._recipes.lion_kappa import lion_kappa as lion_kappa
+from gradkit._recipes.lorp import lorp as lorp
 from gradkit._recipes.madgrad import madgrad as madgrad
 from gradkit._recipes.mars import mars as mars
 from gradkit._recipes.muon import muon as muon
+from gradkit._recipes.normuon import normuon as normuon
 from gradkit._recipes.novograd import novograd as novograd
+from gradkit._recipes.opt_amsgrad import opt_amsgrad as opt_amsgrad
+from gradkit._recipes.psgd import psgd as psgd
+from gradkit._recipes.random_scaled_sgdm import random_scaled_sgdm as random_scaled_sgdm
 from gradkit._recipes.sgd import sgd as sgd
+from gradkit._recipes.sgdp import sgdp as sgdp
+from gradkit._recipes.shampoo import shampoo as shampoo
+from gradkit._recipes.snsm import snsm as snsm
+from gradkit._recipes.soap import soap as soap
+from gradkit._recipes.stable_spam import stable_spam as stable_spam
+from gradkit._recipes.zclip_adamw import zclip_adamw as zclip_adamw
+from gradkit._step.decay.caution import decay_by_caution as decay_by_caution
+from gradkit._step.decay.completep import decay_by_completep as decay_by_completep
 from gradkit._step.decay.relevance import decay_by_relevance as decay_by_relevance
 from gradkit._step.decay.unit_norm import decay_by_unit_norm as decay_by_unit_norm
 from gradkit._step.decay.weight import decay_by_weight as decay_by_weight
@@ -57,7 +105,37 @@ from gradkit._step.schedule.warmup_stable_decay import (
 from gradkit._step.size.learning_rate import (
     step_by_learning_rate as step_by_learning_rate,
 )
+from gradkit._step.size.weight_floor import step_by_weight_floor as step_by_weight_floor
+from gradkit._step.transfer.alignment import (
+    transfer_by_alignment as transfer_by_alignment,
+)
+from gradkit._step.transfer.completep import (
+    transfer_by_completep as transfer_by_completep,
+)
+from gradkit._step.transfer.depth_mup import (
+    transfer_by_depth_mup as transfer_by_depth_mup,
+)
+from gradkit._step.transfer.expert_mup import (
+    transfer_by_expert_mup as transfer_by_expert_mup,
+)
+from gradkit._step.transfer.gradient_scale import (
+    transfer_by_gradient_scale as transfer_by_gradient_scale,
+)
+from gradkit._step.transfer.learned_mup import (
+    transfer_by_learned_mup as transfer_by_learned_mup,
+)
 from gradkit._step.transfer.mup import transfer_by_mup as transfer_by_mup
+from gradkit._step.transfer.residual_scaling import (
+    transfer_by_residual_scaling as transfer_by_residual_scaling,
+)
+from gradkit._step.transfer.second_order_mup import (
+    transfer_by_second_order_mup as transfer_by_second_order_mup,
+)
+from gradkit._step.transfer.spectral import transfer_by_spectral as transfer_by_spectral
+from gradkit._step.transfer.structure import (
+    transfer_by_structure as transfer_by_structure,
+)
+from gradkit._step.transfer.umup import transfer_by_umup as transfer_by_umup
 from gradkit._transform.adaptive.adabound import scale_by_adabound as scale_by_adabound
 from gradkit._transform.adaptive.adam import scale_by_adam as scale_by_adam
 from gradkit._transform.adaptive.adam_atan2 import (
@@ -75,6 +153,9 @@ from gradkit._transform.adaptive.gradient_norm import (
 )
 from gradkit._transform.adaptive.innaprop import scale_by_innaprop as scale_by_innaprop
 from gradkit._transform.adaptive.madgrad import scale_by_madgrad as scale_by_madgrad
+from gradkit._transform.adaptive.neuron_norm import (
+    scale_by_neuron_norm as scale_by_neuron_norm,
+)
 from gradkit._transform.adaptive.novograd import scale_by_novograd as scale_by_novograd
 from gradkit._transform.adaptive.oasis import scale_by_oasis as scale_by_oasis
 from gradkit._transform.adaptive.second_moment import (
@@ -91,6 +172,9 @@ from gradkit._transform.clip.global_norm import (
     clip_by_global_norm as clip_by_global_norm,
 )
 from gradkit._transform.clip.median import clip_by_median as clip_by_median
+from gradkit._transform.clip.norm_growth import (
+    clip_by_norm_growth as clip_by_norm_growth,
+)
 from gradkit._transform.clip.percentile import clip_by_percentile as clip_by_percentile
 from gradkit._transform.clip.slice_norm import clip_by_slice_norm as clip_by_slice_norm
 from gradkit._transform.clip.spike import clip_by_spike as clip_by_spike
@@ -142,6 +226,30 @@ from gradkit._transform.normalize.polar import normalize_by_polar as normalize_b
 from gradkit._transform.normalize.tangent import (
     normalize_by_tangent as normalize_by_tangent,
 )
+from gradkit._transform.normalize.trust_ratio import (
+    normalize_by_trust_ratio as normalize_by_trust_ratio,
+)
+from gradkit._transform.precondition.inverse_free_kfac import (
+    precondition_by_inverse_free_kfac as precondition_by_inverse_free_kfac,
+)
+from gradkit._transform.precondition.kl_shampoo import (
+    precondition_by_kl_shampoo as precondition_by_kl_shampoo,
+)
+from gradkit._transform.precondition.one_sided_shampoo import (
+    precondition_by_one_sided_shampoo as precondition_by_one_sided_shampoo,
+)
+from gradkit._transform.precondition.paired_factors import (
+    precondition_by_paired_factors as precondition_by_paired_factors,
+)
+from gradkit._transform.precondition.psgd import (
+    precondition_by_psgd as precondition_by_psgd,
+)
+from gradkit._transform.precondition.shampoo import (
+    precondition_by_shampoo as precondition_by_shampoo,
+)
+from gradkit._transform.precondition.soap import (
+    precondition_by_soap as precondition_by_soap,
+)
 from gradkit._transform.sparsity.annealing import mask_by_annealing as mask_by_annealing
 from gradkit._transform.sparsity.disruption import (
     mask_by_disruption as mask_by_disruption,
@@ -155,5 +263,32 @@ from gradkit._transform.sparsity.saliency import mask_by_saliency as mask_by_sal
 from gradkit._transform.sparsity.small_weight import (
     mask_by_small_weight as mask_by_small_weight,
 )
+from gradkit._transform.subspace.dct import project_by_dct as project_by_dct
+from gradkit._transform.subspace.dion import project_by_dion as project_by_dion
 from gradkit._transform.subspace.fira import project_by_fira as project_by_fira
+from gradkit._transform.subspace.grass_jump import (
+    project_by_grass_jump as project_by_grass_jump,
+)
+from gradkit._transform.subspace.grass_walk import (
+    project_by_grass_walk as project_by_grass_walk,
+)
+from gradkit._transform.subspace.null_space import (
+    project_by_null_space as project_by_null_space,
+)
+from gradkit._transform.subspace.power_iteration import (
+    project_by_power_iteration as project_by_power_iteration,
+)
+from gradkit._transform.subspace.random import project_by_random as project_by_random
+from gradkit._transform.subspace.random_subspace import (
+    project_by_random_subspace as project_by_random_subspace,
+)
+from gradkit._transform.subspace.range_finder import (
+    project_by_range_finder as project_by_range_finder,
+)
+from gradkit._transform.subspace.subspace_momentum import (
+    project_by_subspace_momentum as project_by_subspace_momentum,
+)
 from gradkit._transform.subspace.svd import project_by_svd as project_by_svd
+from gradkit._transform.subspace.weight_norm import (
+    project_by_weight_norm as project_by_weight_norm,
+)

@@ -1,4 +1,4 @@
-"""The command line: `gradkit list`, `gradkit show`, `gradkit check` and `gradkit race`."""
+"""The command line: `gradkit list`, `show`, `check`, `coords` and `race`."""
 
 import contextlib
 import json
@@ -95,6 +95,45 @@ def check(
         table = testing.check(named.load(spec))
     print(table)
     if not table.ok:
+        raise SystemExit(1)
+
+
+@app.command()
+def coords(
+    task: Annotated[str, typer.Option(help="bytes: a transformer on text.")] = "bytes",
+    widths: Annotated[
+        str | None, typer.Option(help="32,64,128 if not given, 64 beside depths.")
+    ] = None,
+    depths: Annotated[
+        str, typer.Option(help="Layers; several, to grow in depth instead.")
+    ] = "2",
+    parametrization: Annotated[
+        str, typer.Option(help="Of sp (standard), mup, spectral (Muon), completep.")
+    ] = "mup,sp",
+    steps: Annotated[int, typer.Option(help="Updates, on one batch.")] = 5,
+    seeds: Annotated[int, typer.Option(help="First parameters and batches.")] = 8,
+    rate: Annotated[
+        float | None, typer.Option(help="Learning rate; else near the smallest's best.")
+    ] = None,
+    out: Annotated[
+        pathlib.Path | None, typer.Option(help="Also draw a picture, as PNG.")
+    ] = None,
+    data: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Text, a file or folder; else Python's own source."),
+    ] = None,
+) -> None:
+    """Check if activations keep their size, and their changes theirs, as a model grows.
+
+    Exit with 1 if any parametrization fails: then no learning rate is right for all sizes.
+    """
+    with in_one_line():
+        from gradkit._lab import coords as lab
+
+        widths = widths or ("64" if "," in depths else "32,64,128")
+        planned = lab.plan(task, parametrization, widths, depths, steps, seeds, rate)
+        passes = lab.check(planned, lab.text_data(data), out)
+    if not passes:
         raise SystemExit(1)
 
 

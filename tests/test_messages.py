@@ -91,11 +91,14 @@ def test_routes_name_the_leaf_and_the_rules():
 
 def test_transfer_names_the_leaf():
     base, target = {"w": jnp.ones((2, 2, 2))}, {"w": jnp.ones((4, 4, 2))}
-    text = message(lambda: gk.infer_parametrization(base, target))
+    text = message(lambda: gk.infer_parametrization(base=base, target=target))
     assert "leaf w" in text and "inputs={'w': (0,)}" in text
-    text = message(lambda: gk.infer_parametrization(base, {"v": base["w"]}))
+    text = message(lambda: gk.infer_parametrization(base=base, target={"v": base["w"]}))
     assert "['v', 'w']" in text
-    tx = gk.transfer_by_mup(gk.infer_parametrization(base, base))
+    flat = {"w": jnp.ones(2)}, {"w": jnp.ones(4)}
+    text = message(lambda: gk.infer_parametrization(base=flat[0], target=flat[0]))
+    assert "differ in a width, got equal shapes" in text and "pass delta" in text
+    tx = gk.transfer_by_mup(gk.infer_parametrization(base=flat[0], target=flat[1]))
     text = message(lambda: tx.update({"b": jnp.zeros(2)}, tx.init({})))
     assert "leaf b must be in the parametrization" in text
 

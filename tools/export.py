@@ -13,8 +13,19 @@ from optax import chain as chain
 
 '''
 OTHERS = {  # public names that are not methods, and the modules that define them
-    "Growth": "gradkit._core.width",
-    "infer_parametrization": "gradkit._core.width",
+    "Parameter": "gradkit._core.width",
+    "Parametrization": "gradkit._core.width",
+    "Transfer": "gradkit._observe.diagnostics.sweep_transfer",
+    "Trial": "gradkit._core.trial",
+    "infer_parametrization": "gradkit._core.infer",
+    "newton_schulz": "gradkit._core",
+    "Multipliers": "gradkit._core.scaling",
+    "OPTIMIZERS": "gradkit._core.scaling",
+    "Optimizer": "gradkit._core.scaling",
+    "RULES": "gradkit._core.rules",
+    "multiplier_columns": "gradkit._core.rules",
+    "multipliers": "gradkit._core.rules",
+    "rescale_init": "gradkit._core.transfer",
 }
 
 

@@ -5,6 +5,7 @@ The last axis is the columns and all others are the rows, as in a JAX kernel `[.
 A jitted function of matrices is traced once per distinct shape, whatever leaf they come from.
 """
 
+import functools
 import itertools
 import math
 import re
@@ -15,7 +16,6 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import shard
-from gradkit._core.tree import wide_dtype
 
 Axes = tuple[int, ...]
 Matrices = jax.Array  # [*batch, small, large]
@@ -23,26 +23,44 @@ OTHERS = r"(?i)embed|readout|wte|wpe|(?<!multi)(?<!multi_)head(_\d+)?(/|$)"
 
 
 def shape(x: Any, batch_axes: Axes = ()) -> tuple[tuple[int, ...], int, int]:
-    """The lengths of the batch axes of the leaf `x`, its rows, and its columns."""
-    batch, (*rows, cols) = _split(x, batch_axes)
+    """The lengths of the batch axes of the leaf `x`, its rows, and its columns.
+
+    A vector is one row, a scalar one entry.
+    """
+    batch, rest = _split(x, batch_axes)
+    *rows, cols = rest or (1,)
     return batch, math.prod(rows), cols
+
+
+def upright(x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
+    """The leaf `x` as `[*batch, rows, cols]`."""
+    batch, rows, cols = shape(x, batch_axes)
+    front = jnp.moveaxis(shard.whole(x), batch_axes, range(len(batch)))
+    return front.reshape(*batch, rows, cols)
+
+
+def like(upright: jax.Array, x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
+    """`[*batch, rows, cols]` in the shape of the leaf `x`, sharded like it."""
+    batch, rest = _split(x, batch_axes)
+    leaf = jnp.moveaxis(upright.reshape(batch + rest), range(len(batch)), batch_axes)
+    return shard.alike(leaf, x)
 
 
 def wide(x: jax.Array, batch_axes: Axes = ()) -> Matrices:
     """The leaf `x` as `[*batch, small, large]`: tall matrices lie on their side."""
-    batch, rows, cols = shape(x, batch_axes)
-    front = jnp.moveaxis(shard.whole(x), batch_axes, range(len(batch)))
-    matrices = front.reshape(*batch, rows, cols)
-    return matrices.mT if rows > cols else matrices
+    matrices = upright(x, batch_axes)
+    return matrices.mT if is_tall(x, batch_axes) else matrices
 
 
 def unwide(matrices: Matrices, x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
     """`[*batch, small, large]` in the shape of the leaf `x`, sharded like it."""
-    batch, rest = _split(x, batch_axes)
+    return like(matrices.mT if is_tall(x, batch_axes) else matrices, x, batch_axes)
+
+
+def is_tall(x: Any, batch_axes: Axes = ()) -> bool:
+    """Whether the matrices of the leaf `x` have more rows than columns."""
     _, rows, cols = shape(x, batch_axes)
-    upright = matrices.mT if rows > cols else matrices
-    leaf = jnp.moveaxis(upright.reshape(batch + rest), range(len(batch)), batch_axes)
-    return shard.alike(leaf, x)
+    return rows > cols
 
 
 def map_wide(f: Callable[[Matrices], Matrices], t: Any, batch_axes: Axes = ()) -> Any:
@@ -55,46 +73,47 @@ def map_wide(f: Callable[[Matrices], Matrices], t: Any, batch_axes: Axes = ()) -
 def map_shapes(
     f: Callable[[Matrices], Matrices], xs: Sequence[Matrices]
 ) -> list[Matrices]:
-    """`f` of each of `xs`, for a jitted `f`, which is traced once per distinct shape.
+    """`f` of each of `xs`, for an `f` that is the same for a stack as for each matrix of it.
 
-    On a CPU one after the other: each stays in its cache, and XLA compiles equal kernels once.
-    Accelerators get all matrices of a shape at once.
+    On a mesh each device works its share of the matrices of a shape, and an accelerator works
+    all of them at once. A CPU takes one after the other, so that each stays in its cache.
     """
     on_cpu = jax.default_backend() == "cpu"
-    return [f(x) for x in xs] if on_cpu else map_stacks(f, xs)
+    of_stack = functools.partial(_in_turn, f) if on_cpu else f
+    if shard.devices() > 1:
+        return map_stacks(functools.partial(shard.share, of_stack), xs)
+    return map_stacks(of_stack, xs, _leaves_to_stack if on_cpu else None)
 
 
 def map_stacks(
-    f: Callable[[Matrices], Matrices], xs: Sequence[Matrices]
+    f: Callable[[Matrices], Matrices],
+    xs: Sequence[Matrices],
+    leaves_to_stack: Callable[[int], int] | None = None,
 ) -> list[Matrices]:
-    """`f` of each of `xs`, called once per distinct shape on the stack of them."""
+    """`f` of each of `xs`, called on stacks of `leaves_to_stack(leaves of a shape)`, or of all."""
     groups: dict[Any, list[int]] = {}
     for i, x in enumerate(xs):
         groups.setdefault((x.shape[-2:], x.dtype), []).append(i)
     ys = list(xs)
-    for members in groups.values():
-        stacks = [_stack(xs[i]) for i in members]
-        ends = itertools.accumulate(len(stack) for stack in stacks[:-1])
-        parts = jnp.split(f(jnp.concatenate(stacks)), list(ends))
-        for i, part in zip(members, parts):
-            ys[i] = part.reshape(*xs[i].shape[:-2], *part.shape[-2:])
+    for group in groups.values():
+        most = leaves_to_stack(len(group)) if leaves_to_stack else len(group)
+        for start in range(0, len(group), most):
+            members = group[start : start + most]
+            stacks = [_stack(xs[i]) for i in members]
+            ends = itertools.accumulate(len(stack) for stack in stacks[:-1])
+            parts = jnp.split(f(jnp.concatenate(stacks)), list(ends))
+            for i, part in zip(members, parts):
+                ys[i] = part.reshape(*xs[i].shape[:-2], *part.shape[-2:])
     return ys
 
 
-def subspaces(
-    params: Any, rank: int | jax.Array, batch_axes: Axes = ()
-) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """Zeros where each leaf's bases `[*batch, small, rank]` and coordinates
-    `[*batch, rank, large]` will be, in at least float32.
-    """
-    bases, coordinates = [], []
-    for p in jax.tree.leaves(params):
-        batch, *sides = shape(p, batch_axes)
-        small, large = sorted(sides)
-        kept, dtype = min(int(rank), small), wide_dtype(p)
-        bases.append(jnp.zeros((*batch, small, kept), dtype))
-        coordinates.append(jnp.zeros((*batch, kept, large), dtype))
-    return tuple(bases), tuple(coordinates)
+def _leaves_to_stack(leaves: int) -> int:
+    """What compiles fastest: XLA compiles a loop for each stack, and a slice for each place in it."""
+    return math.isqrt(2 * leaves)
+
+
+def _in_turn(f: Callable[[Matrices], Matrices], stack: jax.Array) -> jax.Array:
+    return jax.lax.map(f, stack) if len(stack) > 1 else f(stack)
 
 
 def hidden(

@@ -37,6 +37,11 @@ def share(method: str, **values: Any) -> None:
     _require(method, "above 0 and at most 1", lambda x: 0 < x <= 1, values)
 
 
+def portion(method: str, **values: Any) -> None:
+    """Each value is from 0 to 1: a part of a whole, none or all of it."""
+    _require(method, "from 0 to 1", lambda x: 0 <= x <= 1, values)
+
+
 def positive(method: str, **values: Any) -> None:
     """Each value is above 0 and not nan."""
     _require(method, "above 0", lambda x: x > 0, values)

@@ -1,18 +1,14 @@
 """Functions of `[*batch, small, large]`: matrices that are not tall."""
 
 import functools
-from collections.abc import Sequence
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, tree
+from gradkit._core import batch, newton_schulz, tree
 from gradkit._core.types import Scalar
-
-# The quintic of Jordan's Muon, steepest at zero: singular values above 1/650 of the
-# norm end between 0.68 and 1.21.
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-NEWTON_SCHULZ_STEPS = 5
 
 
 def norms(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
@@ -22,22 +18,78 @@ def norms(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     return divisor * jnp.sqrt(squares)
 
 
-@jax.jit
-def polar(x: batch.Matrices, eps: Scalar) -> batch.Matrices:
+def onto_sphere(p: jax.Array, u: jax.Array, radius: jax.Array) -> jax.Array:
+    r"""The update of `p` that ends in the direction of `p + u`, at norm `radius`.
+
+    $\mathrm{radius} \, (p + u) / \lVert p + u \rVert - p$, without the cancellation of a
+    small step; `u` itself where `p + u` is zero.
+    """
+    norm = norms(p + u, tuple(range(p.ndim)))
+    divisor = jnp.where(norm > 0, tree.divisible(norm), 1)
+    on_sphere = radius / divisor * u + (radius - norm) / divisor * p
+    return jnp.where(norm > 0, on_sphere, u)
+
+
+@functools.partial(jax.jit, static_argnames=("coefficients", "dtype"))
+def polar(
+    x: batch.Matrices,
+    eps: Scalar,
+    coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
+    dtype: Any = None,
+) -> batch.Matrices:
     r"""About the nearest matrix with orthonormal rows: every singular value near 1.
 
-    Five Newton-Schulz steps $X \leftarrow aX + (bA + cA^2)X$, $A = XX^T$, from $X = x /
-    (\lVert x \rVert_F + \mathrm{eps})$. A zero matrix stays zero.
+    Newton-Schulz steps $X \leftarrow (aI + bR + cR^2) X$, $R = XX^T$, from $X = x /
+    (\lVert x \rVert_F + \mathrm{eps})$, done in `dtype`. A zero matrix stays zero.
     """
-    a, b, c = NEWTON_SCHULZ
-
-    def step(_: int, x: jax.Array) -> jax.Array:
-        gram = x @ x.mT
-        return a * x + (b * gram + c * (gram @ gram)) @ x
-
     size = norms(x, (-2, -1)) + jnp.asarray(eps, x.dtype)
-    x = x / jnp.where(size > 0, size, 1)
-    return jax.lax.fori_loop(0, NEWTON_SCHULZ_STEPS, step, x)
+    unit = (x / jnp.where(size > 0, size, 1)).astype(dtype or x.dtype)
+    for run in runs(coefficients, unit.shape, unit.dtype):
+        unit = multiplier(unit @ unit.mT, run) @ unit
+    return unit.astype(x.dtype)
+
+
+def multiplier(r: jax.Array, run: newton_schulz.Coefficients) -> jax.Array:
+    """What several steps multiply $X$ by, from its Gram matrix `r`, which follows them."""
+    identity = jnp.broadcast_to(jnp.eye(r.shape[-1], dtype=r.dtype), r.shape)
+    q = identity
+    for i, (a, b, c) in enumerate(run):
+        p = a * identity + (b * r + c * (r @ r) if c else b * r)
+        q = p @ q if i else p
+        r = p @ r @ p if i + 1 < len(run) else r
+    return q
+
+
+def runs(
+    coefficients: newton_schulz.Coefficients, shape: tuple[int, ...], dtype: Any
+) -> list[newton_schulz.Coefficients]:
+    """The steps, in runs that share one Gram matrix: as long as cost and rounding allow.
+
+    A new Gram matrix costs `2 * large / small` products of small matrices and saves three. What
+    rounding leaves in it where the matrix is near zero grows by `a^2` a step, up to the root of
+    where it began.
+    """
+    small, large = shape[-2:]
+    limit = 0 if 2 * large <= 3 * small else rounding(dtype) ** -0.5
+    found, growth = [], math.inf
+    for triple in coefficients:
+        if growth > limit:
+            found, growth = [*found, ()], 1
+        found[-1], growth = (*found[-1], triple), growth * triple[0] ** 2
+    return found
+
+
+def rounding(dtype: Any) -> float:
+    """The relative error of a product: accelerators may round float32 as bfloat16 before it."""
+    exact = jax.default_backend() == "cpu" or jax.default_matmul_precision.value
+    as_if = dtype if exact or dtype != jnp.float32 else jnp.bfloat16
+    return float(jnp.finfo(as_if).eps)
+
+
+@jax.jit
+def orthonormal(x: jax.Array) -> jax.Array:
+    """Orthonormal columns that span those of `x`, the first of them first."""
+    return jnp.linalg.qr(x)[0] if x.size else x
 
 
 @functools.partial(jax.jit, static_argnames="rank")
@@ -56,17 +108,3 @@ def principal_basis(x: batch.Matrices, rank: int) -> jax.Array:
     basis = jnp.linalg.eigh(gram)[1][..., : -rank - 1 : -1]
     first = jnp.argmax(jnp.abs(basis), axis=-2, keepdims=True)
     return basis * jnp.sign(jnp.take_along_axis(basis, first, axis=-2))
-
-
-@jax.jit
-def renew_bases(
-    renew: jax.Array, bases: tuple[jax.Array, ...], gs: Sequence[batch.Matrices]
-) -> tuple[jax.Array, ...]:
-    """The principal bases of all of `gs` where `renew` holds, else `bases`."""
-    rank = max((p.shape[-1] for p in bases), default=0)
-
-    def look() -> tuple[jax.Array, ...]:
-        basis = functools.partial(principal_basis, rank=rank)
-        return tuple(batch.map_shapes(basis, gs))
-
-    return jax.lax.cond(renew, look, lambda: bases)

@@ -1,7 +1,10 @@
 """Hyperparameters that may be numbers or schedules of the updates made so far."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradkit._core import check, tree
 from gradkit._core.types import Rate, Scalar, Schedule
@@ -12,9 +15,11 @@ def at(rate: Rate, step: jax.Array) -> Scalar:
     return rate(step) if callable(rate) else rate
 
 
-def product(rate: Rate, factor: Scalar) -> Rate:
-    """`rate * factor`, a schedule where `rate` is one."""
-    return (lambda step: rate(step) * factor) if callable(rate) else rate * factor
+def product(rate: Rate, factor: Rate) -> Rate:
+    """`rate * factor`, a schedule where either is one."""
+    if callable(rate) or callable(factor):
+        return lambda step: at(rate, step) * at(factor, step)
+    return rate * factor
 
 
 def coupled_decay(learning_rate: Rate, weight_decay: Scalar) -> Rate:
@@ -36,3 +41,19 @@ def before_debiasing(eps: Scalar, b2: Scalar) -> Schedule:
         return eps / jnp.sqrt(tree.one_minus_power(b2, t, t.dtype))
 
     return schedule
+
+
+def debiasing(decay: Scalar) -> Callable[[ArrayLike], jax.Array]:
+    """What debiasing makes of an average that began at zero, as a factor."""
+
+    def schedule(step: ArrayLike) -> jax.Array:
+        t = (jnp.asarray(step) + 1).astype(jnp.result_type(float))
+        return 1 / tree.one_minus_power(decay, t, t.dtype)
+
+    return schedule
+
+
+def adam_debiasing(b1: Scalar, b2: Scalar) -> Callable[[ArrayLike], jax.Array]:
+    """What debiasing makes of the plain ratio of Adam's averages, as a factor."""
+    mean, square = debiasing(b1), debiasing(b2)
+    return lambda step: mean(step) / jnp.sqrt(square(step))

@@ -1,7 +1,11 @@
-"""Where shardings are explicit: an array gathered, and an array sharded as another is."""
+"""Arrays on a mesh: gathered, sharded as another one, or spread over all of its devices."""
+
+import math
+from collections.abc import Callable
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def whole(x: jax.Array) -> jax.Array:
@@ -16,3 +20,31 @@ def alike(x: jax.Array, y: jax.Array) -> jax.Array:
     """`x` sharded as `y` is."""
     here, there = jax.typeof(x).sharding, jax.typeof(y).sharding
     return x if here == there else jax.sharding.reshard(x, there)
+
+
+def devices() -> int:
+    """How many devices the mesh in use has."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return math.prod(sizes[axis] for axis in _axes())
+
+
+def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
+    """`f` of a stack, of which each device of the mesh takes an equal number, filled with zeros."""
+    count, fill = len(stack), -len(stack) % devices()
+    filled = jnp.pad(stack, [(0, fill), *[(0, 0)] * (stack.ndim - 1)])
+    spread = PartitionSpec(_axes())
+    each = jax.shard_map(f, in_specs=spread, out_specs=spread, check_vma=False)
+    return _constrain(each(_constrain(filled, spread)), PartitionSpec())[:count]
+
+
+def _axes() -> tuple[str, ...]:
+    """The axes of the mesh in use that are not in a `shard_map`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    types = zip(mesh.axis_names, mesh.axis_types)
+    return tuple(axis for axis, kind in types if kind != AxisType.Manual)
+
+
+def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
+    place = jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint
+    return place(x, spec)

@@ -1,94 +1,167 @@
-"""How a model grew: per parameter, by how much its inputs and its outputs were multiplied."""
+"""How a model grew: what each parameter sums over and produces, at a base and at a target size."""
 
+import collections
+import json
 import math
+import os
+import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from gradkit._core import tree
+from gradkit._core.table import aligned
+
+KINDS = {  # role: how the parameter meets the widths
+    "hidden": "hidden",  # sums over a width and produces a width
+    "expert": "hidden",  # the same, many side by side
+    "input": "input",  # sums over a fixed size and produces a width
+    "embedding": "input",  # looked up
+    "tied": "input",  # looked up, and the output matrix too
+    "vector": "input",  # produces a width, entry by entry: biases and gains
+    "output": "output",  # sums over a width and produces a fixed size
+    "router": "output",  # the same, and chooses among experts
+    "fixed": "fixed",  # meets no width
+}
 
 
-class Growth(NamedTuple):
-    """Width multipliers of one parameter; 1 where a width does not grow."""
+class Parameter(NamedTuple):
+    """One parameter of a model at two sizes. Axes are numbered from 0."""
 
-    inputs: float  # of what is summed over: fan-in
-    outputs: float  # of what is produced: fan-out
+    shape: tuple[int, ...]  # at the target size
+    base: tuple[int, ...]  # at the base size
+    role: str  # a key of KINDS
+    inputs: tuple[int, ...] = ()  # axes summed over
+    outputs: tuple[int, ...] = ()  # axes produced
+    stacks: tuple[int, ...] = ()  # axes that number layers or experts
+    widths: tuple[int, ...] = ()  # axes that are widths, grown or not
+    depth: float = 1.0  # growth of the number of layers it is one of, 1 outside
+    why: str = ""  # what decided the role
 
     @property
-    def role(self) -> str:
-        """`hidden`, `input` (also biases and gains), `output` or `fixed`."""
-        grows = (self.inputs != 1, self.outputs != 1)
-        return {
-            (True, True): "hidden",
-            (False, True): "input",
-            (True, False): "output",
-            (False, False): "fixed",
-        }[grows]
+    def kind(self) -> str:
+        """`hidden`, `input`, `output` or `fixed`."""
+        return KINDS[self.role]
+
+    @property
+    def fan_in(self) -> int:
+        """How many entries are summed for one output."""
+        return math.prod(self.shape[axis] for axis in self.inputs)
+
+    @property
+    def fan_out(self) -> int:
+        """How many outputs one input has."""
+        return math.prod(self.shape[axis] for axis in self.outputs)
+
+    @property
+    def base_fan_in(self) -> int:
+        """`fan_in` at the base size."""
+        return math.prod(self.base[axis] for axis in self.inputs)
+
+    @property
+    def base_fan_out(self) -> int:
+        """`fan_out` at the base size."""
+        return math.prod(self.base[axis] for axis in self.outputs)
+
+    @property
+    def growth_in(self) -> float:
+        """Target over base `fan_in`."""
+        return self.fan_in / self.base_fan_in
+
+    @property
+    def growth_out(self) -> float:
+        """Target over base `fan_out`."""
+        return self.fan_out / self.base_fan_out
 
 
-Parametrization = Mapping[str, Growth]  # by parameter path
+@jax.tree_util.register_static
+class Parametrization(Mapping[str, Parameter]):
+    """`Parameter` by parameter path: constant, hashable, and empty as a pytree."""
 
+    def __init__(
+        self, parameters: Mapping[str, Parameter], notes: tuple[str, ...] = ()
+    ):
+        """Keep `parameters`, and `notes` on what no optimizer can see to."""
+        self._parameters = dict(parameters)
+        self.notes = notes
 
-def infer_parametrization(
-    base: Any, target: Any, *, inputs: Mapping[str, tuple[int, ...]] | None = None
-) -> Parametrization:
-    """Compare two parameter trees of one model at two widths, leaf by leaf.
+    def __getitem__(self, path: str) -> Parameter:
+        return self._parameters[path]
 
-    Args:
-        base: parameters at the width where the hyperparameters were tuned; arrays or
-            `jax.eval_shape` results, only shapes are read.
-        target: parameters at the width to train.
-        inputs: which axes are summed over, by regular expression on the path. Without an entry
-            all axes but the last are inputs, and a vector has none.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
 
-    Returns: `Growth` by parameter path.
+    def __len__(self) -> int:
+        return len(self._parameters)
 
-    Raises: `ValueError` where the trees differ in anything but sizes, or where more than one
-        input axis grows and `inputs` does not say that this is meant.
+    def __hash__(self) -> int:
+        return hash(frozenset(self._parameters.items()))
 
-    >>> shapes = lambda w: {"in": jnp.zeros((3, w)), "out": jnp.zeros((w, 2))}
-    >>> {k: g.role for k, g in gk.infer_parametrization(shapes(4), shapes(8)).items()}
-    {'in': 'input', 'out': 'output'}
-    """
-    old = {tree.path(k): x for k, x in jax.tree_util.tree_leaves_with_path(base)}
-    new = {tree.path(k): x for k, x in jax.tree_util.tree_leaves_with_path(target)}
-    if old.keys() != new.keys():
-        raise ValueError(
-            "gradkit.infer_parametrization: base and target must have the same parameters, got "
-            f"only in one: {sorted(old.keys() ^ new.keys())}. Build one model at two widths."
+    def __repr__(self) -> str:
+        return self.table()
+
+    def table(
+        self, columns: Mapping[str, Callable[[Parameter], float]] | None = None
+    ) -> str:
+        """One line a parameter, like layers in one line, with `columns` at the right."""
+        heads = "parameter", "role", "base", "target", "in", "out", "depth"
+        rows = collections.defaultdict(list)
+        for path, p in self.items():
+            numbers = p.growth_in, p.growth_out, p.depth
+            more = [column(p) for column in (columns or {}).values()]
+            cells = p.role, _marked(p, p.base), _marked(p, p.shape)
+            row = *cells, *(f"{x:.4g}" for x in (*numbers, *more))
+            rows[pattern(path), row].append(path)
+        lines = [
+            (paths[0] if len(paths) == 1 else f"{name} ({len(paths)})", *row)
+            for (name, row), paths in rows.items()
+        ]
+        text = aligned([(*heads, *(columns or {})), *lines])
+        return "\n".join([text, *(f"Note: {note}" for note in self.notes)])
+
+    def explain(self, path: str) -> str:
+        """In words, what decided the role of one parameter, and how far it grew."""
+        p = self[path]
+        return (
+            f"{path} is {p.role}: {p.why}. Base {p.base}, target {p.shape}, widths are axes "
+            f"{p.widths}, layers or experts {p.stacks}. Sums over axes {p.inputs}, "
+            f"{p.base_fan_in} then {p.fan_in} entries (x {p.growth_in:.4g}); makes axes "
+            f"{p.outputs}, {p.base_fan_out} then {p.fan_out} (x {p.growth_out:.4g}); depth "
+            f"x {p.depth:.4g}."
         )
-    return {
-        path: _growth(path, old[path].shape, new[path].shape, inputs or {})
-        for path in new
-    }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON."""
+        parameters = {key: value._asdict() for key, value in self.items()}
+        text = json.dumps({"parameters": parameters, "notes": self.notes}, indent=1)
+        pathlib.Path(path).write_text(text)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Parametrization":
+        """Read what `save` wrote."""
+
+        def parameter(fields: dict[str, Any]) -> Parameter:
+            axes: dict[str, Any] = {
+                k: tuple(v) for k, v in fields.items() if isinstance(v, list)
+            }
+            return Parameter(**(fields | axes))
+
+        data = json.loads(pathlib.Path(path).read_text())
+        parameters = {k: parameter(v) for k, v in data["parameters"].items()}
+        return cls(parameters, tuple(data["notes"]))
 
 
-def _growth(
-    path: str,
-    base: tuple[int, ...],
-    target: tuple[int, ...],
-    inputs: Mapping[str, tuple[int, ...]],
-) -> Growth:
-    if len(base) != len(target) or not all(base):
-        raise ValueError(
-            f"gradkit.infer_parametrization: leaf {path} must have as many axes in base and "
-            f"target, none of them empty, got {base} and {target}. Change widths only."
-        )
-    ratios = [b / a for a, b in zip(base, target)]
-    declared = [axes for rule, axes in inputs.items() if re.search(rule, path)]
-    if declared:
-        summed = {axis % len(base) for axis in declared[0]}
-    else:
-        summed = set(range(len(base) - 1))
-        if sum(ratios[axis] != 1 for axis in summed) > 1:
-            raise ValueError(
-                f"gradkit.infer_parametrization: leaf {path} must have one growing input axis, "
-                f"got {base} and {target}. Say which axes are summed over: "
-                f"inputs={{{path!r}: (0,)}}."
-            )
-    return Growth(
-        math.prod(ratios[axis] for axis in summed),
-        math.prod(r for axis, r in enumerate(ratios) if axis not in summed),
-    )
+def pattern(path: str) -> str:
+    """`path` with every number free: the same for all layers of a list."""
+    return re.sub(r"\d+", "*", path)
+
+
+def _marked(p: Parameter, shape: tuple[int, ...]) -> str:
+    """The shape as in an einsum: summed axes, an arrow, produced axes; stacks in brackets."""
+    parts = [
+        ",".join(str(shape[axis]) for axis in axes)
+        for axes in (p.stacks, p.inputs, p.outputs)
+    ]
+    stacked = f"[{parts[0]}] " if p.stacks else ""
+    return f"{stacked}{parts[1]} -> {parts[2]}"

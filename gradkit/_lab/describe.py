@@ -53,7 +53,7 @@ class Description(NamedTuple):
         """All that is said of the method."""
         method = self.method
         said = dict(self.sections)
-        if method.kind != "schedule":
+        if method.kind in ("transform", "recipe"):
             each = self.bytes_a_parameter()
             said["State"] += f"\nIn a {SIDE} x {SIDE} matrix: {each} bytes a parameter."
             said.setdefault("Needs", "nothing beyond update(grads, state, params).")

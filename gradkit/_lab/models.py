@@ -15,9 +15,17 @@ Params = Any  # nested dicts of arrays
 class Block(nnx.Module):
     """Causal attention, then a multilayer perceptron, each on normalized input."""
 
-    def __init__(self, width: int, heads: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        scores: float | None,
+        branch: float,
+        rngs: nnx.Rngs,
+    ):
         linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs)
-        self.heads = heads
+        self.heads, self.branch = heads, branch
+        self.scores = (width // heads) ** -0.5 if scores is None else scores
         self.norm_attention = nnx.RMSNorm(width, rngs=rngs)
         self.query = linear(width, width)
         self.key = linear(width, width)
@@ -31,16 +39,30 @@ class Block(nnx.Module):
         h = self.norm_attention(x)
         split = (*h.shape[:-1], self.heads, -1)
         q, k, v = (f(h).reshape(split) for f in (self.query, self.key, self.value))
-        x = x + self.out(attend(rotate(q), rotate(k), v).reshape(x.shape))
-        return x + self.down(jax.nn.gelu(self.up(self.norm_mlp(x))))
+        mixed = attend(rotate(q), rotate(k), v, self.scores).reshape(x.shape)
+        x = x + self.branch * self.out(mixed)
+        return x + self.branch * self.down(jax.nn.gelu(self.up(self.norm_mlp(x))))
 
 
 class Transformer(nnx.Module):
     """Bytes in, logits of the next byte out: pre-norm, rotary positions, no biases."""
 
-    def __init__(self, width: int, layers: int, heads: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        *,
+        output: float = 1.0,  # times the logits
+        scores: float | None = None,  # times products of queries and keys
+        branch: float = 1.0,  # times what a block adds
+        rngs: nnx.Rngs,
+    ):
+        self.output = output
         self.embed = nnx.Embed(256, width, rngs=rngs)
-        self.blocks = nnx.List([Block(width, heads, rngs) for _ in range(layers)])
+        self.blocks = nnx.List(
+            [Block(width, heads, scores, branch, rngs) for _ in range(layers)]
+        )
         self.norm = nnx.RMSNorm(width, rngs=rngs)
         self.head = nnx.Linear(width, 256, use_bias=False, rngs=rngs)
 
@@ -48,7 +70,7 @@ class Transformer(nnx.Module):
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        return self.output * self.head(self.norm(x))
 
 
 class Convnet(nnx.Module):
@@ -65,10 +87,10 @@ class Convnet(nnx.Module):
         return self.head(x.reshape(len(x), -1))
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, scale: float) -> jax.Array:
     """Causal attention; arrays are `[batch, position, head, feature]`."""
-    length, features = q.shape[-3], q.shape[-1]
-    scores = jnp.einsum("bihd,bjhd->bhij", q, k) * features**-0.5
+    length = q.shape[-3]
+    scores = jnp.einsum("bihd,bjhd->bhij", q, k) * scale
     past = np.tril(np.ones((1, 1, length, length), bool))
     weights = jax.nn.softmax(jnp.where(past, scores, -1e30), axis=-1)
     return jnp.einsum("bhij,bjhd->bihd", weights, v)

@@ -1,4 +1,4 @@
-"""One picture of a race: how the loss falls, and what the learning rate does to it."""
+"""Pictures: of a race, of activations by size, of the best learning rate by size."""
 
 import io
 import itertools
@@ -49,6 +49,69 @@ def curves(race: dict[str, Any]) -> bytes:
     sweep.tick_params(labelleft=True)
     sweep.set_xscale("log")
     fall.legend(handles=shown, frameon=False, fontsize=10, loc="upper right")
+    return _png(canvas)
+
+
+def coordinates(found: dict[str, Any], over: str) -> bytes:
+    """Change of every activation over the size, a panel a parametrization, as PNG.
+
+    Passing sites are lines from dark to light in the order of the model, failing ones red.
+    """
+    figure = Figure(figsize=(4.2 * len(found), 3.8), dpi=200, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for axes, (name, one) in zip(panels, found.items()):
+        one.plot(axes)
+        failing, lines = one.failures(), axes.get_lines()
+        for i, line in enumerate(lines):
+            shade = 0.75 * i / max(1, len(lines) - 1)
+            fails = line.get_label() in failing
+            line.set(color="#D62728" if fails else (shade, shade, shade), markersize=3)
+            line.set(linewidth=1.2, alpha=0.8)
+        verdict = (
+            f"{len(failing)} of {len(lines)} sites fail" if failing else "all pass"
+        )
+        axes.set_title(f"{name}: {verdict}", fontsize=11)
+        _sized(axes, one.sizes, over)
+    for axes in panels[1:]:
+        axes.set_ylabel("")
+    panels[0].set_ylabel("mean change of an activation")
+    return _png(canvas)
+
+
+def transfers(found: dict[str, Any], over: str) -> bytes:
+    """Loss over the learning rate, a panel a parametrization and a line a size, as PNG."""
+    figure = Figure(figsize=(4.2 * len(found), 3.8), dpi=200, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    lows = [b.loss for one in found.values() for b in one.optima(1).values()]
+    for axes, (name, one) in zip(panels, found.items()):
+        one.plot(axes)
+        for i, line in enumerate(axes.get_lines()):
+            shade = (i // 2) / max(1, len(one.losses) - 1)
+            line.set(color=(0.85 * shade, 0.35 + 0.3 * shade, 0.7 * (1 - shade)))
+        axes.set_title(f"{name}: best rates {one.shift:.2f} octaves apart", fontsize=11)
+        axes.set_ylim(min(lows) - 0.05, max(lows) + 0.9)
+        axes.legend(title=over, frameon=False, fontsize=9)
+        _clean(axes)
+    for axes in panels[1:]:
+        axes.set_ylabel("")
+    return _png(canvas)
+
+
+def _sized(axes: Axes, sizes: tuple[int, ...], over: str) -> None:
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel(over)
+    _clean(axes)
+
+
+def _clean(axes: Axes) -> None:
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _png(canvas: FigureCanvasAgg) -> bytes:
     buffer = io.BytesIO()
     canvas.print_png(buffer)
     return buffer.getvalue()
@@ -91,8 +154,7 @@ def _frame(axes: Axes, title: str, across: str, race: dict[str, Any]) -> None:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(across)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    _clean(axes)
 
 
 def _array(values: Any) -> np.ndarray:

@@ -27,8 +27,8 @@ def fira(
 ) -> Transform:
     """Adam that remembers each hidden matrix where its gradient is largest, and moves all of it.
 
-    hidden matrices: `project_by_fira(scale_by_adam)`; all others: `scale_by_adam`;
-    then `step_by_learning_rate` -> `decay_by_weight`
+    hidden matrices: `project_by_fira(scale_by_adam)`, debiased after it, not within; all
+    others: `scale_by_adam`; then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
         learning_rate: a number or a schedule.
@@ -48,18 +48,25 @@ def fira(
             scanned layers.
 
     State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4
-        if ndim > 1 else 8*size)` bytes a leaf, `20` once.
+        if ndim > 1 else 8*size)` bytes a leaf, `28` once.
     Flops: at most `16*size*min(rows, cols) + 96*size` a leaf.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
     Departure: that of `project_by_fira`. The paper has one epsilon; the release has these
-        two, with these values.
+        two, with these values, and limits the growth of what is not yet debiased, as here.
+        Weights decay by what they were before the update; the release's by what they are
+        after it.
     Limits: names decide what is a readout: look at yours, or set `others`. See
         `project_by_fira`.
     """
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
+    debiasing = rate.adam_debiasing(b1, b2)
+    biased = optax.chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
     hidden, rest = batch.hidden(others, batch_axes)
-    low_rank = project_by_fira(adam, rank, every, scale, growth, column_eps, batch_axes)
+    low_rank = optax.chain(
+        project_by_fira(biased, rank, every, scale, growth, column_eps, batch_axes),
+        optax.scale_by_schedule(debiasing),
+    )
     return optax.chain(
         route({hidden: low_rank, rest: adam}),
         step_by_learning_rate(learning_rate),

@@ -3,7 +3,7 @@
 import optax
 
 from gradkit._compose.route.route import route
-from gradkit._core import batch, check, rate
+from gradkit._core import batch, check, newton_schulz, rate
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -23,6 +23,7 @@ def muon(
     weight_decay: Scalar = 0.0,
     others: str = batch.OTHERS,
     batch_axes: batch.Axes = (),
+    coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
 ) -> Transform:
     """Momentum whose singular values all become about 1, for matrices between hidden layers.
 
@@ -43,9 +44,10 @@ def muon(
             leaves of fewer than two axes besides `batch_axes`.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
+        coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
 
     State: `4*size if ndim > 1 else 8*size` bytes a leaf, `20` once.
-    Flops: at most `30*size*min(rows, cols) + 66*size` a leaf.
+    Flops: at most `30*size*min(rows, cols) + 66*size` a leaf, with five steps.
     Paper: Jordan and others, "Muon: An optimizer for hidden layers in neural networks"; as
         steepest descent in Bernstein and Newhouse, arXiv:2409.20325.
     Departure: that of `normalize_by_polar`. The momentum is a sum, which is
@@ -58,7 +60,7 @@ def muon(
     slow = rate.product(learning_rate, adam_ratio)
     matrices = optax.chain(
         average_by_nesterov(momentum),
-        normalize_by_polar(eps / (1 - momentum), batch_axes),
+        normalize_by_polar(eps / (1 - momentum), batch_axes, coefficients),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )
@@ -67,5 +69,4 @@ def muon(
         step_by_learning_rate(slow),
         decay_by_weight(rate.coupled_decay(slow, weight_decay)),
     )
-    hidden, rest = batch.hidden(others, batch_axes)
-    return route({hidden: matrices, rest: vectors})
+    return route(dict(zip(batch.hidden(others, batch_axes), (matrices, vectors))))

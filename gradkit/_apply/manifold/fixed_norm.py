@@ -69,10 +69,7 @@ def retract_by_fixed_norm(free_steps: Scalar = 0) -> Transform:
             norm = linalg.norms(p, every)
             unit = p / jnp.where(norm > 0, tree.divisible(norm), 1)
             tangent = u - jnp.sum(u * unit, keepdims=True) * unit
-            length = linalg.norms(p + tangent, every)
-            divisor = jnp.where(length > 0, tree.divisible(length), 1)
-            # c / length * (p + tangent) - p, without the cancellation of a small step
-            on_sphere = c / divisor * tangent + (c - length) / divisor * p
+            on_sphere = linalg.onto_sphere(p, tangent, c)
             return jnp.where((step < wanted) | (c == 0), u, on_sphere)
 
         u = structure.unflatten(map(retract, leaves, jax.tree.leaves(p), norms))

@@ -1,64 +1,47 @@
 """muP: the learning rate tuned on a narrow model, right for a wide one."""
 
-from typing import Any
-
-import jax
-
-from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Transform, Updates, stateless
-from gradkit._core.width import Growth, Parametrization
+from gradkit._core import transfer
+from gradkit._core.scaling import Optimizer
+from gradkit._core.types import Transform
+from gradkit._core.width import Parametrization
 
 
-def transfer_by_mup(parametrization: Parametrization, degree: float = 0.0) -> Transform:
+def transfer_by_mup(
+    parametrization: Parametrization, optimizer: str | Optimizer = "adam"
+) -> Transform:
     r"""Multiply each update so that features move as much at any width.
 
     A parameter's entries should move by $M$ times what they moved at the base width, and its
     gradient entries are $G$ times what they were. With $i$ and $o$ the growth of its inputs
-    and outputs, an update of degree $q$ in the gradient ($q = 1$: SGD, $q = 0$: Adam) takes
+    and outputs, a direction of degree $q$ in the gradient, whose entries are $D$ times as
+    large for reasons of shape alone, takes
 
-    $$u \cdot M / G^q, \qquad M = \begin{cases} 1 / i & \text{hidden} \\ 1 & \text{else}
-      \end{cases}, \qquad G = \begin{cases} 1 / i & \text{output} \\ 1 / o & \text{else}
-      \end{cases}$$
+    $$u \cdot \frac{M}{G^q D}, \qquad M = \begin{cases} 1 / i & \text{hidden} \\ 1 &
+      \text{else} \end{cases}, \qquad G = \begin{cases} 1 / i & \text{output} \\ 1 / o &
+      \text{else} \end{cases}$$
+
+    SGD: $q = 1$, Adam and signs: $q = 0$, both $D = 1$; spectral methods: $q = 0$,
+    $D = 1 / \sqrt{i o}$. Without growth every factor is 1.
 
     Args:
-        parametrization: from `infer_parametrization(base, target)`.
-        degree: 0 where scaling the gradient leaves the direction as it is (Adam, sign
-            methods), 1 where the direction scales with it (SGD, momentum).
+        parametrization: from `infer_parametrization`.
+        optimizer: what made the direction: a name of `gradkit.OPTIMIZERS`, or an
+            `Optimizer`.
 
     State: `0` bytes a leaf, `0` once.
     Flops: at most `2*size` a leaf.
     Paper: Yang and Hu, "Feature Learning in Infinite-Width Neural Networks", arXiv:2011.14522;
-        as multipliers, Yang et al., "Tensor Programs V", arXiv:2203.03466, Table 8.
-    Departure: none; the initial weights and the `1 / i` in front of the output layer are the
-        model's to set.
-    Limits: stands after `step_by_learning_rate`, so that no schedule undoes it. Tied
-        embeddings, attention scores and weight decay are not its business.
+        as multipliers, Yang and others, "Tensor Programs V", arXiv:2203.03466, Table 8.
+    Departure: none for SGD and Adam. Optimizers of matrices are not in Table 8: theirs follow
+        from the same two demands, for a gradient of rank one.
+    Limits: stands after `step_by_learning_rate`, so that no schedule undoes it; a decay after
+        it is the same at any width, as in the release, and one before it is multiplied too. The
+        model divides what the output matrix is given by `i`, tied or not, and attention
+        scores by the size of a head; initial weights are `gradkit.rescale_init`'s.
 
-    >>> wide = gk.infer_parametrization({"w": jnp.ones((2, 2))}, {"w": jnp.ones((8, 8))})
-    >>> tx = gk.transfer_by_mup(wide)  # Adam-like: a hidden matrix steps a quarter as far
-    >>> print(tx.update({"w": jnp.ones((8, 8))}, tx.init({}))[0]["w"][0, 0])
+    >>> w, wide = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((8, 8))}
+    >>> tx = gk.transfer_by_mup(gk.infer_parametrization(base=w, target=wide))
+    >>> print(tx.update(wide, tx.init(wide))[0]["w"][0, 0])  # Adam: a quarter as far
     0.25
     """
-    check.nonnegative("transfer_by_mup", degree=degree)
-
-    def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
-        del params, extra
-
-        def leaf(path: str, u: jax.Array) -> Any:
-            if path not in parametrization:
-                raise ValueError(
-                    f"gradkit.transfer_by_mup: leaf {path} must be in the parametrization, "
-                    f"got {sorted(parametrization)}. Infer it from this model's parameters."
-                )
-            return multiplier(parametrization[path], degree) * u
-
-        return tree.like(tree.map_with_path(leaf, tree.wide(updates)), updates)
-
-    return stateless(update)
-
-
-def multiplier(growth: Growth, degree: float) -> float:
-    """The factor on the updates of one parameter."""
-    move = 1 / growth.inputs if growth.role == "hidden" else 1.0
-    gradient = 1 / (growth.inputs if growth.role == "output" else growth.outputs)
-    return move / gradient**degree
+    return transfer.by_rule("transfer_by_mup", parametrization, "mup", optimizer)

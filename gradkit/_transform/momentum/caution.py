@@ -35,7 +35,9 @@ def direct_by_caution(inner: AnyTransform, eps: Scalar = 1.0) -> Transform:
         as in the one line of Algorithm 1, it would be `eps / size`. The later C-AdamW bounds
         the mean below by 1e-3 instead.
     Limits: where few entries of a leaf agree, each is enlarged by up to `size / (1 + eps)`; a
-        leaf of one entry is halved.
+        leaf of one entry is halved. A recipe has turned its sign: with `turn =
+        optax.scale(-1.0)`, `chain(direct_by_caution(chain(recipe, turn)), turn)` is its
+        cautious form, and likewise with `direct_by_grams`; decay weights outside.
 
     >>> tx = gk.direct_by_caution(optax.scale(-1.0))  # never against the gradient
     >>> u, _ = tx.update(jnp.array([1.0, -2.0]), tx.init(jnp.zeros(2)))

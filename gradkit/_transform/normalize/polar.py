@@ -2,39 +2,53 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 
-from gradkit._core import batch, check, linalg, tree
+from gradkit._core import batch, check, linalg, newton_schulz, tree
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
 
 
-def normalize_by_polar(eps: Scalar = 1e-7, batch_axes: batch.Axes = ()) -> Transform:
+def normalize_by_polar(
+    eps: Scalar = 1e-7,
+    batch_axes: batch.Axes = (),
+    coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
+    dtype: Any = None,
+) -> Transform:
     r"""Replace each matrix by about its nearest orthogonal one: all singular values near 1.
 
     $$g = U S V^T, \qquad u = \sqrt{\max(1, \mathrm{cols} / \mathrm{rows})} \; U S' V^T,
       \qquad 0.68 < S' < 1.21$$
 
-    by five Newton-Schulz steps $X \leftarrow aX + (bA + cA^2)X$, $A = XX^T$, that start at
-    $X = g / (\lVert g \rVert_F + \mathrm{eps})$.
+    by Newton-Schulz steps $X \leftarrow (aI + bR + cR^2) X$, $R = XX^T$, that start at $X = g /
+    (\lVert g \rVert_F + \mathrm{eps})$.
 
     Args:
         eps: added to the Frobenius norm, in units of the gradient: much smaller matrices
             fade out.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
+        coefficients: one `(a, b, c)` a step, such as `gradkit.newton_schulz.POLAR_EXPRESS`,
+            which is nearer to orthogonal; those of Jordan's Muon take the band above.
+        dtype: of the steps, such as `jnp.bfloat16` where that is fast; at least float32 if
+            not given.
 
     State: `0` bytes a leaf, `0` once.
-    Flops: at most `30*size*min(rows, cols) + 48*size` a leaf.
+    Flops: at most `30*size*min(rows, cols) + 48*size` a leaf, with five steps.
     Paper: Bernstein and Newhouse, "Old Optimizer, New Norm: An Anthology",
         arXiv:2409.20325, Proposition 4; iteration and coefficients from Jordan and others,
-        "Muon: An optimizer for hidden layers in neural networks".
+        "Muon: An optimizer for hidden layers in neural networks"; the steps on Gram matrices
+        of long matrices from Dao-AILab, "Gram Newton-Schulz".
     Departure: computed in at least float32, where Muon's release uses bfloat16; the release
         takes the scale of a convolution from its kernel's height and width, not its matrix.
+        A matrix of more than 1.5 columns a row is iterated by its Gram matrix, which is the
+        same but for rounding, and taken anew before rounding shows.
     Limits: matrices only, and not those whose rows are looked up: keep embeddings, readouts,
         gains and biases elsewhere. Noise of small batches comes out as large as signal.
-        Singular values under 1/650 of the norm stay below 0.68. Explicitly sharded
-        leaves are gathered first: every device iterates on whole matrices.
+        Singular values under 1/650 of the norm stay below 0.68. On a mesh in use
+        (`jax.set_mesh`) each device iterates on its share of the matrices of one shape;
+        explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.normalize_by_polar(), 1e-3 * jnp.diag(jnp.array([1.0, 2.0, 4.0]))
     >>> u, _ = tx.update(g, tx.init(g))
@@ -46,7 +60,9 @@ def normalize_by_polar(eps: Scalar = 1e-7, batch_axes: batch.Axes = ()) -> Trans
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
         check.matrix("normalize_by_polar", updates, batch_axes)
-        polar = functools.partial(linalg.polar, eps=eps)
+        polar = functools.partial(
+            linalg.polar, eps=eps, coefficients=coefficients, dtype=dtype
+        )
         u = batch.map_wide(polar, tree.read(updates), batch_axes)
 
         def scaled(u: jax.Array) -> jax.Array:

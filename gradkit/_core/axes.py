@@ -1,0 +1,131 @@
+"""Which axes of a parameter each axis of an array is made of, through any rearrangement."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Labels = frozenset[int]  # axes of the parameter
+Axis = tuple[tuple[Labels, int], ...]  # parts with sizes, outer first, none of size 1
+
+NONE: Labels = frozenset()
+
+
+def axis(label: Labels, n: int) -> Axis:
+    """An axis of `n` entries in one part."""
+    return ((label, n),) if n != 1 else ()
+
+
+def whole(shape: Sequence[int]) -> tuple[Axis, ...]:
+    """The axes of the parameter itself."""
+    return tuple(axis(frozenset({i}), n) for i, n in enumerate(shape))
+
+
+def repeated(shape: Sequence[int]) -> tuple[Axis, ...]:
+    """Axes along which the parameter does not change."""
+    return tuple(axis(NONE, n) for n in shape)
+
+
+def labels(axes: Iterable[Axis]) -> Labels:
+    """The axes of the parameter that `axes` are made of."""
+    return NONE.union(*(label for parts in axes for label, _ in parts))
+
+
+def size(parts: Axis) -> int:
+    """How long an axis is."""
+    return math.prod(n for _, n in parts)
+
+
+def resize(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
+    """`axes` cut, padded, joined or repeated to `shape`."""
+    return tuple(
+        parts if size(parts) == n else axis(labels([parts]), n)
+        for parts, n in zip(axes, shape)
+    )
+
+
+def reshape(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
+    """`axes` split and joined to `shape`."""
+    rest = [part for parts in axes for part in parts]
+
+    def take(n: int) -> Axis:
+        taken: list[tuple[Labels, int]] = []
+        while n > 1:
+            label, have = rest.pop(0)
+            if have % n and n % have:  # no boundary in common: one part with the next
+                other, more = rest.pop(0)
+                rest.insert(0, (label | other, have * more))
+            else:
+                rest[:0] = axis(label, max(have // n, 1))
+                taken.append((label, min(have, n)))
+                n //= min(have, n)
+        return tuple(taken)
+
+    return tuple(take(n) for n in shape)
+
+
+def move(
+    axes: Sequence[Axis], eqn: Any, shape: Sequence[int]
+) -> tuple[Axis, ...] | None:
+    """`axes` of an operand in the result, of `shape`, of an equation; None where unknown."""
+    match eqn.primitive.name:
+        case "transpose":
+            return tuple(axes[i] for i in eqn.params["permutation"])
+        case "broadcast_in_dim":
+            new = list(repeated(shape))
+            for i, parts in zip(eqn.params["broadcast_dimensions"], axes):
+                new[i] = resize([parts], [shape[i]])[0]
+            return tuple(new)
+        case "reshape" | "expand_dims" | "squeeze":
+            return reshape(axes, shape)
+        case "slice" | "dynamic_slice" | "split" | "pad" | "concatenate":
+            return resize(axes, shape)
+        case "reduce_max" | "reduce_min" | "reduce_sum":
+            gone = eqn.params["axes"]
+            return tuple(parts for i, parts in enumerate(axes) if i not in gone)
+    if not axes:
+        return repeated(shape)
+    if len(axes) == len(shape) and all(size(a) in (1, n) for a, n in zip(axes, shape)):
+        return resize(axes, shape)
+    return None
+
+
+def gather(axes: Sequence[Axis], eqn: Any, found: Labels) -> tuple[Axis, ...]:
+    """`axes` of the operand in the result of a gather; `found` labels the new axes."""
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    kept = iter(i for i in range(len(axes)) if i not in gone)
+    batched = dict(
+        zip(numbers.start_indices_batching_dims, numbers.operand_batching_dims)
+    )
+    new: list[Axis] = []
+    for i, n in enumerate(eqn.outvars[0].aval.shape):
+        if i in numbers.offset_dims:
+            dim = next(kept)
+            new += resize([axes[dim]], [sizes[dim]])
+        else:
+            batch = len([j for j in range(i) if j not in numbers.offset_dims])
+            new.append(axes[batched[batch]] if batch in batched else axis(found, n))
+    return tuple(new)
+
+
+def summed_and_batch(eqn: Any) -> tuple[Any, Any]:
+    """Axes that a product sums over, and that it works through: each `(left, right)`."""
+    match eqn.primitive.name:
+        case "dot_general":
+            return eqn.params["dimension_numbers"]
+        case "ragged_dot_general":
+            numbers = eqn.params["ragged_dot_dimension_numbers"]
+            summed, (left, right) = numbers.dot_dimension_numbers
+            return summed, (left, (*right, *numbers.rhs_group_dimensions))
+    _, *kernel = eqn.params["dimension_numbers"].rhs_spec  # of a convolution
+    return ((), kernel), ((), ())
+
+
+def product(axes: Sequence[Axis], eqn: Any, side: int) -> tuple[Axis, ...]:
+    """`axes` of the left (0) or right (1) operand in the result of a `dot_general`."""
+    summed, batch = (dims[side] for dims in summed_and_batch(eqn))
+    free = [a for i, a in enumerate(axes) if i not in (*summed, *batch)]
+    other = repeated(eqn.outvars[0].aval.shape[len(batch) :])
+    other = other[: len(other) - len(free)] if side else other[len(free) :]
+    new = (*other, *free) if side else (*free, *other)
+    return (*(axes[i] for i in batch), *new)

@@ -1,0 +1,207 @@
+"""Inverse roots and eigenbases of what gradients are on average: positive `[*batch, n, n]`.
+
+Factorizations see finite matrices of mean eigenvalue 1, whatever the size of the gradient, and
+are taken for all leaves of one shape at once where that is faster (`batch.map_shapes`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import batch, tree
+from gradkit._core.types import Params, Scalar, Updates
+
+PRECISE = jax.lax.Precision.HIGHEST
+
+
+class Sides(NamedTuple):
+    """Two square matrices a leaf `[*batch, rows, cols]`; None for a side that has none."""
+
+    rows: tuple[Any, ...]  # [*batch, rows, rows]
+    cols: tuple[Any, ...]  # [*batch, cols, cols]
+
+
+def zeros(params: Params, max_size: int, batch_axes: batch.Axes = ()) -> Sides:
+    """Zeros for each side of at most `max_size` of every matrix, in at least float32."""
+
+    def square(p: Any, side: int) -> jax.Array | None:
+        if p.ndim < 2 + len(batch_axes):
+            return None
+        shape, *sizes = batch.shape(p, batch_axes)
+        n = sizes[side]
+        return jnp.zeros((*shape, n, n), tree.wide_dtype(p)) if n <= max_size else None
+
+    leaves = jax.tree.leaves(params)
+    rows, cols = (tuple(square(p, side) for p in leaves) for side in (0, 1))
+    return Sides(rows, cols)
+
+
+def identity(square: jax.Array) -> jax.Array:
+    """The identities of the shape `[*batch, n, n]` of another array."""
+    eye = jnp.eye(square.shape[-1], dtype=square.dtype)
+    return jnp.broadcast_to(eye, square.shape)
+
+
+def read(updates: Updates) -> Updates:
+    """`tree.read`, with every entry also limited so that the sum of all squares is finite."""
+    return jax.tree.map(squarable, tree.read(updates))
+
+
+def squarable(x: jax.Array) -> jax.Array:
+    """`x`, its entries limited so that the sum of their squares is finite."""
+    largest = jnp.sqrt(jnp.finfo(x.dtype).max / (4 * max(x.size, 1))).astype(x.dtype)
+    return jnp.clip(x, -largest, largest)
+
+
+def gram(x: jax.Array) -> jax.Array:
+    r"""$x x^T$, in full precision."""
+    return jnp.matmul(x, x.mT, precision=PRECISE)
+
+
+def average_grams(
+    decay: Scalar, old: Sides, updates: Updates, batch_axes: batch.Axes = ()
+) -> Sides:
+    r"""Averages of $g g^T$ and $g^T g$, of every matrix."""
+
+    def along(a: jax.Array | None, g: jax.Array, side: int) -> jax.Array | None:
+        if a is None:
+            return None
+        x = batch.upright(g, batch_axes).astype(a.dtype)
+        return gram(x.mT if side else x)
+
+    leaves = jax.tree.leaves(updates)
+    rows, cols = (
+        tuple(along(a, g, side) for a, g in zip(old[side], leaves)) for side in (0, 1)
+    )
+    return tree.average(decay, old, Sides(rows, cols))
+
+
+def between(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> Updates:
+    """`rows[i] @ x @ cols[i]` of every leaf's matrices, without those that are None."""
+
+    def leaf(left: jax.Array | None, x: jax.Array, right: jax.Array | None):
+        if left is None and right is None:
+            return x
+        y = batch.upright(x, batch_axes)
+        y = y if left is None else left @ y.astype(left.dtype)
+        y = y if right is None else y.astype(right.dtype) @ right
+        return batch.like(y, x, batch_axes)
+
+    leaves, structure = jax.tree.flatten(updates)
+    return structure.unflatten(map(leaf, rows, leaves, cols))
+
+
+def turned(squares: Any) -> Any:
+    """Every matrix transposed."""
+    return jax.tree.map(lambda a: a.mT, squares)
+
+
+def each(f: Callable[[jax.Array], jax.Array], squares: Any) -> Any:
+    """The jitted `f` of every matrix, by shape."""
+    leaves, structure = jax.tree.flatten(squares)
+    return structure.unflatten(batch.map_shapes(f, leaves))
+
+
+@jax.jit
+def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
+    r"""$(a + \mathrm{damping} \, \bar\lambda I)^{-\mathrm{power}}$, $\bar\lambda$ the mean eigenvalue.
+
+    Eigenvalues under a rounding of the largest count as that much, so that no direction gets
+    more than $\epsilon^{-\mathrm{power}}$. Of zero it is the identity.
+    """
+    if not a.size:
+        return a
+    a, mean = _of_mean_one(a)
+    values, vectors = jnp.linalg.eigh(a)
+    least = jnp.finfo(a.dtype).eps * values[..., -1:]
+    damped = jnp.maximum(values, 0) + jnp.asarray(damping, a.dtype)
+    damped = jnp.maximum(damped, least)[..., None, :]
+    scales = (jnp.where(mean > 0, mean, 1) * damped) ** -power
+    root = jnp.matmul(vectors * scales, vectors.mT, precision=PRECISE)
+    return jnp.where(mean > 0, root, identity(a)).astype(a.dtype)
+
+
+def largest_eigenvalue(a: jax.Array) -> jax.Array:
+    """That of every `[*batch, n, n]`: exact up to `n` of 32, else a lower bound, of sizes `[*batch]`.
+
+    The bound is eight power steps from the column of the largest diagonal entry.
+    """
+    n = a.shape[-1]
+    if not a.size:
+        return jnp.zeros(a.shape[:-2], a.dtype)
+    diagonal = jnp.diagonal(a, axis1=-2, axis2=-1)
+    largest = jnp.max(diagonal, -1)
+    a = a / jnp.where(largest > 0, largest, 1)[..., None, None]
+    if n <= 32:
+        return largest * jnp.linalg.eigvalsh(a)[..., -1]
+    start = jnp.argmax(diagonal, -1)[..., None, None]
+    x = jnp.take_along_axis(a, start, -1)
+
+    def step(_: int, x: jax.Array) -> jax.Array:
+        return a @ (x / jnp.maximum(jnp.linalg.norm(x, axis=-2, keepdims=True), 1e-30))
+
+    return largest * jnp.linalg.norm(jax.lax.fori_loop(0, 8, step, x), axis=(-2, -1))
+
+
+@jax.jit
+def eigenbasis(a: jax.Array) -> jax.Array:
+    """Orthonormal eigenvectors as columns, that of the largest eigenvalue first."""
+    if not a.size:
+        return a
+    return jnp.linalg.eigh(_of_mean_one(a)[0])[1][..., ::-1]
+
+
+def pushed(grams: Sides, bases: Sides) -> Sides:
+    """Each matrix of mean eigenvalue 1, times its basis."""
+
+    def push(a: jax.Array, q: jax.Array) -> jax.Array:
+        return jnp.matmul(_of_mean_one(a)[0], q, precision=PRECISE)
+
+    return jax.tree.map(push, grams, bases)
+
+
+def power_step(grams: Sides, bases: Sides) -> tuple[Sides, Sides]:
+    """Bases after one step of power iteration, and the order their vectors were put in.
+
+    That is the order of the eigenvalues as the old bases see them, the largest first.
+    """
+
+    def order(q: jax.Array, moved: jax.Array) -> jax.Array:
+        return jnp.argsort(jnp.sum(q * moved, -2), axis=-1, descending=True)
+
+    def sort(moved: jax.Array, order: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(moved, order[..., None, :], -1)
+
+    moved = pushed(grams, bases)
+    orders = jax.tree.map(order, bases, moved)
+    return each(orthonormal, jax.tree.map(sort, moved, orders)), orders
+
+
+def permuted(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> Updates:
+    """The rows and columns of every leaf's matrices in these orders, where not None."""
+
+    def leaf(first: jax.Array | None, x: jax.Array, last: jax.Array | None):
+        if first is None and last is None:
+            return x
+        y = batch.upright(x, batch_axes)
+        y = y if first is None else jnp.take_along_axis(y, first[..., :, None], -2)
+        y = y if last is None else jnp.take_along_axis(y, last[..., None, :], -1)
+        return batch.like(y, x, batch_axes)
+
+    leaves, structure = jax.tree.flatten(updates)
+    return structure.unflatten(map(leaf, rows, leaves, cols))
+
+
+@jax.jit
+def orthonormal(x: jax.Array) -> jax.Array:
+    """Orthonormal columns, the first of which span what the first of `x` do."""
+    reflections, scales = jnp.linalg.qr(x, mode="raw")  # the triangle is not needed
+    return jax.lax.linalg.householder_product(reflections.mT, scales)
+
+
+def _of_mean_one(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`a` over its mean eigenvalue, and that, `[*batch, 1, 1]`; zero stays zero."""
+    mean = jnp.trace(a, axis1=-2, axis2=-1)[..., None, None] / max(a.shape[-1], 1)
+    return a / jnp.where(mean > 0, mean, 1), mean

@@ -1,0 +1,41 @@
+"""Regression on inputs of which few matter: which of them have no weights in the end."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit._lab.claims.run import descend
+
+INPUTS, ACTIVE, OUTPUTS, BATCH = 48, 8, 8, 16
+
+
+class Pruned(NamedTuple):
+    """What is left."""
+
+    found: (
+        jax.Array
+    )  # share of the inputs that do not matter whose weights are all zero
+    lost: jax.Array  # share of those that do whose weights are all zero
+    error: jax.Array  # squared distance from the truth
+
+
+def prune(tx: optax.GradientTransformation, seed: Any, steps: int) -> Pruned:
+    """Descend from dense weights along noisy gradients; groups are rows, `axes=(-2,)`."""
+    teacher, start, batches = jax.random.split(jax.random.key(seed), 3)
+    truth = jax.random.normal(teacher, (INPUTS, OUTPUTS)).at[ACTIVE:].set(0)
+
+    def slope(w: jax.Array, key: jax.Array) -> jax.Array:
+        x, noise = jax.random.split(key)
+        x = jax.random.normal(x, (BATCH, INPUTS))
+        return (
+            x.T @ (x @ (w - truth) - jax.random.normal(noise, (BATCH, OUTPUTS))) / BATCH
+        )
+
+    w = 0.3 * jax.random.normal(start, (INPUTS, OUTPUTS))
+    w, _ = descend(tx, slope, w, jax.random.split(batches, steps))
+    zero = jnp.all(w == 0, axis=1)
+    return Pruned(
+        jnp.mean(zero[ACTIVE:]), jnp.mean(zero[:ACTIVE]), jnp.sum((w - truth) ** 2)
+    )

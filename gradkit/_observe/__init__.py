@@ -1,0 +1,1 @@
+"""What is worth knowing of a run, and changes nothing."""

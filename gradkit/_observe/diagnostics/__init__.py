@@ -1,0 +1,1 @@
+"""Measurements of a model and its training. In: a model, a loss, data. Out: a result with a table, saved as JSON."""

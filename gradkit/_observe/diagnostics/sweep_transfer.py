@@ -1,0 +1,163 @@
+"""The transfer sweep: is the best learning rate of a narrow model best for a wide one?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradkit._core import check, fit, table, trial
+from gradkit._core.fit import Estimate
+
+
+class Optimum(NamedTuple):
+    """Where the loss of one size is lowest, and what speaks against trusting it."""
+
+    octaves: Estimate  # log2 of the best learning rate
+    shift: Estimate  # octaves from the best of the first size
+    loss: float  # the lowest mean over seeds on the grid
+    at_edge: bool  # of the grid: the best may lie outside
+    diverged: int  # runs whose loss is no number, or above where it began
+
+
+class Transfer(NamedTuple):
+    """Losses of every size at every learning rate from every seed."""
+
+    rates: tuple[float, ...]
+    losses: Mapping[int, np.ndarray]  # by size, `[rates, seeds]`; nan where diverged
+
+    def optima(self, resamples: int = 1000) -> dict[int, Optimum]:
+        """By size; intervals are of `resamples` draws of the seeds, the same for all sizes."""
+        x = np.log2(np.asarray(self.rates, np.float64))
+        found, drawn = {}, {}
+        for size, losses in self.losses.items():
+            seeds = losses.shape[1]
+            shape = (resamples if seeds > 1 else 1, seeds)
+            draws = np.random.default_rng(0).integers(seeds, size=shape)
+            drawn[size] = np.array([fit.lowest(x, mean(losses[:, d])) for d in draws])
+            found[size] = fit.lowest(x, mean(losses))
+        first = next(iter(found))
+        return {
+            size: Optimum(
+                fit.percentiles(best, drawn[size]),
+                fit.percentiles(best - found[first], drawn[size] - drawn[first]),
+                float(np.min(mean(self.losses[size]))),
+                best in (x.min(), x.max()),
+                int(np.sum(~np.isfinite(self.losses[size]))),
+            )
+            for size, best in found.items()
+        }
+
+    @property
+    def shift(self) -> float:
+        """The furthest that the best rate moves between two sizes, in octaves."""
+        return float(np.ptp([best.octaves.value for best in self.optima(1).values()]))
+
+    def ok(self, tolerance: float = 0.5) -> bool:
+        """Whether it moves by at most `tolerance` octaves, and none is at the grid's edge."""
+        edge = any(best.at_edge for best in self.optima(1).values())
+        return not edge and self.shift <= tolerance
+
+    def table(self) -> str:
+        """A line a size: the best rate, how far it moved, and what is to be said of it."""
+        rows = [("size", "best rate", "log2", "shift, octaves", "loss", "")]
+        for size, best in self.optima().items():
+            runs = self.losses[size].size
+            said = [f"{best.diverged} of {runs} runs diverged"] * bool(best.diverged)
+            said += ["best at the edge of the grid"] * best.at_edge
+            rate = f"{2**best.octaves.value:.3g}"
+            shift, loss = str(best.shift), f"{best.loss:.4f}"
+            rows.append(
+                (str(size), rate, f"{best.octaves}", shift, loss, ", ".join(said))
+            )
+        return table.aligned(rows)
+
+    def plot(self, axes: Any) -> None:
+        """Draw a line a size, its optimum marked, on matplotlib's `axes`."""
+        for size, best in self.optima(1).items():
+            losses = np.nan_to_num(mean(self.losses[size]), posinf=np.nan)
+            (line,) = axes.plot(self.rates, losses, "o-", label=f"{size}")
+            star = dict(marker="*", markersize=14, color=line.get_color())
+            axes.plot(2**best.octaves.value, best.loss, **star)
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel="learning rate", ylabel="loss")
+
+
+def sweep_transfer(
+    make: trial.Make,
+    sizes: Sequence[int],
+    rates: Sequence[float],
+    steps: int = 100,
+    seeds: int = 3,
+) -> Transfer:
+    r"""Train every size at every learning rate, and see whether the best one stays.
+
+    With $\ell_n(r)$ the loss of size $n$ at rate $r$, its mean over the last tenth of all
+    steps and over seeds, and $n_0$ the first size:
+
+    $$r_n = \operatorname{argmin}_r \ell_n(r), \qquad
+      \text{shift} = \log_2 r_n - \log_2 r_{n_0}$$
+
+    The minimum is that of the parabola in $\log_2 r$ through the lowest point of the grid
+    and its two neighbours. Intervals are the middle 95 % over bootstrapped seeds.
+
+    Args:
+        make: from a size, the `Trial` of a model that large: pure functions of init, loss,
+            transform by learning rate, and batch. Every step draws a batch, the same
+            for all sizes and rates.
+        sizes: widths or depths; shifts are from the first.
+        rates: learning rates, rising; factors of 2 or less between them.
+        steps: updates of every run.
+        seeds: of first parameters and batches; at least 2 for intervals.
+
+    Paper: Yang and others, "Tensor Programs V", arXiv:2203.03466, Figure 1.
+    Departure: the paper reads the optimum off the grid.
+    Limits: all runs of a size are in memory at once, and a `lax.cond` in the transform takes
+        both branches. A short run's best rate may differ from a long one's. With few
+        seeds the interval is rough; an optimum at the grid's edge has none to be trusted.
+
+    >>> bowl = lambda n: gk.Trial(lambda k: jnp.ones(n), lambda w, x: (w**2).sum(),
+    ...     gk.sgd, lambda k: jnp.zeros(()))  # at rate 1/2 one step is enough
+    >>> gk.sweep_transfer(bowl, [1, 4], [0.125, 0.25, 0.5, 1.0, 2.0], steps=2).shift
+    0.0
+    """
+    check.positive("sweep_transfer", steps=steps, seeds=seeds)
+    if list(rates) != sorted(set(rates)) or len(rates) < 3 or rates[0] <= 0:
+        raise ValueError(
+            "gradkit.sweep_transfer: rates must be three or more, above 0 and rising, got "
+            f"{list(rates)}. Space them evenly in their logarithm, as 2.0**k."
+        )
+    return Transfer(
+        tuple(rates), {n: _train(make(n), rates, steps, seeds) for n in sizes}
+    )
+
+
+def mean(losses: np.ndarray) -> np.ndarray:
+    """By rate, over seeds; infinite where one diverged."""
+    return np.where(np.isfinite(losses), losses, np.inf).mean(axis=1)
+
+
+def _train(
+    model: trial.Trial, rates: Sequence[float], steps: int, seeds: int
+) -> np.ndarray:
+    """Final losses, `[rates, seeds]`, nan where diverged: all in one compiled program."""
+
+    def run(rate: jax.Array, key: jax.Array) -> jax.Array:
+        for_params, for_batches = jax.random.split(key)
+        params, tx = model.init(for_params), model.tx(rate)
+
+        def step(carry: Any, key: jax.Array) -> Any:
+            params, opt = carry
+            params, opt, loss = trial.train(model, tx, params, opt, model.batch(key))
+            return (params, opt), loss
+
+        batches = jax.random.split(for_batches, steps)
+        return jax.lax.scan(step, (params, tx.init(params)), batches)[1]
+
+    over_seeds = jax.vmap(run, (None, 0))
+    grid = jnp.asarray(rates, jnp.result_type(float))
+    runs = jax.jit(jax.vmap(over_seeds, (0, None)))(grid, trial.keys(seeds))
+    losses = np.asarray(runs, np.float64)
+    final = losses[..., -max(1, steps // 10) :].mean(axis=-1)
+    return np.where(final <= losses[..., 0], final, np.nan)

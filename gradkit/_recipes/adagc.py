@@ -1,0 +1,53 @@
+"""AdaGC over AdamW."""
+
+import optax
+
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.clip.ema_norm import clip_by_ema_norm
+
+
+def adagc(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.95,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.1,
+    max_ratio: Scalar = 1.05,
+    decay: Scalar = 0.98,
+    max_norm: Scalar = 1.0,
+    warmup: Scalar = 100,
+) -> Transform:
+    """AdamW of gradients clipped, leaf by leaf, to a little over their average norm.
+
+    `clip_by_ema_norm` -> `scale_by_adam` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the average square, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+        max_ratio: the largest norm of a leaf that passes, in its average norms.
+        decay: of the average norms.
+        max_norm: the largest norm of the whole gradient that passes during warm-up, in
+            units of the gradient.
+        warmup: the update from which leaves are clipped by themselves.
+
+    Needs: params; `global_norm`, where given, stands for the norm of the whole gradient.
+    State: `8*size + 4` bytes a leaf, `16` once.
+    Flops: at most `38*size + 60` a leaf, `60` once.
+    Paper: Wang et al., "AdaGC: Improving Training Stability for Large Language Model
+        Pretraining", arXiv:2502.11034, Algorithm 1.
+    Departure: that of `clip_by_ema_norm`.
+    Limits: those of `clip_by_ema_norm`: a leaf's gradients can grow only slowly.
+    """
+    return optax.chain(
+        clip_by_ema_norm(max_ratio, decay, max_norm, warmup),
+        scale_by_adam(b1, b2, eps),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

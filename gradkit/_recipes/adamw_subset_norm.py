@@ -1,0 +1,53 @@
+"""AdamSN with decoupled weight decay."""
+
+import optax
+
+from gradkit._core import check, rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.subset_norm import scale_by_subset_norm
+from gradkit._transform.momentum.heavy_ball import average_by_heavy_ball
+
+
+def adamw_subset_norm(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Rate = 1e-6,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """AdamW with one number in place of about the root of a leaf's size of squares.
+
+    `scale_by_subset_norm(average_by_heavy_ball)` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    The learning rate makes the sum of gradients an average, debiased as Adam's.
+
+    Args:
+        learning_rate: a number or a schedule; an entry moves by up to about the root of its
+            subset's size less than in AdamW.
+        b1: decay of the average gradient.
+        b2: decay of the average squared norm of a subset.
+        eps: added to the root of that average, in units of the gradient; a number or a
+            schedule, such as the `1e-6 / sqrt(1 - b2^t)` of the release.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    Needs: params.
+    State: `4*size + 4*size / max(k for k in range(1, size + 1) if size % k == 0 and
+        k*k <= size)` bytes a leaf, `12` once.
+    Flops: at most `28*size + 64` a leaf.
+    Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
+        Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
+        arXiv:2411.07120, AdamSN.
+    Departure: those of `scale_by_subset_norm`. The release decays what the step has made of
+        the parameters, here it is what they were: with `s = learning_rate * weight_decay`,
+        `learning_rate * (1 - s)` and `weight_decay / (1 - s)` give its numbers.
+    Limits: sharded leaves are gathered.
+    """
+    check.nonnegative("adamw_subset_norm", learning_rate=learning_rate)
+    of_sums = rate.product(rate.product(learning_rate, 1 - b1), rate.debiasing(b1))
+    return optax.chain(
+        scale_by_subset_norm(average_by_heavy_ball(b1), b2, eps),
+        step_by_learning_rate(of_sums),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

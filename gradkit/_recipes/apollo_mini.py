@@ -1,0 +1,72 @@
+"""APOLLO-Mini: each matrix as long as Adam makes its random shadow, one row."""
+
+import optax
+
+from gradkit._compose.route.route import route
+from gradkit._core import batch, rate, sample, subspace
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+
+
+def apollo_mini(
+    learning_rate: Rate = 1e-2,
+    every: int = 200,
+    scale: Scalar = 128**0.5,
+    growth: Scalar = 1.01,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    shadow_eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    key: sample.Key = 0,
+    others: str = batch.OTHERS,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Step along the gradient, each matrix as long as Adam makes one random projection of it.
+
+    hidden matrices: one row of random sums into `scale_by_adam`, debiased after it, not within; all
+    others: `scale_by_adam`; then `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        every: updates between two draws of the projection.
+        scale: the learning rate of hidden matrices, as a share of the others'.
+        growth: how much longer a matrix's direction may get in one update, as a factor.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the average square before debiasing, in units of the
+            gradient.
+        shadow_eps: added to the norms of what Adam sees, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+        key: a seed or a `jax.random` key; the same key gives the same run.
+        others: regular expression; matrices whose path contains it go to Adam, as do all
+            leaves of fewer than two axes besides `batch_axes`.
+        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
+            scanned layers.
+
+    State: `(8 + 8*max(rows, cols)
+        if ndim > 1 else 8*size)` bytes a leaf, `36` once.
+    Flops: at most `300*max(rows, cols) + 90*size` a leaf.
+    Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
+        arXiv:2412.05270, Algorithm 1, by tensors with `rank=1`.
+    Departure: that of `project_by_random`. Weights decay by what they were before the update; the
+        release's by what they are after it.
+    Limits: names decide what is a readout: look at yours, or set `others`. Directions are
+        those of the gradient: nothing but their lengths is averaged.
+    """
+    adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
+    debiasing = rate.adam_debiasing(b1, b2)
+    biased = optax.chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
+    hidden, rest = batch.hidden(others, batch_axes)
+    limits, whole = (every, scale, growth, shadow_eps), lambda seen: (-2, -1)
+    shadows = subspace.shadows(
+        "apollo_mini", biased, 1, *limits, whole, key, batch_axes
+    )
+    low_rank = optax.chain(shadows, optax.scale_by_schedule(debiasing))
+    return optax.chain(
+        route({hidden: low_rank, rest: adam}),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

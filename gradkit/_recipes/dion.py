@@ -1,0 +1,72 @@
+"""Dion for hidden matrices, Adam for everything else."""
+
+import optax
+
+from gradkit._compose.route.route import route
+from gradkit._core import batch, check, rate, sample
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.subspace.dion import project_by_dion
+
+
+def dion(
+    learning_rate: Rate = 0.01,
+    rank: int = 768,
+    momentum: Scalar = 0.95,
+    eps: Scalar = 1e-8,
+    adam_ratio: Scalar = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.95,
+    adam_eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.01,
+    key: sample.Key = 0,
+    others: str = batch.OTHERS,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Orthonormal updates of low rank, for matrices between hidden layers.
+
+    hidden matrices: `project_by_dion` -> step and decay;
+    all others: `scale_by_adam` -> step and decay, at `adam_ratio` times the rate
+
+    Args:
+        learning_rate: a number or a schedule; moves both parts. For matrices, the root mean
+            square of what an update adds to an output, for inputs of 1.
+        rank: directions of one update, at most the shorter side of a matrix.
+        momentum: what the momentum keeps of the part that is used.
+        eps: added to the norms of right factors, in units of the gradient.
+        adam_ratio: Adam's learning rate, as a share of the matrices'.
+        b1: decay of Adam's average gradient.
+        b2: decay of Adam's average squared gradient.
+        adam_eps: added to the root of Adam's average square, in units of the gradient.
+        weight_decay: times a parameter's own rate, the share of it lost in one update.
+        key: a seed or a key for the first directions.
+        others: regular expression; matrices whose path contains it go to Adam, as do all
+            leaves of fewer than two axes besides `batch_axes`.
+        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
+            scanned layers.
+
+    State: `4*size + 4*rows*min(rank, rows, cols) if ndim > 1 else 8*size` bytes a leaf,
+        `20` once.
+    Flops: at most `9*size*min(rank, rows, cols) + 64*size` a leaf, and a QR decomposition.
+    Paper: Ahn, Xu, Abreu, Fan, Magakyan, Sharma, Zhan and Langford, "Dion: Distributed
+        Orthonormalized Updates", arXiv:2504.05295, Algorithm 1.
+    Departure: those of `project_by_dion`; the paper scales the rates of embeddings, readouts
+        and vectors each by their own shape: route them yourself to do so.
+    Limits: names decide what is a readout: look at yours, or set `others`.
+    """
+
+    check.nonnegative("dion", adam_ratio=adam_ratio)
+    slow = rate.product(learning_rate, adam_ratio)
+    matrices = optax.chain(
+        project_by_dion(rank, momentum, eps, key, batch_axes),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )
+    vectors = optax.chain(
+        scale_by_adam(b1, b2, adam_eps),
+        step_by_learning_rate(slow),
+        decay_by_weight(rate.coupled_decay(slow, weight_decay)),
+    )
+    return route(dict(zip(batch.hidden(others, batch_axes), (matrices, vectors))))

@@ -1,0 +1,70 @@
+"""GrassJump over Adam for hidden matrices, Adam for everything else."""
+
+import optax
+
+from gradkit._compose.route.route import route
+from gradkit._core import batch, rate, sample
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.subspace.grass_jump import project_by_grass_jump
+
+
+def grass_jump(
+    learning_rate: Rate = 1e-2,
+    rank: int = 128,
+    every: int = 100,
+    scale: Scalar = 0.25,
+    growth: Scalar = 1.01,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    column_eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    key: sample.Key = 0,
+    others: str = batch.OTHERS,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Adam in a random subspace, drawn anew now and then, and all of the gradient at its scale.
+
+    hidden matrices: `project_by_grass_jump(scale_by_adam)`; all others: `scale_by_adam`;
+    then `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        rank: directions in which Adam acts, at most the small side of a matrix.
+        every: updates between two jumps.
+        scale: the learning rate of what Adam sees of hidden matrices, as a share of the others'.
+        growth: how much longer the rest may get in one update, as a factor.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the average square, in units of the gradient.
+        column_eps: added to the norms of the columns Adam sees, in units of the gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+        key: a seed or a `jax.random` key; the same key gives the same run.
+        others: regular expression; matrices whose path contains it go to Adam, as do all
+            leaves of fewer than two axes besides `batch_axes`.
+        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
+            scanned layers.
+
+    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4
+        if ndim > 1 else 8*size)` bytes a leaf, `28` once.
+    Flops: at most `17*size*min(rank, rows, cols)
+        + 240*min(rank, rows, cols)*max(rows, cols) + 72*size` a leaf.
+    Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
+        Training", arXiv:2510.01878, GrassJump.
+    Departure: that of `project_by_grass_jump`.
+    Limits: names decide what is a readout: look at yours, or set `others`. See
+        `project_by_grass_jump`.
+    """
+    adam = scale_by_adam(b1, b2, eps)
+    hidden, rest = batch.hidden(others, batch_axes)
+    low_rank = project_by_grass_jump(
+        adam, rank, every, scale, growth, column_eps, b1, b2, key, batch_axes
+    )
+    return optax.chain(
+        route({hidden: low_rank, rest: adam}),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

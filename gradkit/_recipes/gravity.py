@@ -1,0 +1,38 @@
+"""Gravity, as its authors release it."""
+
+import optax
+
+from gradkit._core import sample
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.normalize.gravity import normalize_by_gravity
+
+
+def gravity(
+    learning_rate: Rate = 0.1,
+    decay: Scalar = 0.9,
+    start: Scalar = 0.1,
+    key: sample.Key = 0,
+) -> Transform:
+    """A velocity that steep slopes hardly move.
+
+    `normalize_by_gravity` -> `step_by_learning_rate`
+
+    Args:
+        learning_rate: a number or a schedule.
+        decay: of the average velocity in the long run; the paper's `beta`.
+        start: standard deviation of the first velocities, in units of the gradient; the
+            paper's `alpha / learning_rate`, with its `alpha = 0.01`.
+        key: a seed or a `jax.random` key, for the first velocities; the same key gives the
+            same run.
+
+    State: `4*size` bytes a leaf, `16` once.
+    Flops: at most `16*size` a leaf, `10` once.
+    Paper: Bahrami and Pouriyan Zadeh, "Gravity Optimizer: a Kinematic Approach on Optimization
+        in Deep Learning", arXiv:2101.09192.
+    Departure: none.
+    Limits: those of `normalize_by_gravity`: not for large gradients.
+    """
+    return optax.chain(
+        normalize_by_gravity(decay, start, key), step_by_learning_rate(learning_rate)
+    )

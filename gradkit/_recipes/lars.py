@@ -1,0 +1,45 @@
+"""LARS: momentum of gradients as long as the weights they move."""
+
+import optax
+
+from gradkit._core import check, rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.momentum.heavy_ball import average_by_heavy_ball
+from gradkit._transform.normalize.trust_ratio import normalize_by_trust_ratio
+
+
+def lars(
+    learning_rate: Rate = 1.0,
+    trust: Scalar = 1e-3,
+    momentum: Scalar = 0.9,
+    weight_decay: Scalar = 5e-4,
+) -> Transform:
+    """Momentum in which every leaf moves by a share of its norm, whatever its gradient's.
+
+    `normalize_by_trust_ratio` -> `step_by_learning_rate` -> `average_by_heavy_ball`
+
+    Args:
+        learning_rate: a number or a schedule; multiplies what enters the momentum.
+        trust: times the learning rate, by what share of its norm a leaf would move without
+            momentum.
+        momentum: decay of the sum of steps; 0 takes each step alone.
+        weight_decay: what of each parameter is added to its gradient.
+
+    Needs: params.
+    State: `4*size` bytes a leaf, `4` once.
+    Flops: at most `34*size + 100` a leaf, `100` once.
+    Paper: You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks",
+        arXiv:1708.03888, Algorithm 1.
+    Departure: where a norm is zero the gradient itself is taken for the direction, and steps
+        by `learning_rate * trust`; the paper would never move it. Later releases (optax, MoCo)
+        divide by the norm of the sum of gradient and decay, not by the sum of their norms:
+        so does `lamb`. A layer is a leaf here: a kernel and its bias are two.
+    Limits: gains and biases are usually kept apart: use `gradkit.route`.
+    """
+    check.nonnegative("lars", learning_rate=learning_rate, trust=trust)
+    return optax.chain(
+        normalize_by_trust_ratio(weight_decay),
+        step_by_learning_rate(rate.product(learning_rate, trust)),
+        average_by_heavy_ball(momentum),
+    )

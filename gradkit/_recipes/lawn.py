@@ -1,0 +1,42 @@
+"""Adam-LAWN: Adam that keeps the norms of weights after a free start."""
+
+import optax
+
+from gradkit._apply.manifold.fixed_norm import retract_by_fixed_norm
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+
+
+def lawn(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    free_steps: Scalar = 1000,
+) -> Transform:
+    """Adam along spheres of the norms that weights have after some free updates.
+
+    `scale_by_adam` -> `step_by_learning_rate` -> `retract_by_fixed_norm`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the average square, in units of the gradient.
+        free_steps: updates before the norms are fixed. The paper's best are a few epochs.
+
+    Needs: params.
+    State: `8*size + 4` bytes a leaf, `12` once.
+    Flops: at most `64*size + 40` a leaf, `40` once.
+    Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839,
+        Adam-LAWN.
+    Departure: those of `retract_by_fixed_norm`: updates are made tangent, not gradients, and
+        averages are kept when norms become fixed. The default of `free_steps` is ours.
+    Limits: leaves of fewer than two axes stay free.
+    """
+    return optax.chain(
+        scale_by_adam(b1, b2, eps),
+        step_by_learning_rate(learning_rate),
+        retract_by_fixed_norm(free_steps),
+    )

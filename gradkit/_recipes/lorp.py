@@ -1,0 +1,63 @@
+"""GradNormLoRP over Adam for hidden matrices, Adam for everything else."""
+
+import optax
+
+from gradkit._compose.route.route import route
+from gradkit._core import batch, rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.subspace.weight_norm import project_by_weight_norm
+
+
+def lorp(
+    learning_rate: Rate = 1e-3,
+    rank: int = 256,
+    every: int = 200,
+    scale: Scalar = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
+    others: str = batch.OTHERS,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Adam on the lengths of units, and on their directions where these change most.
+
+    hidden matrices: `project_by_weight_norm(scale_by_adam)`; all others: `scale_by_adam`;
+    then `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        rank: directions kept of a matrix, at most its small side.
+        every: updates between two looks at the gradient's singular vectors.
+        scale: the learning rate of directions, as a share of that of lengths.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        eps: added to the root of the average square before debiasing, in units of the
+            gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+        others: regular expression; matrices whose path contains it go to Adam, as do all
+            leaves of fewer than two axes besides `batch_axes`.
+        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
+            scanned layers.
+
+    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 8*cols
+        if ndim > 1 else 8*size)` bytes a leaf, `24` once.
+    Flops: at most `3*size*min(rows, cols) + 8*size*min(rank, rows, cols) + 90*size` a leaf.
+    Paper: Huang and others, "Gradient Weight-normalized Low-rank Projection for Efficient LLM
+        Training", arXiv:2412.19616, Algorithm 1.
+    Departure: that of `project_by_weight_norm`. Weights decay by what they were before the
+        update, as in AdamW.
+    Limits: names decide what is a readout: look at yours, or set `others`. See
+        `project_by_weight_norm`.
+    """
+    adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
+    hidden, rest = batch.hidden(others, batch_axes)
+    low_rank = project_by_weight_norm(adam, rank, every, scale, batch_axes)
+    return optax.chain(
+        route({hidden: low_rank, rest: adam}),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

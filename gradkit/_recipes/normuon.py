@@ -1,0 +1,77 @@
+"""NorMuon, as its authors release it, and Adam for everything else."""
+
+import optax
+
+from gradkit._compose.route.route import route
+from gradkit._core import batch, check, newton_schulz, rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.adaptive.neuron_norm import scale_by_neuron_norm
+from gradkit._transform.momentum.nesterov import average_by_nesterov
+from gradkit._transform.normalize.polar import normalize_by_polar
+
+
+def normuon(
+    learning_rate: Rate = 0.02,
+    momentum: Scalar = 0.95,
+    eps: Scalar = 1e-7,
+    neuron_decay: Scalar = 0.95,
+    neuron_eps: Scalar = 1e-10,
+    adam_ratio: Scalar = 0.015,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.95,
+    adam_eps: Scalar = 1e-10,
+    weight_decay: Scalar = 0.0,
+    others: str = batch.OTHERS,
+    batch_axes: batch.Axes = (),
+    coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
+) -> Transform:
+    """Muon, whose neurons all move by about as much.
+
+    hidden matrices: `average_by_nesterov` -> `normalize_by_polar` -> `scale_by_neuron_norm` ->
+    step and decay; all others: `scale_by_adam` -> step and decay, at `adam_ratio` times the rate
+
+    Args:
+        learning_rate: a number or a schedule; moves both parts.
+        momentum: decay of the sum of gradients of the matrices.
+        eps: added to the Frobenius norm of a matrix's averaged gradient, in its units.
+        neuron_decay: decay of the average mean square of a neuron's direction.
+        neuron_eps: added to its root, in units of the polar factor.
+        adam_ratio: Adam's learning rate, as a share of the matrices'.
+        b1: decay of Adam's average gradient.
+        b2: decay of Adam's average squared gradient.
+        adam_eps: added to the root of Adam's average square, in units of the gradient.
+        weight_decay: times a parameter's own rate, the share of it lost in one update.
+        others: regular expression; matrices whose path contains it go to Adam, as do all
+            leaves of fewer than two axes besides `batch_axes`.
+        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
+            scanned layers.
+        coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
+
+    State: `4*size + 4*cols if ndim > 1 else 8*size` bytes a leaf, `20` once.
+    Flops: at most `30*size*min(rows, cols) + 96*size` a leaf, with five steps.
+    Paper: Li, Liu, Liang, Chen and Zhao, "NorMuon: Making Muon more efficient and scalable",
+        arXiv:2510.05491, Algorithm 1.
+    Departure: as the release, and not the paper, this looks ahead in the momentum and keeps the
+        polar factor's norm and scale, where the paper sets a root mean square of 0.2. Those
+        of `normalize_by_polar`, of `scale_by_neuron_norm`, and of the momentum in `muon`.
+    Limits: those of `muon`.
+    """
+
+    check.nonnegative("normuon", eps=eps, adam_ratio=adam_ratio)
+    slow = rate.product(learning_rate, adam_ratio)
+    matrices = optax.chain(
+        average_by_nesterov(momentum),
+        normalize_by_polar(eps / (1 - momentum), batch_axes, coefficients),
+        scale_by_neuron_norm(neuron_decay, neuron_eps, batch_axes),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )
+    vectors = optax.chain(
+        scale_by_adam(b1, b2, adam_eps),
+        step_by_learning_rate(slow),
+        decay_by_weight(rate.coupled_decay(slow, weight_decay)),
+    )
+    return route(dict(zip(batch.hidden(others, batch_axes), (matrices, vectors))))

@@ -1,0 +1,63 @@
+"""PSGD with Kronecker factors, as its author releases it."""
+
+import optax
+
+from gradkit._core import batch, rate, sample
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.precondition.psgd import annealed, precondition_by_psgd
+
+
+def psgd(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    fit_rate: Rate = 0.1,
+    fit_share: Rate = annealed,
+    decay: Scalar = 0.9,
+    damping: Scalar = 1e-9,
+    scale: Scalar = 1.0,
+    max_rms: Scalar = 2.0,
+    max_entry: Scalar = 10.0,
+    max_size: int = 8192,
+    weight_decay: Scalar = 0.0,
+    key: sample.Key = 0,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Momentum, whitened by triangular factors that are fitted to gradients.
+
+    `precondition_by_psgd` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient, at most.
+        fit_rate: how far a fit moves, as a share of what would at once be too far.
+        fit_share: the probability of a fit; a number, or a schedule of updates so far.
+        decay: decay of the average curvature, which is no smaller than the newest.
+        damping: noise added to the gradient fitted to, in its units.
+        scale: the first factors are together this times the identity.
+        max_rms: root mean square of a matrix of updates before the learning rate, at most.
+        max_entry: size of an entry of these, at most.
+        max_size: a longer side has a diagonal factor, as have vectors.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+        key: a seed or a `jax.random` key; the same key gives the same run.
+        batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
+
+    Needs: what `precondition_by_psgd` needs.
+    State: `4*size + (4 + 4*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
+        + (4 + 4*cols*(cols if rows > 1 and cols <= max_size else 1))*(cols > 1 or rows < 2)`
+        bytes a leaf, `20` once.
+    Flops: at most `12*size*(rows + cols) + 3*(rows**3 + cols**3) + 90*size + 60*(rows**2
+        + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
+    Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858.
+    Departure: that of `precondition_by_psgd`. The schedule of `fit_share` is that of the JAX
+        release by Walters; the author's leaves it to the user.
+    Limits: decays every leaf, gains and biases too; see `precondition_by_psgd`.
+    """
+    clips = (max_rms, max_entry, max_size)
+    fits = (fit_rate, fit_share, decay, damping, scale)
+    return optax.chain(
+        precondition_by_psgd(b1, *fits, *clips, key, batch_axes),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

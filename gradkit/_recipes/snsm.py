@@ -1,0 +1,68 @@
+"""Subset norm and subspace momentum for hidden matrices, a subset norm for everything else."""
+
+import optax
+
+from gradkit._compose.route.route import route
+from gradkit._core import batch, check, rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.subset_norm import scale_by_subset_norm
+from gradkit._transform.subspace.subspace_momentum import project_by_subspace_momentum
+
+
+def snsm(
+    learning_rate: Rate = 1e-3,
+    rank: int = 128,
+    every: int = 200,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
+    others: str = batch.OTHERS,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Average hidden matrices only where they are largest, and divide subsets by their norm.
+
+    hidden matrices: `project_by_subspace_momentum` of an average, all others: an average;
+    both in `scale_by_subset_norm`; then `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        rank: directions of a matrix that have momentum, at most its small side.
+        every: updates between two looks at the gradient's singular vectors.
+        b1: decay of the average gradient.
+        b2: decay of the average squared norm of a subset.
+        eps: added to the root of the average square before debiasing, in units of the
+            gradient.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+        others: regular expression; matrices whose path contains it have momentum in all
+            directions, as have all leaves of fewer than two axes besides `batch_axes`.
+        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
+            scanned layers.
+
+    State: `(4*min(rank, rows, cols)*(min(rows, cols) + max(rows, cols))
+        if ndim > 1 else 4*size)
+        + 4*size/max(k for k in range(1, size + 1) if size % k == 0 and k*k <= size)`
+        bytes a leaf, `28` once.
+    Flops: at most `3*size*min(rows, cols) + 8*size*min(rank, rows, cols) + 64*size + 64` a leaf.
+    Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
+        Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
+        arXiv:2411.07120, AdamSNSM.
+    Departure: those of `project_by_subspace_momentum` and `scale_by_subset_norm`. The release
+        decays weights by what they are after the update.
+    Limits: names decide what is a readout: look at yours, or set `others`.
+    """
+    check.fraction("snsm", b1=b1)
+    average = optax.ema(b1, debias=False)
+    hidden, rest = batch.hidden(others, batch_axes)
+    inside = project_by_subspace_momentum(average, rank, every, batch_axes)
+    numerator = optax.chain(
+        route({hidden: inside, rest: average}),
+        optax.scale_by_schedule(rate.debiasing(b1)),
+    )
+    return optax.chain(
+        scale_by_subset_norm(numerator, b2, rate.before_debiasing(eps, b2)),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

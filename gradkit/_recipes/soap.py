@@ -1,0 +1,65 @@
+"""SOAP, as its authors release it."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit._core import batch, rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.precondition.soap import precondition_by_soap
+
+
+def soap(
+    learning_rate: Rate = 3e-3,
+    b1: Scalar = 0.95,
+    b2: Scalar = 0.95,
+    decay: Scalar = 0.95,
+    eps: Scalar = 1e-8,
+    every: int = 10,
+    max_size: int = 10000,
+    weight_decay: Scalar = 1e-2,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    """Adam in the eigenbases of Shampoo's covariances, with weight decay.
+
+    `precondition_by_soap` -> `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        decay: decay of the average covariances.
+        eps: added to the root of the average square before debiasing, in units of the
+            gradient.
+        every: updates between two turns of the bases.
+        max_size: a longer side keeps its own basis.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+        batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
+
+    State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
+        if ndim > 1 else 0)` bytes a leaf, `12` once.
+    Flops: at most `14*size*(rows + cols) + 6*(rows**3 + cols**3) + 50*size + 20*(rows**2
+        + cols**2) + 90` a leaf, beside the orthonormalizations.
+    Paper: Vyas and others, "SOAP: Improving and Stabilizing Shampoo using Adam",
+        arXiv:2409.11321, Algorithms 3 and 4.
+    Departure: that of `precondition_by_soap`. As in the release the first update changes
+        nothing, and later ones decay what the step has left.
+    Limits: decays every leaf, gains and biases too; see `precondition_by_soap`.
+    """
+
+    share = rate.coupled_decay(learning_rate, weight_decay)
+
+    def decayed(step: jax.Array) -> jax.Array:
+        return jnp.where(step > 0, rate.at(share, step), 0)
+
+    def shortened(step: jax.Array) -> jax.Array:
+        return rate.at(learning_rate, step) * (1 - decayed(step))
+
+    floor = rate.before_debiasing(eps, b2)
+    return optax.chain(
+        precondition_by_soap(b1, b2, decay, floor, every, max_size, batch_axes),
+        step_by_learning_rate(shortened),
+        decay_by_weight(decayed),
+    )

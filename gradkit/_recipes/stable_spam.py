@@ -1,0 +1,61 @@
+"""Stable-SPAM: Adam of clipped and normalized gradients, begun again from time to time."""
+
+import optax
+
+from gradkit._compose.reset.reset_by_period import reset_by_period
+from gradkit._core import rate
+from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._step.decay.weight import decay_by_weight
+from gradkit._step.size.learning_rate import step_by_learning_rate
+from gradkit._transform.adaptive.adam import scale_by_adam
+from gradkit._transform.adaptive.gradient_norm import scale_by_gradient_norm
+from gradkit._transform.clip.spike import clip_by_spike
+
+
+def stable_spam(
+    learning_rate: Rate = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    norm_b1: Scalar = 0.7,
+    norm_b2: Scalar = 0.9,
+    spike_decay: Scalar = 0.999,
+    every: Scalar = 1000,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+) -> Transform:
+    """AdamW without spikes: in entries, in the norms of leaves, or left in its averages.
+
+    `clip_by_spike` -> `scale_by_gradient_norm` -> `reset_by_period(scale_by_adam)` ->
+    `step_by_learning_rate` -> `decay_by_weight`
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: decay of the average gradient.
+        b2: decay of the average squared gradient.
+        norm_b1: decay of the average norm of a leaf.
+        norm_b2: decay of the average squared norm of a leaf.
+        spike_decay: decay of the average size of a leaf's largest entry.
+        every: updates between two resets of Adam's averages and their counter.
+        eps: added to the roots of both average squares: of norms in units of the gradient, of
+            normalized gradients in no units.
+        weight_decay: times the learning rate, the share of each parameter lost in one update.
+
+    Needs: params.
+    State: `8*size + 12` bytes a leaf, `24` once.
+    Flops: at most `54*size + 130` a leaf, `60` once.
+    Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
+        arXiv:2502.17055, Algorithm 1.
+    Departure: a reset is a fresh Adam here. The release resets one update earlier, still steps
+        along the old averages then, debiased as if they were new, and forgets that gradient; it
+        also restarts the counters that debias norms and maxima, but not what they debias. Its
+        optional cosine on `b1` and `norm_b1` is `optax.inject_hyperparams` over the parts.
+    Limits: gradients are near unit norm, however small the loss makes them. After a reset a
+        step is as large as the first: warm the learning rate up again if that was needed.
+    """
+    return optax.chain(
+        clip_by_spike(spike_decay),
+        scale_by_gradient_norm(norm_b1, norm_b2, eps),
+        reset_by_period(scale_by_adam(b1, b2, eps), every),
+        step_by_learning_rate(learning_rate),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+    )

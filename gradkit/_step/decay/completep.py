@@ -1,0 +1,89 @@
+"""CompleteP's weight decay: of matrices alone, the same at any width."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, rate, rules, transfer, tree
+from gradkit._core.types import (
+    Extra,
+    Params,
+    Rate,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+from gradkit._core.width import Parametrization
+
+
+class CompletePDecayState(NamedTuple):
+    """How far along the schedule the run is."""
+
+    step: jax.Array  # updates so far, int32 []
+
+
+def decay_by_completep(
+    parametrization: Parametrization,
+    weight_decay: Rate = 1e-2,
+    branch: Scalar = 1.0,
+) -> Transform:
+    r"""Take from the update of each matrix a share of it, by the depth and not the width.
+
+    $$u_t = \Delta_t - \mathrm{weight\_decay}_{t-1} \, L^{\mathrm{branch} - 1} p_{t-1}$$
+
+    with $L$ the growth of the number of layers the matrix is one of, 1 outside them. Biases,
+    gains and scalars pass as they are.
+
+    Args:
+        parametrization: from `infer_parametrization`; its `depth` is $L$.
+        weight_decay: the share at the base size, the learning rate's factor included; a
+            number, or a schedule of the number of updates made before this one.
+        branch: as in `transfer_by_completep`; with 1 the depth does not matter either.
+
+    Needs: params. Stands after `transfer_by_completep`.
+    State: `0` bytes a leaf, `4` once.
+    Flops: at most `6*size` a leaf.
+    Paper: Dey and others, "Don't be lazy: CompleteP enables compute-efficient deep
+        transformers", arXiv:2505.01618, Table 1.
+    Departure: the table's decay is multiplied by each parameter's own rate; this is that
+        product, without the learning rate.
+    Limits: which leaves are matrices is read from their axes, besides those that number
+        layers or experts.
+
+    >>> p = gk.Parametrization({"w": gk.Parameter((8, 8), (2, 2), "hidden", (0,), (1,))})
+    >>> tx, w = gk.decay_by_completep(p, 0.1), {"w": jnp.ones((8, 8))}
+    >>> print(tx.update({"w": jnp.zeros((8, 8))}, tx.init(w), w)[0]["w"][0, 0])
+    -0.1
+    """
+    method = "decay_by_completep"
+    check.nonnegative(method, weight_decay=weight_decay)
+    check.share(method, branch=branch)
+    rule = functools.partial(rules.completep, branch=branch)
+    found = rules.follow(method, parametrization, rule, "adam")
+
+    def init(params: Params) -> CompletePDecayState:
+        del params
+        return CompletePDecayState(jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: Updates,
+        state: CompletePDecayState,
+        params: Params = None,
+        **extra: Extra,
+    ) -> tuple[Updates, CompletePDecayState]:
+        del extra
+        check.given(method, params)
+        base = rate.at(weight_decay, state.step)
+
+        def shrink(path: str, u: jax.Array, p: jax.Array) -> jax.Array:
+            m = transfer.at(path, found, method)
+            share = base * m.weight_decay * m.learning_rate
+            return (u - share * p.astype(u.dtype)).astype(u.dtype)
+
+        u = tree.map_with_path(shrink, tree.wide(updates), params)
+        return tree.like(u, updates), CompletePDecayState(state.step + 1)
+
+    return transform(init, update)

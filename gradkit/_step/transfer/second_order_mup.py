@@ -1,0 +1,47 @@
+"""muP for second-order optimizers: learning rates from the exponents of their factors."""
+
+from gradkit._core import check, transfer
+from gradkit._core.scaling import kronecker
+from gradkit._core.types import Scalar, Transform
+from gradkit._core.width import Parametrization
+
+
+def transfer_by_second_order_mup(
+    parametrization: Parametrization,
+    input_exponent: Scalar = 1.0,
+    output_exponent: Scalar = 1.0,
+) -> Transform:
+    r"""Multiply each update of a Kronecker-factored method so that features move as much.
+
+    For directions $B^{-e_B} G A^{-e_A}$, with $A$ and $B$ the average squares of a layer's
+    inputs and of its outputs' gradients, $i$ and $o$ the growth of its inputs and outputs:
+
+    $$u \cdot i^{e_A - 1} o^{1 - e_B}$$
+
+    K-FAC ($e_A = e_B = 1$): nothing. Shampoo ($e_A = e_B = 1/2$): $\sqrt{o / i}$.
+
+    Args:
+        parametrization: from `infer_parametrization`.
+        input_exponent: $e_A$.
+        output_exponent: $e_B$.
+
+    State: `0` bytes a leaf, `0` once.
+    Flops: at most `2*size` a leaf.
+    Paper: Ishikawa and Karakida, "On the Parameterization of Second-Order Optimization
+        Effective Towards the Infinite Width", arXiv:2312.12226.
+    Departure: none; the paper's exponents of one width are of the two growths here.
+    Limits: as `transfer_by_mup`, but without its multiplier: the output matrix is drawn `i`
+        times smaller and used as it is. A damping of $A$ should grow as `i`, and one of $B$
+        fall as `o`. Not with an output of zeros: K-FAC then learns no features.
+
+    >>> w, wide = {"w": jnp.ones((2, 3))}, {"w": jnp.ones((8, 3))}
+    >>> grown = gk.infer_parametrization(base=w, target=wide)
+    >>> tx = gk.transfer_by_second_order_mup(grown, 0.5, 0.5)  # Shampoo's output matrix
+    >>> print(tx.update(wide, tx.init(wide))[0]["w"][0, 0])
+    0.5
+    """
+    method = "transfer_by_second_order_mup"
+    exponents = {"input_exponent": input_exponent, "output_exponent": output_exponent}
+    check.nonnegative(method, **exponents)
+    optimizer = kronecker(input_exponent, output_exponent)
+    return transfer.by_rule(method, parametrization, "second_order_mup", optimizer)

@@ -1,0 +1,59 @@
+"""Fira's limiter: no leaf's norm grows much from one update to the next."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, tree
+from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+
+
+class NormGrowthState(NamedTuple):
+    """How long the last updates were."""
+
+    norms: jax.Array  # last norm of every leaf that was not zero, [leaves], or 0
+
+
+def clip_by_norm_growth(max_growth: Scalar = 1.01) -> Transform:
+    r"""Shrink each leaf to at most a little over its norm after the last update.
+
+    $$u_{t,i} = g_{t,i} \min\left(1, \; \mathrm{max\_growth} \,
+      \frac{\lVert u_{t-1,i} \rVert}{\lVert g_{t,i} \rVert}\right)$$
+
+    Args:
+        max_growth: the largest norm of a leaf that passes, in its last norms. The first
+            passes as it is.
+
+    State: `4` bytes a leaf, `0` once.
+    Flops: at most `14*size + 40` a leaf, `40` once.
+    Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
+        Constraint?", arXiv:2410.01623, its norm-growth limiter.
+    Departure: a norm of zero is not counted, from which nothing could grow.
+    Limits: a leaf whose norm fell to a hundredth needs 463 updates of 1 % to come back. The
+        first norm is not limited.
+
+    >>> tx = gk.clip_by_norm_growth(2.0)
+    >>> _, state = tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))
+    >>> print(tx.update(jnp.float32(-5.0), state)[0])
+    -2.0
+    """
+    check.positive("clip_by_norm_growth", max_growth=max_growth)
+
+    def init(params: Params) -> NormGrowthState:
+        return NormGrowthState(tree.zero_per_leaf(params))
+
+    def update(
+        updates: Updates, state: NormGrowthState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, NormGrowthState]:
+        del params, extra
+        last = state.norms
+        norms = tree.norms(updates).astype(last.dtype)
+        limits = (max_growth * last).astype(last.dtype)
+        large = (last > 0) & (norms > limits)
+        factors = jnp.where(large, limits / norms, 1)
+        kept = jnp.where(large, limits, jnp.where(norms > 0, norms, last))
+        u = tree.scale_each(factors, tree.read(updates))
+        return tree.like(u, updates), NormGrowthState(kept)
+
+    return transform(init, update)

@@ -1,0 +1,173 @@
+"""Inverse-free K-FAC: factors whose product learns to be the inverse of the curvature."""
+
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import batch, check, linalg, rate, roots, tree
+from gradkit._core.types import (
+    Extra,
+    Params,
+    Rate,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class InverseFreeKFACState(NamedTuple):
+    """The factors, and how they have been moving."""
+
+    step: jax.Array  # updates so far, int32 []
+    factors: roots.Sides  # A of the rows, B of the columns
+    moves: roots.Sides  # decayed sums of natural gradients, like the factors
+
+
+def warmed(step: jax.Array) -> jax.Array:
+    """How far a fit moves: the release's 2e-4 up to step 100, 2e-3 up to 500, then 1e-2."""
+    return jnp.select([step <= 100, step < 500], [2e-4, 2e-3], 1e-2)
+
+
+def precondition_by_inverse_free_kfac(
+    damping: Scalar = 1e-3,
+    decay: Scalar = 0.5,
+    fit_rate: Rate = warmed,
+    every: int = 10,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    r"""Multiply each matrix by factors of the inverse of its curvature, fitted without inverses.
+
+    $$u_t = A A^T g_t B B^T$$
+
+    When `every` divides $t - 1$ the factors, at first identities, move before:
+
+    $$n_A = \tfrac12 \big( \tfrac{\mathrm{damping}}{d_B} \mathrm{tr}(B^T B) A^T A
+      + \tfrac{1}{d_B} H H^T - I \big), \qquad H = A^T g_t B$$
+    $$m_A \leftarrow \mathrm{decay} \, m_A + n_A, \qquad A \leftarrow A - A \, m_A \;
+      \mathrm{fit\_rate} / \max(1, \lVert m_A \rVert)$$
+
+    and $B$ likewise, by $H^T H$. With K-FAC's covariances $U$ of the inputs of a layer and $V$
+    of the gradients of its outputs, $H H^T$ is $\mathrm{tr}(B^T V B) \, A^T U A$, and $H^T H$
+    is $\mathrm{tr}(A^T U A) \, B^T V B$: the same where $g$ is one input times one gradient.
+
+    Args:
+        damping: added to the curvature.
+        decay: decay of the factors' sums of natural gradients.
+        fit_rate: how far a fit moves; a number, or a schedule of updates so far.
+        every: updates between two fits.
+        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
+            others the last is the columns, and the rest are the rows.
+
+    Needs: nothing; `covariances`, a tree with a pair `(U, V)` in the place of every leaf, makes it
+        K-FAC.
+    State: `8*(rows**2 + cols**2)` bytes a leaf, `4` once.
+    Flops: at most `10*size*(rows + cols) + 7*(rows**3 + cols**3) + 40*size + 40*(rows**2
+        + cols**2) + 200` a leaf.
+    Paper: Lin and others, "Simplifying Momentum-based Positive-definite Submanifold
+        Optimization with Applications to Deep Learning", arXiv:2302.09738, its update for
+        Kronecker factors; from gradients alone as Lin and others, arXiv:2402.03496.
+    Departure: without `covariances` a gradient stands for both. A fit longer than 1 is shortened,
+        and one that leaves float32 is left out; the release bounds neither. Momentum and weight
+        decay are for later in the chain.
+    Limits: curvature, not its root: directions grow where gradients shrink, so the learning
+        rate is SGD's near a minimum, not Adam's. Factors need hundreds of updates to fit.
+        Explicitly sharded leaves are gathered first.
+
+    >>> tx, g = gk.precondition_by_inverse_free_kfac(1e-4, fit_rate=0.1, every=1), 0.1 * jnp.eye(2)
+    >>> state, _ = jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=300)
+    >>> print(tx.update(g, state)[0].round(0))  # twice 1 / 0.1, less damping
+    [[20.  0.]
+     [ 0. 20.]]
+    """
+    name = "precondition_by_inverse_free_kfac"
+    check.nonnegative(name, damping=damping, fit_rate=fit_rate)
+    check.fraction(name, decay=decay)
+    check.positive(name, every=every)
+
+    def init(params: Params) -> InverseFreeKFACState:
+        check.matrix(name, params, batch_axes)
+        still = roots.zeros(params, sys.maxsize, batch_axes)
+        first = jax.tree.map(roots.identity, still)
+        return InverseFreeKFACState(jnp.zeros([], jnp.int32), first, still)
+
+    def update(
+        updates: Updates,
+        state: InverseFreeKFACState,
+        params: Params = None,
+        *,
+        covariances: Any = None,
+        **extra: Extra,
+    ) -> tuple[Updates, InverseFreeKFACState]:
+        del params, extra
+        g = roots.read(updates)
+        leaves, structure = jax.tree.flatten(g)
+        pairs = [None] * len(leaves)
+        if covariances is not None:
+            pairs = structure.flatten_up_to(covariances)
+
+        def fit() -> tuple[roots.Sides, roots.Sides]:
+            sides = list(zip(*state.factors))
+            gs = [batch.upright(x, batch_axes) for x in leaves]
+            seen = [_seen(x, a, b, pair) for x, (a, b), pair in zip(gs, sides, pairs)]
+            natural = roots.Sides(
+                tuple(
+                    _natural(s, a, b, damping) for (s, _), (a, b) in zip(seen, sides)
+                ),
+                tuple(
+                    _natural(s, b, a, damping) for (_, s), (a, b) in zip(seen, sides)
+                ),
+            )
+            moves = jax.tree.map(lambda m, n: decay * m + n, state.moves, natural)
+            pull = rate.at(fit_rate, state.step)
+            moved = jax.tree.map(lambda a, m: _moved(a, m, pull), state.factors, moves)
+            return moved, jax.tree.map(_finite, moves, state.moves)
+
+        kept = state.factors, state.moves
+        factors, moves = jax.lax.cond(state.step % every == 0, fit, lambda: kept)
+        back = roots.turned(factors)
+        inside = roots.between(back.rows, g, factors.cols, batch_axes)
+        u = roots.between(factors.rows, inside, back.cols, batch_axes)
+        new = InverseFreeKFACState(state.step + 1, factors, moves)
+        return tree.like(u, updates), new
+
+    return transform(init, update)
+
+
+def _seen(
+    g: jax.Array, a: jax.Array, b: jax.Array, pair: Any
+) -> tuple[jax.Array, jax.Array]:
+    r"""$H H^T$ and $H^T H$, from a gradient or from the covariances that it stands for."""
+    if pair is None:
+        h = a.mT @ g.astype(a.dtype) @ b
+        return h @ h.mT, h.mT @ h
+    u, v = (x.mT @ c.astype(x.dtype) @ x for x, c in zip((a, b), pair))
+    return _trace(v) * u, _trace(u) * v
+
+
+def _natural(
+    seen: jax.Array, own: jax.Array, other: jax.Array, damping: Scalar
+) -> jax.Array:
+    """How far curvature, as a factor sees it, is from the identity: half of the difference."""
+    known = damping * _trace(other.mT @ other) * (own.mT @ own)
+    curvature = (known + seen) / max(other.shape[-1], 1)
+    return (curvature - roots.identity(own)) / 2
+
+
+def _moved(factor: jax.Array, move: jax.Array, pull: Scalar) -> jax.Array:
+    """The factor after a move, at most `pull` long; as it was where that is not finite."""
+    length = linalg.norms(move, (-2, -1))
+    share = jnp.asarray(pull, factor.dtype) / jnp.maximum(length, 1)
+    return _finite(factor - share * (factor @ move), factor)
+
+
+def _finite(new: jax.Array, old: jax.Array) -> jax.Array:
+    """`new`, or each matrix of `old` where that of `new` has an entry that is not finite."""
+    fine = jnp.all(jnp.isfinite(new), (-2, -1), keepdims=True)
+    return jnp.where(fine, new, old)
+
+
+def _trace(x: jax.Array) -> jax.Array:
+    return jnp.trace(x, axis1=-2, axis2=-1)[..., None, None]

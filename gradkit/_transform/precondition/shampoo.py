@@ -1,0 +1,117 @@
+"""Shampoo: gradients between roots of their row and column covariances."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import batch, check, roots, tree
+from gradkit._core.types import (
+    Extra,
+    Params,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class ShampooState(NamedTuple):
+    """What Shampoo remembers of every leaf, its rows and its columns."""
+
+    step: jax.Array  # updates so far, int32 []
+    mu: Updates  # average gradient, like the parameters
+    grams: roots.Sides  # averages of g g^T and of g^T g
+    roots: roots.Sides  # their inverse roots, when these were last taken
+
+
+def precondition_by_shampoo(
+    b1: Scalar = 0.9,
+    decay: Scalar = 0.99,
+    rows_power: Scalar = 0.25,
+    cols_power: Scalar = 0.25,
+    damping: Scalar = 1e-6,
+    every: int = 10,
+    max_size: int = 8192,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    r"""Divide each average gradient, from both sides, by roots of its average covariances.
+
+    $$m_t = b_1 m_{t-1} + (1 - b_1) g_t$$
+    $$L_t = \mathrm{decay} \, L_{t-1} + (1 - \mathrm{decay}) \, g_t g_t^T, \qquad
+      R_t = \mathrm{decay} \, R_{t-1} + (1 - \mathrm{decay}) \, g_t^T g_t$$
+    $$u_t = (L + \mathrm{damping} \, \bar\lambda_L I)^{-\mathrm{rows\_power}} \;
+      \frac{m_t}{1 - b_1^t} \;
+      (R + \mathrm{damping} \, \bar\lambda_R I)^{-\mathrm{cols\_power}}$$
+
+    $L = L_t / (1 - \mathrm{decay}^t)$ and $R$ likewise are those of the last $t$ for which
+    `every` divides $t - 1$; $\bar\lambda$ is the mean of their eigenvalues.
+
+    Args:
+        b1: decay of the average gradient.
+        decay: decay of the average covariances.
+        rows_power: exponent of the rows' covariance; with a kernel `[in, out]`, of the inputs'.
+        cols_power: exponent of the columns' covariance.
+        damping: added to the eigenvalues, as a share of their mean.
+        every: updates between two times that roots are taken.
+        max_size: a longer side is left as it is.
+        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
+            others the last is the columns, and the rest are the rows.
+
+    State: `4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)` bytes a leaf,
+        `4` once.
+    Flops: at most `4*size*(rows + cols) + 3*(rows**3 + cols**3) + 20*size + 20*(rows**2
+        + cols**2) + 60` a leaf, beside the eigendecompositions.
+    Paper: Gupta, Koren and Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
+        arXiv:1802.09568, Algorithm 1; exponents apart and relative damping as Ishikawa and
+        Karakida, arXiv:2312.12226, need for widths.
+    Departure: averages where the paper sums, and steps do not shrink by themselves; as in
+        Anil and others, arXiv:2002.09018. A tensor is a matrix, not one side per axis.
+        Damping is relative to the mean eigenvalue, and eigenvalues under a rounding of the
+        largest count as that. No grafting.
+    Limits: an update that takes roots costs an eigendecomposition a side. The first roots are of
+        one gradient. Statistics of entries under about 1e-19 vanish: such a leaf is left as it is.
+        Explicitly sharded leaves are gathered first.
+
+    >>> tx, g = gk.precondition_by_shampoo(damping=0.0), jnp.diag(jnp.array([1.0, 2.0, 4.0]))
+    >>> u, _ = tx.update(g, tx.init(g))  # one gradient: its orthogonal factor
+    >>> bool(jnp.allclose(u, jnp.eye(3), atol=1e-5))
+    True
+    """
+    name = "precondition_by_shampoo"
+    check.fraction(name, b1=b1, decay=decay)
+    check.nonnegative(
+        name, rows_power=rows_power, cols_power=cols_power, damping=damping
+    )
+    check.positive(name, every=every, max_size=max_size)
+
+    def init(params: Params) -> ShampooState:
+        check.matrix(name, params, batch_axes)
+        grams, first = (roots.zeros(params, max_size, batch_axes) for _ in range(2))
+        return ShampooState(jnp.zeros([], jnp.int32), tree.zeros(params), grams, first)
+
+    def update(
+        updates: Updates, state: ShampooState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, ShampooState]:
+        del params, extra
+        g = roots.read(updates)
+        step = state.step + 1
+        mu = tree.average(b1, state.mu, g)
+        grams = roots.average_grams(decay, state.grams, g, batch_axes)
+
+        def take() -> roots.Sides:
+            root = functools.partial(roots.inverse_root, damping=damping)
+            rows, cols = tree.debias(grams, decay, step)
+            return roots.Sides(
+                roots.each(functools.partial(root, power=rows_power), rows),
+                roots.each(functools.partial(root, power=cols_power), cols),
+            )
+
+        due = state.step % every == 0
+        taken = jax.lax.cond(due, take, lambda: state.roots)
+        m = tree.debias(mu, b1, step)
+        u = roots.between(taken.rows, m, taken.cols, batch_axes)
+        return tree.like(u, updates), ShampooState(step, mu, grams, taken)
+
+    return transform(init, update)

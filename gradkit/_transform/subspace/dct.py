@@ -1,0 +1,63 @@
+"""A fixed basis, the cosines, of which only the numbers of a few are kept."""
+
+from gradkit._core import bases, batch, check, rests, subspace
+from gradkit._core.types import AnyTransform, Scalar, Transform
+
+
+def project_by_dct(
+    inner: AnyTransform,
+    rank: int = 128,
+    overlap: Scalar = 0.9,
+    scale: Scalar = 0.25,
+    batch_axes: batch.Axes = (),
+) -> Transform:
+    r"""Let `inner` act on the few cosine frequencies in which each matrix has most energy.
+
+    $$C_{ik} = \sqrt{2 / m} \cos\left(\frac{\pi (2i + 1) k}{2m}\right), \quad
+      C_{i0} = \sqrt{1 / m}, \qquad u_t = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_t)$$
+
+    for a $g$ of $m$ rows, no more than columns, else along the other side. $P_t$ has the
+    columns $k$ of $C$ with the `rank` longest $C_k^T g$. They are chosen at the first update,
+    and again after $\lVert P^T g \rVert / \lVert g \rVert$ fell to `overlap` of what it was
+    when they were chosen.
+
+    Args:
+        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
+            `rank`.
+        rank: frequencies kept, at most the small side.
+        overlap: how little of the first share of the gradient's norm is too little, from 0,
+            never, to 1, always.
+        scale: times what `inner` returns.
+        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
+            others the last is the columns, and the rest are the rows.
+
+    Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
+    State: `4*min(rank, rows, cols) + 8` bytes a leaf, `4` once, and the state
+        of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
+    Flops: at most `3*size*min(rows, cols) + 9*size*min(rank, rows, cols) + 24*size`
+        a leaf, and those of `inner`.
+    Paper: none. The choice is that of Modoranu and others, "FFT-based Dynamic Subspace
+        Selection for Low-Rank Adaptive Optimization of Large Language Models",
+        arXiv:2505.17967; the basis that of Ahmed, Natarajan and Rao,
+        doi:10.1109/T-C.1974.223784.
+    Departure: chosen when the share falls, not every few updates; a product with the basis,
+        not an FFT, which costs less only above some thousand rows.
+    Limits: neurons have no order, so cosines hold little more of a gradient than random
+        directions would; they are free to keep and to renew.
+
+    >>> tx = gk.project_by_dct(optax.identity(), rank=1, scale=1.0)
+    >>> g = jnp.outer(jnp.ones(2), jnp.array([3.0, 4.0, 0.0]))  # the same in all rows
+    >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))
+    True
+    """
+    check.portion("project_by_dct", overlap=overlap)
+    check.nonnegative("project_by_dct", scale=scale)
+    return subspace.project(
+        "project_by_dct",
+        inner,
+        rank,
+        bases.cosines(),
+        subspace.when_shares_fall(overlap),
+        rests.left_out(scale),
+        batch_axes=batch_axes,
+    )

@@ -1,0 +1,73 @@
+"""Gradient projection memory: no step in directions that earlier tasks use."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import batch, check, tree
+from gradkit._core.types import Extra, Params, Transform, Updates, stateless
+
+
+def project_by_null_space(batch_axes: batch.Axes = ()) -> Transform:
+    r"""Remove from each matrix what it does to inputs in the span of a given basis.
+
+    $$u = g - P P^T g, \qquad P = \mathrm{basis}$$
+
+    for a $g$ of shape `[inputs, outputs]`, so that $x^T u = 0$ for all inputs $x$ in the span
+    of $P$: what the layer makes of them does not change.
+
+    Args:
+        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
+            others the last is the columns, and the rest are the rows.
+
+    Needs: `basis`, a tree like the parameters of `[*batch, rows, directions]`, with orthonormal
+        columns: the first left singular vectors of a layer's inputs on past tasks, examples
+        in columns. Zero columns are free, and so keep one shape while the basis grows.
+    State: `0` bytes a leaf.
+    Flops: at most `4*size*min(rows, 128) + 8*size` a leaf, for at most 128 directions.
+    Paper: Saha, Garg and Roy, "Gradient Projection Memory for Continual Learning",
+        arXiv:2103.09762, Algorithm 1, equation 6.
+    Departure: the basis comes from outside; collecting a layer's inputs is the model's affair.
+    Limits: place it last: momentum, weight decay and elementwise scaling step out of the null
+        space. It empties as tasks fill it.
+
+    >>> g, first = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[1.0], [0.0]])
+    >>> u, _ = gk.project_by_null_space().update(g, (), basis=first)
+    >>> print(u)
+    [[0. 0.]
+     [3. 4.]]
+    """
+    name = "project_by_null_space"
+
+    def update(
+        updates: Updates, params: Params = None, basis: Any = None, **extra: Extra
+    ) -> Updates:
+        del params, extra
+        check.matrix(name, updates, batch_axes)
+        gs, structure = jax.tree.flatten(updates)
+        given = jax.tree.leaves(basis)
+        check.holds(
+            name,
+            len(given) == len(gs),
+            "basis must have a matrix for each leaf",
+            f"{len(given)} for {len(gs)}",
+            "Call tx.update(grads, state, params, basis=bases).",
+        )
+        paths = [path for path, _ in check.leaves(updates)]
+        return structure.unflatten(map(leaf, paths, gs, given))
+
+    def leaf(path: str, x: jax.Array, basis: jax.Array) -> jax.Array:
+        g = batch.upright(tree.read(x), batch_axes)
+        p = basis.astype(g.dtype)
+        check.holds(
+            name,
+            p.ndim == g.ndim and p.shape[:-1] == g.shape[:-1],
+            f"the basis of leaf {path} must have the shape {(*g.shape[:-1], 'directions')}",
+            basis.shape,
+            "Give the basis of the layer's inputs, one direction a column.",
+        )
+        u = g - p @ jnp.matmul(p.mT, g, precision=jax.lax.Precision.HIGHEST)
+        return batch.like(u, x, batch_axes).astype(x.dtype)
+
+    return stateless(update)

@@ -1,0 +1,320 @@
+"""Activations are found in any loss, their powers are right, and muP's are flat."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import gradkit as gk
+from gradkit._core import fit, record
+from gradkit._lab import coords
+from gradkit._observe.diagnostics.check_coordinates import Coordinates
+from gradkit.cli import app
+
+W = {"w": jnp.full((3, 3), 0.5), "layers": jnp.stack([jnp.eye(3)] * 4)}
+X = jnp.ones((2, 3))
+
+
+def sites(f, params=W, x=X):
+    return {name: np.asarray(a) for name, a in record.activations(f, params, x)}
+
+
+@jax.custom_vjp
+def backwards(x):
+    return x @ W["w"]
+
+
+backwards.defvjp(lambda x: (backwards(x), None), lambda _, g: (g,))
+
+
+@jax.custom_jvp
+def forwards(w, x):
+    return x @ w
+
+
+forwards.defjvp(lambda primals, tangents: (forwards(*primals), tangents[1]))
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        lambda w, x: x @ w,
+        jax.jit(lambda w, x: x @ w),
+        jax.checkpoint(lambda w, x: x @ w),
+        forwards,
+        jax.vmap(lambda w, x: x @ w, (None, 0)),
+        lambda w, x: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: x),
+        lambda w, x: jax.jit(jax.checkpoint(jax.vmap(lambda x: x @ w)))(x),
+    ],
+    ids=["plain", "jit", "remat", "custom_jvp", "vmap", "cond", "nested"],
+)
+def test_a_product_is_found_wherever_it_is(inside):
+    found = sites(lambda p, x: jnp.sum(jnp.tanh(inside(p["w"], x))))
+    assert list(found) == ["w"]
+    np.testing.assert_array_equal(found["w"], X @ W["w"])
+
+
+def test_a_product_with_a_constant_is_of_the_activation():
+    found = sites(lambda p, x: backwards(jnp.sin(x @ p["w"])).sum())
+    assert list(found) == ["w", "w (2)"]
+
+
+def test_a_scan_stacks_its_turns():
+    def f(p, x):
+        return jax.lax.scan(lambda x, w: (x + x @ (2 * w.T), None), x, p["layers"])[0]
+
+    found = sites(f)
+    assert list(found) == ["layers", "+ layers"]
+    powers = np.broadcast_to(3.0 ** np.arange(4)[:, None, None], (4, 2, 3))
+    np.testing.assert_array_equal(found["layers"], 2 * powers)
+    np.testing.assert_array_equal(found["+ layers"], 3 * powers)
+
+
+def test_a_branch_not_taken_is_zero():
+    def f(p, x):
+        branches = [lambda: x @ p["w"], lambda: jnp.sin(x) @ p["w"] @ p["w"]]
+        return jax.lax.switch(0, branches)
+
+    found = sites(f)
+    assert [bool(a.any()) for a in found.values()] == [True, False, False]
+
+
+def test_a_constant_that_multiplies_a_product_belongs_to_it():
+    def f(p, x):
+        y = jax.jit(lambda y: 3 * y)(jax.jit(lambda x: x @ p["w"] / 2)(x).T)
+        return y * y
+
+    np.testing.assert_array_equal(sites(f)["w"], 1.5 * (X @ W["w"]).T)
+    biased = sites(lambda p, x: jax.nn.relu(x @ p["w"] + p["w"][:1]) / 2)
+    np.testing.assert_array_equal(biased["w"], X @ W["w"] + 0.5)
+    mask = np.array([1.0, 0.0, 1.0], np.float32)[None]
+    masked = sites(lambda p, x: x @ p["w"] * mask * 2.0)
+    np.testing.assert_array_equal(masked["w"], X @ W["w"])
+
+
+def test_attention_lookups_and_sums_have_names():
+    def f(p, tokens):
+        x = p["embed"][tokens] + p["places"][: len(tokens)]
+        q, k, v = (x @ p["block"][name] for name in "qkv")
+        return x + jax.nn.softmax(q @ k.T) @ v
+
+    block = {name: jnp.ones((2, 2)) for name in "qkv"}
+    params = {"embed": jnp.ones((5, 2)), "places": jnp.ones((9, 2)), "block": block}
+    assert list(sites(f, params, jnp.arange(3))) == [
+        "embed",
+        "block/q",
+        "block/k",
+        "block/v",
+        "block/q · k",
+        "block/v · q · k",
+        "+ block/v · q · k",
+    ]
+
+
+def test_what_is_recorded_is_recorded_in_jit_too():
+    f = lambda p, x: jnp.sum(jax.nn.relu(x @ p["w"]) @ p["w"])
+    jitted = jax.jit(lambda p, x: [a for _, a in record.activations(f, p, x)])(W, X)
+    for a, b in zip(jitted, sites(f).values()):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_exponents_are_exact_on_power_laws():
+    sizes = np.array([16, 32, 128])
+    values = np.stack([3 * sizes**0.5, 7.0 / sizes, 0.0 * sizes], axis=1)
+    np.testing.assert_allclose(fit.exponents(sizes, values), [0.5, -1, np.nan])
+
+
+def test_students_interval():
+    found = fit.mean(np.array([1.0, 2.0, 3.0]))
+    assert found.value == 2.0
+    np.testing.assert_allclose(found.high - 2.0, 4.302653 / 3**0.5, rtol=1e-6)
+    np.testing.assert_allclose(found.high + found.low, 4.0)
+
+
+def linear(n: int, spread: float = 0.0) -> gk.Trial:
+    """One layer whose update by SGD grows as its number of inputs."""
+
+    def init(key):
+        noise = spread * jax.random.normal(jax.random.fold_in(key, n), ())
+        return {"w": (1 + noise) * jnp.ones((n, 3))}
+
+    def loss(p, x):
+        return jnp.sum(x @ p["w"]) ** 2
+
+    return gk.Trial(init, loss, gk.sgd, lambda key: jnp.ones((1, n)))
+
+
+def test_powers_table_and_failures():
+    found = gk.check_coordinates(
+        functools.partial(linear, spread=0.02), [2, 4, 8], 1e-4
+    )
+    assert found.activation.shape == found.change.shape == (3, 3, 6, 1)
+    power = found.powers(1)["w"]
+    np.testing.assert_allclose(power.activation.value, 1, atol=0.05)
+    np.testing.assert_allclose(power.change.value, 2, atol=0.05)
+    assert power.change.low < power.change.value < power.change.high
+    assert found.failures() == {"w": "change grows"} and not found.ok()
+    assert found.table().count("\n") == 1 and "change grows" in found.table()
+    assert not np.isfinite(found.powers(0)["w"].change.value)  # nothing has changed yet
+
+
+def test_what_diverges_does_not_pass():
+    found = gk.check_coordinates(linear, [2, 4], 1e30, steps=3)
+    assert found.failures() == {"w": "diverges"} and "diverges" in found.table()
+
+
+def test_messages():
+    with pytest.raises(ValueError, match="sizes must be at least two, got \\[4\\]"):
+        gk.check_coordinates(linear, [4], 0.1)
+
+    def deep(layers: int) -> gk.Trial:
+        return gk.Trial(
+            lambda key: [jnp.eye(2)] * layers,
+            lambda p, x: jnp.sum(functools.reduce(jnp.matmul, p, x)),
+            gk.sgd,
+            lambda key: jnp.ones((1, 2)),
+        )
+
+    with pytest.raises(ValueError, match=r"same names at every size.*'1'"):
+        gk.check_coordinates(deep, [1, 2], 0.1)
+    last = lambda layers, site: "last" if int(site) == layers - 1 else None
+    found = gk.check_coordinates(deep, [1, 2], 0.1, steps=1, seeds=1, rename=last)
+    assert found.sites == ("last",)
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    """What activations of the built-in transformer do over the width."""
+    random = np.random.default_rng(0)
+    words = [
+        bytes(random.integers(97, 123, size=n)) for n in random.integers(1, 9, 200)
+    ]
+    chosen = random.zipf(1.5, size=9999) % len(words)
+    text = b" ".join(words[i] for i in chosen)
+    data = jnp.asarray(np.frombuffer(text, np.uint8))
+
+    @functools.cache
+    def found(name: str) -> Any:
+        plan = coords.plan("bytes", name, "32,128", "1", steps=5, seeds=4)
+        return coords.measure(plan, name, data, Console(quiet=True))
+
+    return found
+
+
+@pytest.mark.parametrize("name", ["mup", "spectral"])
+def test_every_activation_of_a_transformer_is_flat_over_the_width(transformers, name):
+    """No interval excludes it; at widths this small a single power may still be off."""
+    powers = transformers(name).powers()
+    assert len(powers) == 12
+    for site, (activation, change) in powers.items():
+        assert activation.low < 0.1, site
+        assert change.low < 0.1 and change.high > -0.1, site
+    assert np.median([abs(power.change.value) for power in powers.values()]) < 0.1
+
+
+def test_the_standard_parametrization_is_not(transformers):
+    powers = transformers("sp").powers()
+    assert powers["head/kernel"].change.low > 0.1
+    assert powers["blocks/0/query/kernel"].change.low > 0.5
+
+
+def residual(name: str, layers: int) -> gk.Trial:
+    """A scanned residual network; what a block adds is divided by the depth."""
+    rules = {"completep": gk.transfer_by_completep, "mup": gk.transfer_by_mup}
+    branch = 4 / layers if name == "completep" else 1.0
+
+    def init(layers, width, key=None):
+        keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
+        return {  # what blocks add is learned: there is no random part that fades
+            "first": jax.random.normal(keys[0], (8, width)) * 8**-0.5,
+            "layers": jnp.zeros((layers, width, width)),
+            "last": jax.random.normal(keys[2], (width, 4)) * width**-0.5,
+        }
+
+    def apply(params, x):
+        def block(x, w):
+            h = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True))
+            return x + branch * (jax.nn.relu(h) @ w), None
+
+        return (
+            jax.lax.scan(block, x @ params["first"], params["layers"])[0]
+            @ params["last"]
+        )
+
+    base = {"layers": 4, "width": 16}
+    grew = gk.infer_parametrization(
+        init,
+        base=base,
+        target=base | {"layers": layers},
+        delta=base | {"width": 32},
+        apply=apply,
+        example=jnp.zeros((1, 8)),
+    )
+    return gk.Trial(
+        lambda key: init(layers, 16, key),
+        lambda params, x: jnp.mean((apply(params, x) - x[:, :4]) ** 2),
+        lambda rate: gk.chain(gk.adamw(rate, weight_decay=0.0), rules[name](grew)),
+        lambda key: jax.random.normal(key, (32, 8)),
+    )
+
+
+@pytest.mark.parametrize("name, flat", [("completep", True), ("mup", False)])
+def test_completep_is_flat_over_the_depth(name, flat):
+    make = functools.partial(residual, name)
+    added = lambda layers, site: None if site == "layers" else site
+    found = gk.check_coordinates(make, [4, 8, 16, 32], 2**-11, seeds=4, rename=added)
+    assert found.sites == ("first", "+ layers", "last")
+    assert found.ok() == flat, found.table()
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The command line, with what it would measure at hand: sp fails, all others pass."""
+
+    def measure(plan, name, data, screen):
+        screen.print(f"measured {name}")
+        sizes = np.asarray(plan.sizes, float)[:, None, None, None]
+        grown = np.broadcast_to(sizes ** float(name == "sp"), (len(sizes), 2, 3, 1))
+        return Coordinates(plan.sizes, ("head",), grown, grown)
+
+    monkeypatch.setattr(coords, "measure", measure)
+    return functools.partial(CliRunner().invoke, app)
+
+
+def test_the_command_shows_draws_and_fails_where_a_parametrization_does(
+    measured, tmp_path
+):
+    picture = tmp_path / "coords.png"
+    passes = measured(["coords", "--parametrization", "mup", "--out", str(picture)])
+    assert passes.exit_code == 0, passes.output
+    assert "mup, 5 updates, by width: every site passes" in passes.stdout
+    assert "n^+0.00 ± 0.00" in passes.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    fails = measured(["coords", "--depths", "2,4"])
+    assert fails.exit_code == 1
+    assert "sp, 5 updates, by layers: 1 of 1 sites fail" in fails.stdout
+    assert "n^+1.00 ± 0.00  change grows" in fails.stdout
+
+
+@pytest.mark.parametrize(
+    "typed, said",
+    [
+        ("--widths 32,64 --depths 2,4", "either --widths or --depths must be several"),
+        ("--widths 32", "either --widths or --depths must be several numbers"),
+        ("--widths 20,40", "--widths must be multiples of 16, got 20,40"),
+        ("--widths 32,x", "--widths must be different whole numbers above 0"),
+        ("--parametrization mu", "no parametrization 'mu'. Choose from sp, mup"),
+        ("--task digits", "no task 'digits' that comes in sizes. Choose bytes"),
+        ("--steps 0", "--steps must be above 0, got 0"),
+        ("--data nowhere", "no data at nowhere"),
+    ],
+)
+def test_the_command_says_what_it_cannot_do(measured, typed, said):
+    result = measured(["coords", *typed.split()])
+    assert result.exit_code == 2
+    assert said in result.stderr and result.stderr.count("\n") == 1

@@ -1,0 +1,322 @@
+"""How a model grew, from its shapes alone: widths, depth, and what cannot be inferred."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen, nnx
+
+import gradkit as gk
+
+TABLE = json.loads((pathlib.Path(__file__).parent / "golden/mup_mlp.json").read_text())
+
+
+def shape(*sizes, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+def mlp(width):
+    """The model of the golden table, in JAX's layout."""
+    sizes = {"fc1": (20, width), "fc2": (width, width), "readout": (width, 10)}
+    return {
+        f"{name}.{kind}": shape(*(s if kind == "weight" else s[1:]))
+        for name, s in sizes.items()
+        for kind in ("weight", "bias")
+    }
+
+
+def torch_mlp(width):
+    """The same, every matrix [out, in]."""
+    return {k: shape(*reversed(x.shape)) for k, x in mlp(width).items()}
+
+
+def apply_mlp(p, x):
+    h = jnp.tanh(x @ p["fc1.weight"] + p["fc1.bias"][None])
+    h = jnp.tanh(h @ p["fc2.weight"] + p["fc2.bias"][None])
+    return h @ p["readout.weight"] + p["readout.bias"][None]
+
+
+def apply_torch_mlp(p, x):
+    return apply_mlp({k: x.T for k, x in p.items()}, x)
+
+
+FOUND = {
+    "by convention": lambda: gk.infer_parametrization(mlp, base=64, target=256),
+    "by inputs": lambda: gk.infer_parametrization(
+        torch_mlp, base=64, target=256, inputs={"weight": (1,)}
+    ),
+    "from trees": lambda: gk.infer_parametrization(base=mlp(64), target=mlp(256)),
+    "traced": lambda: gk.infer_parametrization(
+        mlp, base=64, target=256, apply=apply_mlp, example=shape(4, 20)
+    ),
+    "traced [out, in]": lambda: gk.infer_parametrization(
+        torch_mlp, base=64, target=256, apply=apply_torch_mlp, example=shape(4, 20)
+    ),
+}
+ROLES = {  # by the first two words of the golden classification
+    "vector_like (input": "input",
+    "vector_like (inf": "vector",
+    "vector_like (output": "output",
+    "matrix_like (hidden": "hidden",
+    "scalar_like (no": "fixed",
+}
+
+
+@pytest.mark.parametrize("how", FOUND)
+def test_the_golden_classification(how):
+    found = FOUND[how]()
+    assert len(found) == len(TABLE["rows"])
+    for row in TABLE["rows"]:
+        p = found[row["param"]]
+        words = row["classification"].replace(":", "").split()
+        assert p.role == ROLES[" ".join(words[:2])]
+        grown = max(p.growth_in, p.growth_out)
+        assert grown == row["width_mult"]
+        if row["fanin_fanout_mult_ratio"] is not None:
+            assert p.growth_in / p.growth_out == row["fanin_fanout_mult_ratio"]
+        infinite = [dim["dim"] for dim in row["infshape"] if dim["isinf"]]
+        assert sorted(p.shape[axis] for axis in p.widths) == sorted(infinite)
+
+
+def test_fans():
+    p = FOUND["traced [out, in]"]()["fc1.weight"]
+    assert (p.fan_in, p.fan_out, p.base_fan_in, p.base_fan_out) == (20, 256, 20, 64)
+    assert (p.growth_in, p.growth_out, p.depth, p.kind) == (1, 4, 1, "input")
+
+
+def test_nothing_is_computed():
+    """Initializers that cannot be run, and could not be held in memory."""
+
+    def init(width):
+        made = jax.pure_callback(lambda: 1 / 0, shape(width, width))
+        return {"w": made @ made}
+
+    found = gk.infer_parametrization(init, base=2**8, target=2**20)
+    assert found["w"].growth_in == 2**12
+
+
+def test_delta_tells_widths_that_target_keeps():
+    """Fine-tuning at the base width: every multiplier is 1, and the roles are as ever."""
+    found = gk.infer_parametrization(mlp, base=64, target=64, delta=128)
+    grown = FOUND["by convention"]()
+    assert {k: p.role for k, p in found.items()} == {
+        k: p.role for k, p in grown.items()
+    }
+    assert {p.growth_in * p.growth_out for p in found.values()} == {1.0}
+    assert [p.widths for p in found.values()] == [p.widths for p in grown.values()]
+
+
+def test_widths_may_grow_apart():
+    def init(model, hidden):
+        return {"up": shape(model, hidden), "down": shape(hidden, model)}
+
+    found = gk.infer_parametrization(
+        init, base={"model": 4, "hidden": 16}, target={"model": 8, "hidden": 48}
+    )
+    assert (found["up"].growth_in, found["up"].growth_out) == (2, 3)
+    assert (found["down"].growth_in, found["down"].growth_out) == (3, 2)
+
+
+def test_layers_of_a_list_are_depth():
+    def init(width, layers):
+        block = {"fc1": shape(width, width), "fc2": shape(width, width)}
+        return {
+            "in": shape(3, width),
+            "blocks": [block] * layers,
+            "norms_0": shape(width),
+        }
+
+    found = gk.infer_parametrization(
+        init, base={"width": 4, "layers": 2}, target={"width": 8, "layers": 6}
+    )
+    assert len(found) == 14
+    assert {p.depth for k, p in found.items() if "blocks" in k} == {3}
+    assert found["in"].depth == found["norms_0"].depth == 1
+    text = str(found)
+    assert "blocks/*/fc* (12)" in text and text.count("\n") == 3
+
+
+def test_layers_in_rows_are_declared():
+    stack = lambda width: {"w": shape(5, width, width)}
+    found = gk.infer_parametrization(stack, base=4, target=8, stacks={"w": (0,)})
+    p = found["w"]
+    assert (p.role, p.inputs, p.outputs, p.stacks) == ("hidden", (1,), (2,), (0,))
+    assert p.fan_in == 8
+
+
+def test_roles_are_declared():
+    table = lambda width: {"w": shape(7, width)}
+    found = gk.infer_parametrization(table, base=4, target=8, roles={"w": "embedding"})
+    assert found["w"].role == "embedding" and found["w"].inputs == (0,)
+
+
+def test_three_axes_by_convention_are_noted():
+    found = gk.infer_parametrization(lambda w: {"k": shape(3, 3, w)}, base=4, target=8)
+    assert found.notes[0].startswith("k: all axes but the last count as inputs")
+
+
+class Model(nnx.Module):
+    def __init__(self, width, rngs):
+        self.layers = nnx.List([nnx.Linear(width, width, rngs=rngs)])
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+
+def test_paths_are_those_of_what_is_trained():
+    """A module, its state, and the parameters an optimizer sees have the same paths."""
+    model = lambda width: Model(width, nnx.Rngs(0))
+    found = gk.infer_parametrization(model, base=4, target=8)
+    state = lambda width: nnx.state(model(width), nnx.Param)
+    assert [*found] == [*gk.infer_parametrization(state, base=4, target=8)]
+    updates = jax.tree.map(jnp.ones_like, state(8))
+    moved, _ = gk.transfer_by_mup(found).update(
+        updates, gk.transfer_by_mup(found).init({})
+    )
+    assert moved["layers"][0]["kernel"][...][0, 0] == 0.5
+    dense = lambda w: linen.Dense(w).init(jax.random.key(0), jnp.ones((1, w)))["params"]
+    assert {*gk.infer_parametrization(dense, base=4, target=8)} == {"kernel", "bias"}
+
+
+# The mapping itself
+
+
+def test_it_is_static():
+    found = FOUND["traced"]()
+    assert hash(found) == hash(FOUND["traced"]()) and found == FOUND["traced"]()
+    assert not jax.tree.leaves(found)
+    scaled = jax.jit(lambda found, x: x * found["fc2.weight"].growth_in)
+    assert scaled(found, jnp.ones([])) == 4
+
+
+def test_it_survives_a_file(tmp_path):
+    found = gk.infer_parametrization(
+        lambda w: {"k": shape(3, 3, w)}, base=4, target=8, roles={"k": "input"}
+    )
+    found.save(tmp_path / "found.json")
+    again = gk.Parametrization.load(tmp_path / "found.json")
+    assert again == found and again.notes == found.notes
+    assert again["k"] == found["k"] and isinstance(again["k"].shape, tuple)
+
+
+def test_it_prints_as_a_table():
+    text = FOUND["traced"]().table(columns={"lr": lambda p: 1 / p.growth_in})
+    head, *lines = text.splitlines()
+    assert head.split()[-3:] == ["out", "depth", "lr"]
+    row = next(line for line in lines if line.startswith("fc2.weight"))
+    assert " ".join(row.split()[1:]) == "hidden 64 -> 64 256 -> 256 4 4 1 0.25"
+    assert "convention" in FOUND["by convention"]().explain("fc2.weight")
+
+
+# What cannot be inferred
+
+WIDE = {"w": shape(4, 8)}
+REFUSED = {
+    "equal shapes": (
+        lambda: gk.infer_parametrization(mlp, base=64, target=64),
+        "must differ in a width, got equal shapes.*pass delta",
+    ),
+    "only depth": (
+        lambda: gk.infer_parametrization(
+            base={"a": [WIDE]}, target={"a": [WIDE, WIDE]}
+        ),
+        "must differ in a width.*pass delta",
+    ),
+    "delta keeps a width": (
+        lambda: gk.infer_parametrization(
+            lambda a, b: {"w": shape(a, b)},
+            base={"a": 2, "b": 2},
+            target={"a": 4, "b": 4},
+            delta={"a": 3, "b": 2},
+        ),
+        r"leaf w must differ between base and delta.*axis 1: \[2, 2, 4\].*every size",
+    ),
+    "out of proportion": (
+        lambda: gk.infer_parametrization(
+            lambda width: {"w": shape(width, width + 2)}, base=4, target=8
+        ),
+        "leaf w must grow in proportion.*axis 1 from 6 to 10.*name",
+    ),
+    "delta out of proportion": (
+        lambda: gk.infer_parametrization(
+            lambda width: {"w": shape(width, max(width, 5))}, base=8, target=16, delta=4
+        ),
+        "leaf w must grow in proportion.*axis 1 from 8 to 5",
+    ),
+    "other names": (
+        lambda: gk.infer_parametrization(
+            lambda **s: {}, base={"width": 1}, target={"depth": 1}
+        ),
+        r"must name the same sizes, got \['width'\] and \['depth'\]",
+    ),
+    "other leaves": (
+        lambda: gk.infer_parametrization(base={"a": shape(2)}, target={"b": shape(2)}),
+        r"only in one: \['a', 'b'\]",
+    ),
+    "renamed layers": (
+        lambda: gk.infer_parametrization(
+            base={"fc1": shape(2)}, target={"fc2": shape(4)}
+        ),
+        r"only in one: \['fc1', 'fc2'\]",
+    ),
+    "unlike layers": (
+        lambda: gk.infer_parametrization(
+            base=[shape(2, 4), shape(4, 4)], target=[shape(2, 8)] + [shape(8, 8)] * 2
+        ),
+        r"leaf 2 must be like the layers.*\(2, 4\), '1': \(4, 4\)",
+    ),
+    "other axes": (
+        lambda: gk.infer_parametrization(
+            base={"a": shape(2)}, target={"a": shape(2, 2)}
+        ),
+        r"leaf a must have as many axes.*\(2,\) and \(2, 2\)",
+    ),
+    "two inputs": (
+        lambda: gk.infer_parametrization(
+            lambda w: {"k": shape(w, w, 3)}, base=2, target=4
+        ),
+        r"leaf k must have one growing input axis.*inputs=\{'k'.*apply",
+    ),
+    "rule without a leaf": (
+        lambda: gk.infer_parametrization(mlp, base=2, target=4, roles={"conv": "input"}),
+        "roles must match a leaf, got 'conv'",
+    ),
+    "unknown role": (
+        lambda: gk.infer_parametrization(mlp, base=2, target=4, roles={"fc1": "big"}),
+        "roles must be known, got 'big'.*hidden",
+    ),
+    "no example": (
+        lambda: gk.infer_parametrization(mlp, base=2, target=4, apply=apply_mlp),
+        "example must be given with apply",
+    ),
+    "apply of another size": (
+        lambda: gk.infer_parametrization(
+            mlp,
+            base=2,
+            target=4,
+            apply=lambda p, x: x @ p["fc1.weight"].reshape(20, 2),
+            example=shape(1, 20),
+        ),
+        "apply must run at size 4, got TypeError.*names of the sizes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_messages_say_what_to_do(name):
+    call, message = REFUSED[name]
+    with pytest.raises(
+        ValueError, match=rf"(?s)gradkit.infer_parametrization: .*{message}"
+    ):
+        call()
+
+
+def test_an_apply_of_one_size_is_noted():
+    found = gk.infer_parametrization(
+        lambda width: {"w": shape(3, width)},
+        base=4,
+        target=8,
+        apply=lambda p, x: (x @ p["w"]).reshape(1, 2, 4),
+        example=shape(1, 3),
+    )
+    assert "attention was not looked at" in found.notes[0]

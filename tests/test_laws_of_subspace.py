@@ -1,0 +1,353 @@
+"""What methods that act in a few dimensions promise, each promise a named property.
+
+A property sees a run of a method on random gradients, leaf by leaf.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradkit as gk
+from gradkit._core import bases, subspace
+
+SIDES = [(6, 6), (4, 9), (9, 4)]
+INSIDE: dict[str, Callable[..., Any]] = {  # these move nothing outside the basis
+    "svd": gk.project_by_svd,
+    "range_finder": gk.project_by_range_finder,
+    "power_iteration": gk.project_by_power_iteration,
+    "dct": gk.project_by_dct,
+}
+WHOLE: dict[str, Callable[..., Any]] = {  # these move all of a matrix
+    "fira": gk.project_by_fira,
+    "grass_walk": gk.project_by_grass_walk,
+    "grass_jump": gk.project_by_grass_jump,
+}
+ALL = {**INSIDE, **WHOLE, "random": gk.project_by_random}
+KEYED = sorted(
+    {"range_finder", "power_iteration", "random", "grass_walk", "grass_jump"}
+)
+EVERY = {"dct": {}}  # it renews when it must
+KEPT = {
+    "dct": bases.cosines().vectors,
+    "random": bases.gaussian().vectors,
+}
+
+
+def make(name: str, inner: Any = None, rank: int = 2, **changed: Any) -> Any:
+    """The method, with `inner` (momentum), renewed every second update."""
+    every = EVERY.get(name, {"every": 2})
+    return ALL[name](inner or optax.trace(0.9), rank=rank, **{**every, **changed})
+
+
+def draw(*shapes: tuple[int, ...], seed: int = 0) -> list[jax.Array]:
+    """Random float32 arrays."""
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
+
+
+def follow(tx: Any, gs: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The updates and the states after them, jitted."""
+    tx = optax.with_extra_args_support(tx)
+    update, state, us, states = jax.jit(tx.update), tx.init(gs[0]), [], []
+    for g in gs:
+        u, state = update(g, state, g)
+        us.append(u)
+        states.append(state)
+    return us, states
+
+
+def close(got: Any, want: Any, tolerance: float = 1e-4) -> None:
+    """Equal within float32, relative to the largest entry."""
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        largest = max(1e-30, float(np.max(np.abs(b), initial=0)))
+        np.testing.assert_allclose(a, b, atol=tolerance * largest)
+
+
+def basis(name: str, state: Any, i: int, side: int) -> np.ndarray:
+    """The basis of leaf `i`, in float64."""
+    p = state.bases[i]
+    return np.asarray(
+        KEPT[name](p, side, jnp.float32) if name in KEPT else p, np.float64
+    )
+
+
+def random_orthogonal(rng: np.random.Generator, n: int) -> Any:
+    return jnp.asarray(np.linalg.qr(rng.normal(size=(n, n)))[0], jnp.float32)
+
+
+def momentum(gs: list[Any]) -> list[Any]:
+    return follow(optax.trace(0.9), gs)[0]
+
+
+@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize("name", INSIDE)
+def test_updates_have_the_rank_and_lie_in_the_basis(name: str, sides: Any) -> None:
+    """rank_at_most, and no part outside the span of the basis."""
+    us, states = follow(make(name), [draw(sides, seed=t)[0] for t in range(4)])
+    for u, state in zip(us, states):
+        u = np.asarray(u, np.float64)
+        u = u.T if sides[0] > sides[1] else u
+        values = np.linalg.svd(u)[1]
+        assert np.all(values[2:] < 1e-5 * values[0]), values
+        p = basis(name, state, 0, min(sides))
+        np.testing.assert_allclose(p @ (p.T @ u), u, atol=1e-5 * values[0])
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("of_rank", [0, 1, 4])
+@pytest.mark.parametrize("name", sorted(ALL.keys() - {"random"}))
+def test_bases_are_orthonormal(name: str, rank: int, of_rank: int) -> None:
+    """Also of gradients of lower rank, and of none."""
+    rng = np.random.default_rng(0)
+    low = lambda: rng.normal(size=(6, of_rank)) @ rng.normal(size=(of_rank, 8))
+    gs = [jnp.asarray(low(), jnp.float32) for _ in range(3)]
+    us, states = follow(make(name, rank=rank), gs)
+    assert np.all(np.isfinite(us))
+    for state in states:
+        p = basis(name, state, 0, 6)
+        np.testing.assert_allclose(p.T @ p, np.eye(rank), atol=1e-5)
+
+
+def test_gaussian_bases_are_near_orthonormal_and_of_their_seeds_alone() -> None:
+    _, (state,) = follow(make("random", rank=400), [draw((400, 500))[0]])
+    p = basis("random", state, 0, 400)
+    assert abs(np.mean(p)) < 1e-3 and abs(np.mean(p**2) * 400 - 1) < 2e-2
+    assert abs(np.mean((p.T @ p)[np.triu_indices(400, 1)])) < 1e-3
+    assert state.bases[0].shape == (400,)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize("name", ALL)
+def test_transposed_gradients_give_transposed_updates(name: str, sides: Any) -> None:
+    if sides[0] == sides[1]:
+        sides = (sides[0], sides[1] + 1)  # a square matrix has no side to prefer
+    gs = [draw(sides, seed=t)[0] for t in range(4)]
+    us, _ = follow(make(name), gs)
+    turned, _ = follow(make(name), [g.T for g in gs])
+    close([u.T for u in turned], us)
+
+
+@pytest.mark.parametrize("name", ["svd", "fira"])
+@pytest.mark.parametrize("sides", SIDES)
+def test_rotated_gradients_give_rotated_updates(name: str, sides: Any) -> None:
+    """Momentum does not see the choice of signs, which is not rotated."""
+    rng = np.random.default_rng(0)
+    left, right = (random_orthogonal(rng, n) for n in sides)
+    if name == "fira":  # whose columns, of the large side, have norms of their own
+        left, right = (
+            jnp.eye(n) if n == max(sides) else q for n, q in zip(sides, (left, right))
+        )
+    if name == "fira" and sides[0] == sides[1]:
+        left = random_orthogonal(rng, sides[0])
+    gs = [draw(sides, seed=t)[0] for t in range(2)]
+    us, _ = follow(make(name), gs)
+    turned, _ = follow(make(name), [left @ g @ right for g in gs])
+    close(turned, [left @ u @ right for u in us])
+
+
+def test_power_iteration_finds_the_singular_vectors_of_a_steady_gradient() -> None:
+    u, _, vt = np.linalg.svd(draw((5, 8))[0], full_matrices=False)
+    g = jnp.asarray((u * [8, 4, 0.5, 0.2, 0.1]) @ vt, jnp.float32)
+    _, states = follow(make("power_iteration", every=1), [g] * 12)
+    p = basis("power_iteration", states[-1], 0, 5)
+    np.testing.assert_allclose(np.abs(np.diag(p.T @ u[:, :2])), 1, atol=1e-5)
+    late = [basis("power_iteration", state, 0, 5) for state in states[-2:]]
+    np.testing.assert_allclose(*late, atol=1e-5)  # order and signs stay
+
+
+def test_range_finder_holds_nearly_as_much_as_the_best_basis() -> None:
+    g = jnp.asarray(
+        np.diag(0.8 ** np.arange(40)) @ np.asarray(draw((40, 60))[0]), jnp.float32
+    )
+    held = lambda name: np.linalg.norm(
+        follow(make(name, optax.identity(), 5, scale=1.0), [g])[0][0]
+    )
+    assert 0.98 * held("svd") < held("range_finder") <= 1.00001 * held("svd")
+
+
+@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize("name", [*INSIDE, *WHOLE])
+def test_at_full_rank_it_is_inner(name: str, sides: Any) -> None:
+    """For momentum, which does not see a rotation, in a basis that stays."""
+    gs = [draw(sides, seed=t)[0] for t in range(4)]
+    still = {"overlap": 0.0} if name == "dct" else {"every": 99}
+    us, _ = follow(make(name, rank=99, scale=1.0, **still), gs)
+    close(us, momentum(gs), 2e-4)
+
+
+@pytest.mark.parametrize("name", ["grass_walk", "grass_jump"])
+def test_at_full_rank_averages_follow_the_basis(name: str) -> None:
+    """Every basis spans everything: the mean that Adam keeps is the same mean in each."""
+    gs = [draw((4, 6), seed=t)[0] for t in range(4)]
+    adam = gk.scale_by_adam(b1=0.9, b2=0.5)
+    _, states = follow(make(name, adam, rank=4, every=1, b2=0.5), gs)
+    mean = jnp.zeros((4, 6))
+    for g, state in zip(gs, states):
+        mean = 0.9 * mean + 0.1 * g
+        close(state.bases[0] @ state.inner.mu[0], mean)
+
+
+def test_turned_averages_are_those_of_turned_gradients() -> None:
+    """Exactly, where averages have forgotten that they began at zero and nothing varies."""
+    rng = np.random.default_rng(0)
+    c, (g,) = random_orthogonal(rng, 4), draw((4, 6))
+    adam = gk.scale_by_adam(0.9, 0.99)
+    for t in (1, 3, 20):
+        state = follow(adam, [(g,)] * t)[1][-1]
+        want = follow(adam, [(c @ g,)] * t)[1][-1]
+        turned = subspace.turned(0.9, 0.99)(state, (g,), [c], jnp.int32(t))
+        close((turned.mu, turned.nu), (want.mu, want.nu), 1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(ALL.keys() - {*KEYED}))
+def test_the_order_of_leaves_does_not_matter(name: str) -> None:
+    gs = [draw((4, 6), (6, 4), (4, 6), (5, 5), seed=t) for t in range(3)]
+    us, _ = follow(make(name), gs)
+    turned, _ = follow(make(name), [g[::-1] for g in gs])
+    close([u[::-1] for u in turned], us)
+
+
+@pytest.mark.parametrize("name", sorted(ALL.keys() - {*KEYED}))
+def test_stacked_is_one_by_one(name: str) -> None:
+    layers = [draw((7, 4), (7, 4), seed=t) for t in range(3)]
+    inner, changed = optax.scale_by_sign(), EVERY.get(name, {"every": 1})
+    changed = {"overlap": 1.0} if name == "dct" else changed
+    apart, _ = follow(make(name, inner, **changed), layers)
+    stacked = [jnp.stack(g) for g in layers]
+    together, _ = follow(make(name, inner, batch_axes=(0,), **changed), stacked)
+    close(together, [jnp.stack(u) for u in apart])
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_stacked_matrices_of_keyed_methods_are_apart(name: str) -> None:
+    """Each draws for itself, and none is drawn the same."""
+    g = jnp.stack(draw((7, 4)) * 2)
+    us, (state,) = follow(make(name, batch_axes=(0,)), [g])
+    assert np.all(np.isfinite(us))
+    if name not in ("range_finder", "grass_walk"):  # which begin from the gradient
+        assert np.any(state.bases[0][0] != state.bases[0][1])
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_the_same_key_gives_the_same_run(name: str) -> None:
+    gs = [draw((4, 6), seed=t)[0] for t in range(4)]
+    once, again, other = (follow(make(name, key=k), gs)[0] for k in (1, 1, 2))
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once, other)
+
+
+def renewed(tx: Any, gs: list[Any]) -> np.ndarray:
+    """Which leaves have a new basis after each update but the first."""
+    states = follow(tx, gs)[1]
+    differ = lambda a, b: [bool(jnp.any(x != y)) for x, y in zip(a.bases, b.bases)]
+    return np.array([differ(a, b) for a, b in itertools.pairwise(states)])
+
+
+@pytest.mark.parametrize("leaves,every", [(8, 4), (4, 8), (5, 3), (1, 3)])
+def test_leaves_in_turn_share_the_cost(leaves: int, every: int) -> None:
+    """Each once in `every` updates, and about `leaves / every` at each."""
+    gs = [draw(*[(3, 12)] * leaves, seed=t) for t in range(2 * every + 1)]
+    new = renewed(make("range_finder", every=every), gs)
+    assert np.all(new[-every:].sum(axis=0) == 1)
+    assert np.all(new[-every:].sum(axis=1) <= -(-leaves // every))
+
+
+def test_a_basis_is_renewed_after_its_share_falls() -> None:
+    """The share falls at the third update, so the fourth looks again; the other leaf stays."""
+    wave = lambda k: np.cos(np.pi / 8 * k * (np.arange(8) + 0.5))
+    leaf = lambda k: jnp.asarray(np.outer(wave(k), np.ones(9)), jnp.float32)
+    gs = [[leaf(k), leaf(1)] for k in (1, 1, 5, 5, 5)]
+    new = renewed(gk.project_by_dct(optax.identity(), rank=1), gs)
+    assert new.tolist() == [[False, False], [False, False], [True, False], [False] * 2]
+
+
+@pytest.mark.parametrize("make_tx", [gk.project_by_fira, gk.project_by_random])
+def test_growth_is_limited(make_tx: Any) -> None:
+    """From the second update on, whatever the gradient does; from zero it is free."""
+    tx = make_tx(optax.scale_by_sign(), rank=1, growth=1.5, scale=0.0)
+    if make_tx is gk.project_by_random:
+        tx = make_tx(optax.scale_by_sign(), rank=1, growth=1.5)
+    g = draw((4, 6))[0]
+    us, _ = follow(tx, [0 * g, g, 0 * g + g[::-1] * 3, 1e4 * g, 1e-3 * g])
+    sizes = [float(jnp.linalg.norm(u)) for u in us]
+    assert sizes[0] == 0 < sizes[1]
+    for last, size in itertools.pairwise(sizes[1:]):
+        assert size <= 1.5 * last * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("axes", ["channels", "tensors"])
+def test_apollo_keeps_the_directions_of_the_gradient(axes: str) -> None:
+    (g,) = draw((4, 6))
+    make_tx = gk.apollo if axes == "channels" else gk.apollo_mini
+    (u,), _ = follow(make_tx(1.0, weight_decay=0.0), [{"w": g}])
+    factors = np.asarray(-u["w"] / g)
+    assert np.all(factors > 0)
+    over = 0 if axes == "channels" else None
+    np.testing.assert_allclose(np.ptp(factors, axis=over), 0, atol=1e-3 * factors.max())
+
+
+def test_null_space_keeps_what_layers_make_of_past_inputs() -> None:
+    inputs, (g,) = np.random.default_rng(0).normal(size=(6, 3)), draw((6, 4))
+    first = jnp.asarray(np.linalg.svd(inputs)[0][:, :3], jnp.float32)
+    tx = gk.project_by_null_space()
+    u, _ = tx.update(g, (), basis=first)
+    np.testing.assert_allclose(inputs.T @ np.asarray(u), 0, atol=1e-5)
+    close(tx.update(u, (), basis=first)[0], u)  # idempotent
+    wider = jnp.pad(first, ((0, 0), (0, 2)))  # zero columns are free
+    close(tx.update(g, (), basis=wider)[0], u)
+    with pytest.raises(ValueError, match="basis must have a matrix for each leaf"):
+        tx.update(g, ())
+    with pytest.raises(ValueError, match=r"must have the shape \(6, 'directions'\)"):
+        tx.update(g, (), basis=first[:4])
+
+
+def test_random_subspaces_are_near_isometric_and_never_left() -> None:
+    """`P^T P` is near the identity, and all updates of a run span `dimension`."""
+    tx = gk.project_by_random_subspace(optax.identity(), dimension=8)
+    shapes = {"a": (40, 50), "b": (30,), "c": ()}
+    draws = lambda t: dict(zip(shapes, draw(*shapes.values(), seed=t)))
+    us, _ = follow(tx, [draws(t) for t in range(12)])
+    flat = np.array([np.concatenate([np.ravel(x) for x in u.values()]) for u in us])
+    values = np.linalg.svd(flat)[1]
+    assert values[7] > 0.1 * values[0] and np.all(values[8:] < 1e-5 * values[0])
+    twice, _ = tx.update(us[0], tx.init(us[0]))  # near a projection
+    norm = lambda t: float(optax.tree.norm(t))
+    error = norm(jax.tree.map(jnp.subtract, twice, us[0])) / norm(us[0])
+    assert error < 0.3
+
+
+def test_weight_norm_moves_lengths_and_directions_apart() -> None:
+    p, g = draw((6, 4), (6, 4))
+    along = jnp.sum(p * g, 0, keepdims=True) * p / jnp.sum(p * p, 0, keepdims=True)
+    tx = gk.project_by_weight_norm(optax.identity(), rank=4)
+    close(tx.update(along, tx.init(p), p)[0], along)  # each column longer or shorter
+    across, _ = tx.update(g - along, tx.init(p), p)
+    assert np.max(np.abs(np.sum(np.asarray(p * across), 0))) < 1e-3  # no length changes
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("bad", [jnp.inf, jnp.nan])
+def test_a_non_finite_entry_counts_as_zero(name: str, bad: float) -> None:
+    (g,) = draw((5, 7))
+    zero = g.at[1, 2].set(0.0)
+    (got,), _ = follow(make(name), [g.at[1, 2].set(bad)])
+    (want,), _ = follow(make(name), [zero])
+    close(got, want)
+
+
+def test_walks_and_jumps_are_as_long_as_they_say() -> None:
+    """The angles between two bases: of a walk about `angle`, of a jump any."""
+    gs = [draw((64, 80), seed=t)[0] for t in range(3)]
+    angles = {}
+    for name in ("grass_walk", "grass_jump"):
+        states = follow(make(name, every=1), gs)[1]
+        p, q = (basis(name, s, 0, 64) for s in states[1:])
+        angles[name] = np.arccos(np.linalg.svd(p.T @ q)[1].clip(-1, 1))
+    assert np.all((angles["grass_walk"] > 0.3) & (angles["grass_walk"] < 0.7))
+    assert np.max(angles["grass_jump"]) > 1
