@@ -10,14 +10,23 @@ import gradkit as gk
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_example_runs_and_learns():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 12
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(code, "README.md", "exec"), {})
-    losses = [float(x) for x in out.getvalue().strip("[]\n").split(",")]
+def printed() -> list[str]:
+    """What each example prints, run in order in one namespace."""
+    names: dict[str, object] = {}
+    outs = []
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        assert len([line for line in code.splitlines() if line.strip()]) <= 12
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(code, "README.md", "exec"), names)
+        outs.append(out.getvalue())
+    return outs
+
+
+def test_examples_run_and_learn():
+    training, table = printed()
+    losses = [float(x) for x in training.strip("[]\n").split(",")]
     assert losses[-1] < 0.1 * losses[0]
+    assert "hidden" in table and "512" in table
 
 
 def test_names_it_mentions_exist():
