@@ -24,6 +24,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py
 
 check-full: test bench race
+	$(BIN)/pytest -q -n auto --dist loadgroup --durations 10 -m slow
 
 clean:
 	rm -rf .venv runs

@@ -1,11 +1,42 @@
-"""Every transform, wrapper and recipe holds every law of `gradkit.testing`, or says why it cannot."""
+"""Every transform, wrapper and recipe holds every law of `gradkit.testing`, or says why it cannot.
+
+A recipe is a chain of transforms that are held to all laws one by one: on recipes the laws that
+take longest are left to `make check-full`.
+"""
 
 import functools
+from typing import Any
 
 import pytest
 from entry import ENTRIES
 
+from gradkit.catalogue import METHODS
 from gradkit.testing import LAWS, Subject, check
+
+RECIPES = {method.name for method in METHODS if method.kind == "recipe"}
+LONG = {
+    "checkpoint",
+    "composition",
+    "nnx",
+    "partition_norms",
+    "sharding",
+    "trees",
+    "vmap",
+}
+
+
+def each() -> list[Any]:
+    """Every method with every law."""
+    return [
+        pytest.param(
+            name,
+            law,
+            id=f"{name}-{law}",
+            marks=[pytest.mark.slow] if name in RECIPES and law in LONG else [],
+        )
+        for name in ENTRIES
+        for law in LAWS
+    ]
 
 
 @functools.lru_cache(maxsize=2)
@@ -15,8 +46,7 @@ def under_test(name: str) -> Subject:
     return Subject(entry.factory, entry.shapes)
 
 
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name,law", each())
 def test_holds(name: str, law: str) -> None:
     excused = {k: v for k, v in ENTRIES[name].excused.items() if k == law}
     (row,) = check(under_test(name), laws=[law], excused=excused)

@@ -9,13 +9,20 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 TEXTS = sorted(FOLDER.glob("*.py"))
+LONG = {"02_mup"}  # minutes on two cores
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.stem)
+def marked(text):
+    """`text` as a parameter, left out of `make test` where it is long."""
+    marks = [pytest.mark.slow] if text.stem in LONG else []
+    return pytest.param(text, id=text.stem, marks=marks)
+
+
+@pytest.mark.parametrize("text", map(marked, TEXTS))
 def test_a_notebook_runs(text):
     notebook = jupytext.read(text)
     here = {"metadata": {"path": str(FOLDER.parent)}}  # where gradkit can be imported
-    nbclient.NotebookClient(notebook, timeout=300, resources=here).execute()
+    nbclient.NotebookClient(notebook, timeout=900, resources=here).execute()
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     assert any("image/png" in out.get("data", {}) for out in outputs)
 
