@@ -10,10 +10,11 @@ over a period.
 
 import argparse
 import functools
+import importlib
+import importlib.metadata
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import time
@@ -31,14 +32,14 @@ def shapes_of(width: int, layers: int) -> Shapes:
 
 
 def measured(step: Callable[[], None], every: int, rounds: int) -> dict[str, float]:
-    """Median milliseconds of the steps of some periods, of which the first of each turns bases."""
+    """Least milliseconds of the steps of some periods, of which the first of each turns bases."""
     turns, others = [], []
     for t in range(every * rounds):
         start = time.perf_counter()
         step()
         took = 1e3 * (time.perf_counter() - start)
         (others if t % every else turns).append(took)
-    plain, turn = statistics.median(others), statistics.median(turns)
+    plain, turn = min(others), min(turns)
     return {"plain": plain, "turn": turn, "mean": (turn + (every - 1) * plain) / every}
 
 
@@ -178,16 +179,15 @@ def plain(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]
 
 def in_torch(name: str, shapes: Shapes, every: int, rounds: int) -> dict[str, Any]:
     """pytorch_optimizer's method of that name, at the same period."""
-    import torch
-    from pytorch_optimizer import SOAP, Kron, ScalableShampoo
-
+    torch = importlib.import_module("torch")
+    releases = importlib.import_module("pytorch_optimizer")
     torch.manual_seed(0)
     params = [torch.nn.Parameter(0.02 * torch.randn(s)) for s in shapes]
     for p in params:
         p.grad = 0.1 * torch.randn(p.shape)
     make = {
-        "soap": lambda: SOAP(params, lr=1e-3, precondition_frequency=every),
-        "shampoo": lambda: ScalableShampoo(
+        "soap": lambda: releases.SOAP(params, lr=1e-3, precondition_frequency=every),
+        "shampoo": lambda: releases.ScalableShampoo(
             params,
             lr=1e-3,
             start_preconditioning_step=1,
@@ -196,7 +196,7 @@ def in_torch(name: str, shapes: Shapes, every: int, rounds: int) -> dict[str, An
             shape_interpretation=False,
             use_svd=True,
         ),
-        "psgd": lambda: Kron(
+        "psgd": lambda: releases.Kron(
             params, lr=1e-3, pre_conditioner_update_probability=1 / every
         ),
     }
@@ -265,10 +265,7 @@ def _run(side: str, torch: str) -> Any:
 def _about(side: str) -> str:
     """Versions and threads."""
     if side == "torch":
-        import importlib.metadata
-
-        import torch
-
+        torch = importlib.import_module("torch")
         version = importlib.metadata.version("pytorch_optimizer")
         return (
             f"torch {torch.__version__}, pytorch_optimizer {version}, "

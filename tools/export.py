@@ -40,8 +40,12 @@ def text() -> str:
     """The package's `__init__.py`: every public name, imported as itself."""
     methods = runpy.run_path(str(PACKAGE / "catalogue.py"))["METHODS"]
     names = {m.name: m.module for m in methods} | OTHERS
-    ordered = sorted(names.items(), key=lambda item: item[::-1])
-    return HEAD + "".join(line(name, module) for name, module in ordered)
+
+    def order(name: str) -> tuple[str, bool, bool, str]:
+        """By module; constants, then classes, then functions: as the linter sorts imports."""
+        return names[name], not name.isupper(), name[0].islower(), name
+
+    return HEAD + "".join(line(name, names[name]) for name in sorted(names, key=order))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, tree
+from gradkit._core import batch, shard, tree
 from gradkit._core.types import Params, Scalar, Updates
 
 PRECISE = jax.lax.Precision.HIGHEST
@@ -99,7 +99,9 @@ def turned(squares: Any) -> Any:
 
 
 def each(f: Callable[[jax.Array], jax.Array], squares: Any) -> Any:
-    """The jitted `f` of every matrix, by shape."""
+    """The jitted `f` of every matrix: apart on a CPU, whose cores then share them, else by shape."""
+    if jax.default_backend() == "cpu" and shard.devices() <= 1:
+        return jax.tree.map(f, squares)
     leaves, structure = jax.tree.flatten(squares)
     return structure.unflatten(batch.map_shapes(f, leaves))
 

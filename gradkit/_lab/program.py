@@ -16,8 +16,8 @@ Recipe = Callable[..., Any]  # recipe(learning_rate=...) -> transform
 class State(NamedTuple):
     """All runs of one recipe; leaves begin with the axes `[rates, seeds]`.
 
-    What is not floating (counters, keys) is one for all runs: no gradient reaches it, and a
-    method's `lax.cond` on its counter stays a branch.
+    What is `common` (counters of updates, keys) is one for all runs: no gradient reaches it, and
+    a method's `lax.cond` on its counter stays a branch.
     """
 
     params: Any
@@ -67,7 +67,7 @@ def program(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> P
     grid = np.asarray(rates, np.float32)
     steps, seeds, _ = ground.order.shape
     opt = jax.eval_shape(recipe().init, jax.tree.map(lambda p: p[0], ground.params))
-    own = jax.tree.map(lambda x: 0 if floating(x) else None, opt)
+    own = jax.tree_util.tree_map_with_path(lambda k, x: None if common(k) else 0, opt)
 
     def optimizer(rate: jax.Array) -> Any:
         return recipe(learning_rate=schedule(rate, steps))
@@ -108,6 +108,6 @@ def program(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> P
     return Program(begin, advance)
 
 
-def floating(x: Any) -> bool:
-    """Whether each run has its own."""
-    return jnp.issubdtype(x.dtype, jnp.floating)
+def common(path: tuple[Any, ...]) -> bool:
+    """Whether all runs share this part of the state: updates made, keys to draw from."""
+    return jax.tree_util.keystr(path[-1:], simple=True) in {"step", "count", "key"}

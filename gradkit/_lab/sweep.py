@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._lab.program import Ground, Recipe, State, floating, program
+from gradkit._lab.program import Ground, Recipe, State, common, program
 from gradkit._lab.tasks import Task
 
 
@@ -41,7 +41,10 @@ def prepare(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> S
         start=start,
         advance=advance,
         compile_seconds=seconds,
-        state_bytes=sum(_bytes(x, runs) for x in jax.tree.leaves(start.opt)),
+        state_bytes=sum(
+            _bytes(path, x, runs)
+            for path, x in jax.tree_util.tree_leaves_with_path(start.opt)
+        ),
         parameters=sum(x.size for x in jax.tree.leaves(start.params)) // runs,
     )
 
@@ -63,6 +66,6 @@ def examiner(task: Task, batches: int = 32) -> Callable[[Any], np.ndarray]:
     return lambda params: np.asarray(examine(params, task.held_out))
 
 
-def _bytes(x: jax.Array, runs: int) -> int:
+def _bytes(path: tuple[Any, ...], x: jax.Array, runs: int) -> int:
     """What a leaf takes in one run; a counter all runs share is also each run's own."""
-    return x.size * x.dtype.itemsize // (runs if floating(x) else 1)
+    return x.size * x.dtype.itemsize // (1 if common(path) else runs)

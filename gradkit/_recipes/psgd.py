@@ -35,7 +35,7 @@ def psgd(
         fit_share: the probability of a fit; a number, or a schedule of updates so far.
         decay: decay of the average curvature, which is no smaller than the newest.
         damping: noise added to the gradient fitted to, in its units.
-        scale: the first factors are together this times the identity.
+        scale: times the factors, which begin as identities; its square is the first gain.
         max_rms: root mean square of a matrix of updates before the learning rate, at most.
         max_entry: size of an entry of these, at most.
         max_size: a longer side has a diagonal factor, as have vectors.

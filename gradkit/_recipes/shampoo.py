@@ -59,14 +59,8 @@ def shampoo(
         long as later ones: warm the learning rate up. See `precondition_by_shampoo`.
     """
     check.nonnegative("shampoo", adam_ratio=adam_ratio)
-    matrices = precondition_by_shampoo(
-        b1,
-        decay,
-        damping=damping,
-        every=every,
-        max_size=max_size,
-        batch_axes=batch_axes,
-    )
+    refresh = (damping, every, max_size, batch_axes)
+    matrices = precondition_by_shampoo(b1, decay, 0.25, 0.25, *refresh)
     adam = optax.chain(scale_by_adam(b1, b2, eps), optax.scale(adam_ratio))
     hidden, rest = batch.hidden(others, batch_axes)
     return optax.chain(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import batch, rate
+from gradkit._core import batch, check, rate
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -49,6 +49,7 @@ def soap(
     Limits: decays every leaf, gains and biases too; see `precondition_by_soap`.
     """
 
+    check.nonnegative("soap", learning_rate=learning_rate)
     share = rate.coupled_decay(learning_rate, weight_decay)
 
     def decayed(step: jax.Array) -> jax.Array:

@@ -1,5 +1,7 @@
 """Oracles of `_transform/precondition` and its recipes, in exact float64 linear algebra."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from entry import entry
@@ -34,6 +36,7 @@ def power(a, exponent, damping=0.0):
 def shampoo(gs, ps, b1, decay, rows_power, cols_power, damping, every, max_size):
     rows, cols = matrix(gs[0]).shape
     left = right = m = 0.0
+    p, q = np.eye(rows), np.eye(cols)
     for t, g in enumerate(map(matrix, gs), 1):
         m = b1 * m + (1 - b1) * g
         left = decay * left + (1 - decay) * g @ g.T
@@ -54,7 +57,7 @@ def soap_directions(gs, b1, b2, decay, eps, every, max_size):
     rows, cols = matrix(gs[0]).shape if len(shape) > 1 else (1, 1)
     turn = [len(shape) > 1 and n <= max_size for n in (rows, cols)]
     m = v = 0.0
-    grams, bases = [0.0, 0.0], [np.eye(rows), np.eye(cols)]
+    grams, bases = [np.zeros(()), np.zeros(())], [np.eye(rows), np.eye(cols)]
     for t, g in enumerate(gs):
         g = matrix(g) if g.ndim > 1 else g.reshape(-1, 1)
         if t > 0:
@@ -84,7 +87,7 @@ def in_bases(x, bases, ndim):
     return bases[0].T @ x @ bases[1] if ndim > 1 else x
 
 
-SKIPS = {"extreme_gradient": "the first gradient makes no step"}
+SKIPS: dict[str, str] = {"extreme_gradient": "the first gradient makes no step"}
 SQUARE = {"square": (4, 4), "conv": (2, 2, 4), "one_side": (4, 9), "bias": (4,)}
 
 
@@ -152,6 +155,7 @@ def psgd_directions(
     fit_share,
     decay,
     damping,
+    scale,
     max_rms,
     max_entry,
     max_size,
@@ -165,7 +169,7 @@ def psgd_directions(
     full = [len(sides) == 2 and n <= max_size for n in sizes]
     q = [np.eye(n) for n in sizes]
     for i in sides:
-        q[i] = q[i] * SCALE ** (1 / len(sides))
+        q[i] = q[i] * scale ** (1 / len(sides))
     top, m, key = [0.0, 0.0], 0.0, jax.random.key(key)
     for t, g in enumerate(gs, 1):
         key, seed, coin = jax.random.split(key, 3)
@@ -192,13 +196,13 @@ def psgd_directions(
         yield np.clip(u, -max_entry, max_entry).reshape(shape)
 
 
-SCALE = 0.7
-PSGD = dict(
+PSGD: dict[str, Any] = dict(
     b1=0.8,
     fit_rate=0.2,
     fit_share=0.5,
     decay=0.7,
     damping=0.1,
+    scale=0.7,
     max_rms=0.5,
     max_entry=1.0,
     max_size=6,
@@ -210,7 +214,6 @@ PSGD = dict(
     "precondition_by_psgd",
     whole=True,
     shapes=WITH_BIAS,
-    fixed={"scale": SCALE},
     excused={"partition_norms": "each group draws its own noise"},
     **PSGD,
 )
@@ -228,7 +231,6 @@ def psgd_direction(gs, ps, **hyper):
     "psgd",
     whole=True,
     shapes=WITH_BIAS,
-    fixed={"scale": SCALE},
     excused={"partition_norms": "each group draws its own noise"},
     learning_rate=0.1,
     weight_decay=0.1,
@@ -248,7 +250,7 @@ def psgd(gs, ps, learning_rate, weight_decay, **hyper):
     every=3,
 )
 def one_sided_shampoo(gs, ps, b1, decay, damping, every):
-    a = m = 0.0
+    a, m, p = 0.0, 0.0, np.eye(1)
     for t, leaf in enumerate(gs, 1):
         g = matrix(leaf)
         tall = g.shape[0] > g.shape[1]
@@ -264,7 +266,6 @@ def one_sided_shampoo(gs, ps, b1, decay, damping, every):
 @entry(
     "precondition_by_kl_shampoo",
     shapes={"square": (4, 4), "conv": (2, 2, 4), "long": (14, 14)},
-    fixed={"max_gain": 11},
     excused=SKIPS,
     b1=0.7,
     decay=0.8,
@@ -292,7 +293,7 @@ def kl_shampoo(gs, ps, b1, decay, eps, start, every):
             continue
         for i in (0, 1):
             now = np.diag(q[i].T @ seen[i] @ q[i])
-            floor = max(10, min(len(now), 11)) ** -2.0
+            floor = max(10, len(now)) ** -2.0
             values[i] = np.maximum(decay * values[i] + (1 - decay) * now, floor)
         if t % every == 0:
             q = [np.linalg.qr(a @ b)[0] for a, b in zip(s, q)]

@@ -32,7 +32,6 @@ def precondition_by_kl_shampoo(
     decay: Scalar = 0.98,
     eps: Scalar = 1e-8,
     start: Scalar = 0.1,
-    max_gain: int = 4000,
     every: int = 10,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -47,14 +46,14 @@ def precondition_by_kl_shampoo(
 
     and $S_b, \lambda_b$ likewise; all after $u_t$ is made. The first gradient gives no step, but
     the bases $Q$: the eigenvectors of its covariances. When `every` divides $t - 1$ they become
-    those of $S Q$ made orthonormal.
+    those of $S Q$ made orthonormal. No eigenvalue of a side of $n$ falls below
+    $1 / \max(10, \min(n, 4000))^2$.
 
     Args:
         b1: decay of the average gradient.
         decay: decay of the average covariances and of their eigenvalues.
         eps: added to the roots, in units of the gradient.
         start: the first eigenvalues.
-        max_gain: no eigenvalue of $n$ falls below `1 / max(10, min(n, max_gain))**2`.
         every: updates between two turns of the bases.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
@@ -81,7 +80,7 @@ def precondition_by_kl_shampoo(
     name = "precondition_by_kl_shampoo"
     check.fraction(name, b1=b1, decay=decay)
     check.nonnegative(name, eps=eps)
-    check.positive(name, start=start, max_gain=max_gain, every=every)
+    check.positive(name, start=start, every=every)
 
     def init(params: Params) -> KLShampooState:
         check.matrix(name, params, batch_axes)
@@ -122,8 +121,8 @@ def precondition_by_kl_shampoo(
         new = tree.average(decay, values, roots.Sides(*(s[1] for s in seen)))
 
         def limited(v: jax.Array) -> jax.Array:
-            gain = jnp.maximum(10, jnp.minimum(v.shape[-1], max_gain)).astype(v.dtype)
-            return jnp.where(moves, jnp.maximum(v, gain**-2), start).astype(v.dtype)
+            least = max(10, min(v.shape[-1], 4000)) ** -2.0
+            return jnp.where(moves, jnp.maximum(v, least), start).astype(v.dtype)
 
         due = jnp.where(moves, jnp.int32(state.step % every == 0), 2)
         bases = jax.lax.switch(

@@ -59,13 +59,13 @@ def precondition_by_psgd(
 ) -> Transform:
     r"""Whiten each average gradient by triangular factors that are fitted to gradients.
 
-    $$u_t = Q_1^T Q_1 \; m_t \; Q_2^T Q_2, \qquad m_t = \beta_t m_{t-1} + (1 - \beta_t) g_t,
+    $$u_t = \mathrm{scale}^2 \; Q_1^T Q_1 \; m_t \; Q_2^T Q_2, \qquad m_t = \beta_t m_{t-1} + (1 - \beta_t) g_t,
       \qquad \beta_t = \min(b_1, 1 - 1 / t)$$
 
     A share `fit_share` of the updates first draws $v \sim \mathcal{N}(0, I)$ and moves
 
-    $$h = g_t + (\mathrm{damping} + \epsilon |g_t|) v, \qquad A = Q_1 h Q_2^T, \qquad
-      B = Q_1^{-T} v Q_2^{-1}$$
+    $$h = g_t + (\mathrm{damping} + \epsilon |g_t|) v, \qquad A = \mathrm{scale} \, Q_1 h Q_2^T,
+      \qquad B = Q_1^{-T} v Q_2^{-1} / \mathrm{scale}$$
     $$\ell = \lVert A A^T + B B^T \rVert_2, \qquad
       \lambda_1 \leftarrow \max(\ell, \mathrm{decay} \, \lambda_1 + (1 - \mathrm{decay}) \ell)$$
     $$Q_1 \leftarrow Q_1 - \frac{\mathrm{fit\_rate}}{\lambda_1}
@@ -79,7 +79,7 @@ def precondition_by_psgd(
         fit_share: the probability of a fit; a number, or a schedule of updates so far.
         decay: decay of the average curvature, which is no smaller than the newest.
         damping: noise added to the gradient fitted to, in its units.
-        scale: the first $Q_1 \otimes Q_2$ is this times the identity.
+        scale: times the factors, which begin as identities; its square is the first gain.
         max_rms: root mean square of a matrix of updates, at most.
         max_entry: size of an entry of an update, at most.
         max_size: a longer side has a diagonal factor, as have vectors.
@@ -116,8 +116,7 @@ def precondition_by_psgd(
 
     def init(params: Params) -> PSGDState:
         factors = tuple(
-            _scaled_identity(p, scale, max_size, batch_axes)
-            for p in jax.tree.leaves(params)
+            _identities(p, max_size, batch_axes) for p in jax.tree.leaves(params)
         )
         start = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
         step = jnp.zeros([], jnp.int32)
@@ -154,14 +153,15 @@ def precondition_by_psgd(
             pull = rate.at(fit_rate, state.step)
             damped = (damping + jnp.finfo(x.dtype).eps * jnp.abs(x) for x in gs)
             return tuple(
-                _fit(f, g + d * v, v, pull, decay)
+                _fit(f, scale * (g + d * v), v / scale, pull, decay)
                 for f, g, d, v in zip(state.factors, gs, damped, vs)
             )
 
         share = jnp.asarray(rate.at(fit_share, state.step), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < share
         factors = jax.lax.cond(due, fit, lambda: state.factors)
-        us = [_limit(_whiten(f, m), max_rms, max_entry) for f, m in zip(factors, ms)]
+        us = [scale**2 * _whiten(f, m) for f, m in zip(factors, ms)]
+        us = [_limit(u, max_rms, max_entry) for u in us]
         leaves, structure = jax.tree.flatten(mu)
         u = [batch.like(u, m, batch_axes) for u, m in zip(us, leaves)]
         kept = jax.random.key_data(following)
@@ -172,22 +172,18 @@ def precondition_by_psgd(
     return transform(init, update)
 
 
-def _scaled_identity(
-    p: jax.Array, scale: Scalar, max_size: int, batch_axes: batch.Axes
-) -> Factors:
-    """The first factors of a leaf: triangles of sides of a matrix up to `max_size`."""
-    lengths, *sizes = batch.shape(p, batch_axes)
-    axes = max(sum(n > 1 for n in sizes), 1)
-    root = jnp.asarray(scale, tree.wide_dtype(p)) ** (1 / axes)
+def _identities(p: jax.Array, max_size: int, batch_axes: batch.Axes) -> Factors:
+    """The first factors of a leaf: triangles of the sides of a matrix up to `max_size`."""
+    lengths, rows, cols = batch.shape(p, batch_axes)
+    matrix, dtype = rows > 1 and cols > 1, tree.wide_dtype(p)
 
     def factor(n: int) -> jax.Array:
-        one = jnp.eye(n) if axes == 2 and n <= max_size else jnp.ones(n)
-        return jnp.broadcast_to(root * one.astype(root.dtype), (*lengths, *one.shape))
+        one = (jnp.eye if matrix and n <= max_size else jnp.ones)(n, dtype=dtype)
+        return jnp.broadcast_to(one, (*lengths, *one.shape))
 
-    rows, cols = sizes
     q1 = factor(rows) if rows > 1 else None
     q2 = factor(cols) if cols > 1 or rows < 2 else None
-    c1, c2 = (None if q is None else jnp.zeros(lengths, q.dtype) for q in (q1, q2))
+    c1, c2 = (None if q is None else jnp.zeros(lengths, dtype) for q in (q1, q2))
     return Factors(q1, q2, c1, c2)
 
 
