@@ -18,7 +18,7 @@ def marked(text):
     return pytest.param(text, id=text.stem, marks=marks)
 
 
-@pytest.mark.parametrize("text", map(marked, TEXTS))
+@pytest.mark.parametrize("text", [marked(text) for text in TEXTS])
 def test_a_notebook_runs(text):
     notebook = jupytext.read(text)
     here = {"metadata": {"path": str(FOLDER.parent)}}  # where gradkit can be imported
