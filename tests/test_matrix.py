@@ -140,6 +140,13 @@ def test_stacked_is_one_by_one(f) -> None:
     close(stacked, one_by_one, 1e-4)
 
 
+def test_all_leaves_are_split_off_by_one_kernel() -> None:
+    """Slices at places known to XLA would be compiled one by one: time for each leaf."""
+    xs = draw(*[(4, 6)] * 9)
+    compiled = jax.jit(lambda xs: batch.map_shapes(polar, xs)).lower(xs).compile()
+    assert " slice(" not in compiled.as_text()
+
+
 METHODS = {
     "polar": gk.normalize_by_polar,
     "svd": functools.partial(gk.project_by_svd, gk.scale_by_adam(), rank=2, every=2),
