@@ -67,10 +67,7 @@ def normalize_by_tangent(inner: AnyTransform, delta: Scalar = 0.1) -> Transform:
         def project(d: jax.Array, g: jax.Array, w: jax.Array) -> jax.Array:
             if g.ndim < 2:
                 return d
-            d, w, axes = d.astype(g.dtype), w.astype(g.dtype), tuple(range(g.ndim))
-            whole = jnp.where(invariant(g, w, axes, delta), tangent(d, w, axes), d)
-            unit = invariant(g, w, axes[:-1], delta)
-            return jnp.where(unit, tangent(d, w, axes[:-1]), whole)
+            return tangent(d.astype(g.dtype), g, w.astype(g.dtype), delta)
 
         u = jax.tree.map(project, direction, g, params)
         return tree.like(u, updates), state
@@ -78,22 +75,20 @@ def normalize_by_tangent(inner: AnyTransform, delta: Scalar = 0.1) -> Transform:
     return transform(init, update)
 
 
-def invariant(
-    g: jax.Array, w: jax.Array, axes: tuple[int, ...], delta: Scalar
-) -> jax.Array:
-    """Whether all slices of `g` over `axes` are about orthogonal to those of `w`."""
-    cosines = jnp.abs(jnp.sum(unit(g, axes) * unit(w, axes), axes))
-    size = max(math.prod(g.shape[a] for a in axes), 1)
-    return jnp.max(cosines, initial=0) < jnp.asarray(delta / size**0.5, g.dtype)
+def tangent(d: jax.Array, g: jax.Array, w: jax.Array, delta: Scalar) -> jax.Array:
+    """`d` without its part along `w`: along that of every unit, or along the whole leaf."""
+    units, delta = tuple(range(g.ndim - 1)), jnp.asarray(delta, g.dtype)
+    g_norms, w_norms = linalg.norms(g, units), linalg.norms(w, units)
+    unit = tree.ratio(w, w_norms)
+    cosines = jnp.sum(tree.ratio(g, g_norms) * unit, units, keepdims=True)
+    along = jnp.sum(d * unit, units, keepdims=True)
 
+    g_shares = tree.ratio(g_norms, linalg.norms(g_norms, -1))
+    w_shares = tree.ratio(w_norms, linalg.norms(w_norms, -1))
+    cosine = jnp.sum(g_shares * w_shares * cosines)  # of the leaf, seen by its units
+    whole = jnp.sum(w_shares * along) * w_shares
 
-def tangent(d: jax.Array, w: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The part of every slice of `d` over `axes` that is orthogonal to that of `w`."""
-    w = unit(w, axes)
-    return d - jnp.sum(w * d, axes, keepdims=True) * w
-
-
-def unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Every slice of `x` over `axes` at unit norm, or zero."""
-    norms = linalg.norms(x, axes)
-    return x / jnp.where(norms > 0, norms, 1)
+    rows = max(math.prod(g.shape[:-1]), 1)
+    of_units = jnp.max(jnp.abs(cosines), initial=0) < delta / rows**0.5
+    of_leaf = jnp.abs(cosine) < delta / max(g.size, 1) ** 0.5
+    return d - jnp.where(of_units, along, jnp.where(of_leaf, whole, 0)) * unit
