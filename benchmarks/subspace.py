@@ -1,9 +1,10 @@
 """What does a subspace cost? Ordinary steps, steps that renew bases, and state bytes.
 
 Ordinary and renewing steps of GaLore beside optax's, which looks at singular vectors of whole
-gradients; then each way to find a basis beside the first, on the same inner transform. All sides are
-measured in turn, so that a drifting machine drifts for all; a ratio is the median of the ratios
-of neighbouring rounds. Below 1 gradkit is faster, or smaller.
+gradients, always in a basis of the large side; then each way to find a basis beside the first, on
+the same inner transform. All sides are measured in turn, so that a drifting machine drifts for all;
+a ratio is the median of the ratios of neighbouring rounds. Below 1 gradkit is faster, or smaller.
+Decompositions are LAPACK's: `OPENBLAS_NUM_THREADS=1` keeps its threads from waiting for XLA's.
 
     python benchmarks/subspace.py --width 256 --rank 64 --rounds 9
 """
@@ -93,11 +94,14 @@ def beside_optax(width: int, rank: int, rounds: int) -> list[str]:
         for what, every, calls in [("ordinary", NEVER, 8), ("renewing", 1, 1)]:
             theirs = optax.contrib.galore(1e-3, rank=rank, update_proj_gap=every)
             exact = gk.galore(1e-3, rank=rank, every=every)
+            large = gk.galore(1e-3, rank=rank, every=every, side="large")
             inner = gk.scale_by_adam(eps=1e-8)
             sketch = gk.project_by_range_finder(inner, rank=rank, every=every)
             sketch = gk.chain(sketch, gk.step_by_learning_rate(1e-3))
-            rows = in_turn([theirs, exact, sketch], params, rounds, calls)
-            for name, row in zip(["svd", "range_finder"], rows[1:]):
+            rows = in_turn([theirs, exact, large, sketch], params, rounds, calls)
+            for name, row in zip(
+                ["svd", "svd of large side", "range_finder"], rows[1:]
+            ):
                 sides = f"{width * shape[0]} x {width * shape[1]}"
                 lines.append(
                     f"| {sides} | {what}, {name} | {1e3 * row[0]:.2f} | "

@@ -27,7 +27,9 @@ from gradkit._apply.proximal.nonconvex import shrink_by_nonconvex as shrink_by_n
 from gradkit._compose.reset.reset_by_period import reset_by_period as reset_by_period
 from gradkit._compose.route.route import route as route
 from gradkit._compose.route.share_norm import share_norm as share_norm
+from gradkit._compose.view.pattern import view_by_pattern as view_by_pattern
 from gradkit._core import newton_schulz as newton_schulz
+from gradkit._core import subspace as subspace
 from gradkit._core.infer import infer_parametrization as infer_parametrization
 from gradkit._core.rules import RULES as RULES
 from gradkit._core.rules import multiplier_columns as multiplier_columns

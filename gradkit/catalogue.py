@@ -28,6 +28,7 @@ FAMILIES = {
     "proximal": Family("_apply/proximal", "shrink_by_", "transform"),
     "route": Family("_compose/route", "", "transform"),
     "reset": Family("_compose/reset", "", "transform"),
+    "view": Family("_compose/view", "view_by_", "transform"),
     "diagnostics": Family("_observe/diagnostics", "", "diagnostic"),
     "recipe": Family("_recipes", "", "recipe"),
 }
@@ -168,6 +169,7 @@ METHODS = (
     Method("route", "route", "none", "google-research/big_vision"),
     Method("share_norm", "route", "none"),
     Method("reset_by_period", "reset", "2501.06842", "TianjinYellow/SPAM-Optimizer"),
+    Method("view_by_pattern", "view", "none", "arogozhnikov/einops"),
     Method("check_coordinates", "diagnostics", "2203.03466", "microsoft/mup"),
     Method("sweep_transfer", "diagnostics", "2203.03466"),
     Method("adabound", "recipe", "1902.09843", "Luolc/AdaBound"),

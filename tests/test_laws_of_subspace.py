@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import gradkit as gk
-from gradkit._core import bases, subspace
+from gradkit import subspace
 
 SIDES = [(6, 6), (4, 9), (9, 4)]
 INSIDE: dict[str, Callable[..., Any]] = {  # these move nothing outside the basis
@@ -34,8 +34,8 @@ KEYED = sorted(
 )
 EVERY = {"dct": {}}  # it renews when it must
 KEPT = {
-    "dct": bases.cosines().vectors,
-    "random": bases.gaussian().vectors,
+    "dct": subspace.cosines().vectors,
+    "random": subspace.random_signs().vectors,
 }
 
 
@@ -114,11 +114,15 @@ def test_bases_are_orthonormal(name: str, rank: int, of_rank: int) -> None:
         np.testing.assert_allclose(p.T @ p, np.eye(rank), atol=1e-5)
 
 
-def test_gaussian_bases_are_near_orthonormal_and_of_their_seeds_alone() -> None:
-    _, (state,) = follow(make("random", rank=400), [draw((400, 500))[0]])
-    p = basis("random", state, 0, 400)
+@pytest.mark.parametrize("drawn", [subspace.gaussian(), subspace.random_signs()])
+def test_seeded_bases_are_near_orthonormal_and_of_their_seeds_alone(drawn: Any) -> None:
+    rest = subspace.together(2), subspace.left_out()
+    tx = subspace.project(optax.identity(), 400, drawn, *rest)
+    _, (state,) = follow(tx, [draw((400, 500))[0]])
+    p = np.asarray(drawn.vectors(state.bases[0], 400, jnp.float32), np.float64)
     assert abs(np.mean(p)) < 1e-3 and abs(np.mean(p**2) * 400 - 1) < 2e-2
     assert abs(np.mean((p.T @ p)[np.triu_indices(400, 1)])) < 1e-3
+    assert abs(np.mean((p @ p.T)[np.triu_indices(400, 1)])) < 1e-3
     assert state.bases[0].shape == (400,)
 
 
@@ -201,7 +205,8 @@ def test_turned_averages_are_those_of_turned_gradients() -> None:
     for t in (1, 3, 20):
         state = follow(adam, [(g,)] * t)[1][-1]
         want = follow(adam, [(c @ g,)] * t)[1][-1]
-        turned = subspace.turned(0.9, 0.99)(state, (g,), [c], jnp.int32(t))
+        turn = subspace.Turn(g, c, -2)
+        turned = subspace.turned(0.9, 0.99)(state, [turn], jnp.int32(t))
         close((turned.mu, turned.nu), (want.mu, want.nu), 1e-3)
 
 
@@ -351,3 +356,134 @@ def test_walks_and_jumps_are_as_long_as_they_say() -> None:
         angles[name] = np.arccos(np.linalg.svd(p.T @ q)[1].clip(-1, 1))
     assert np.all((angles["grass_walk"] > 0.3) & (angles["grass_walk"] < 0.7))
     assert np.max(angles["grass_jump"]) > 1
+
+
+ORTHONORMAL: dict[str, Callable[[], Any]] = {
+    "principal": subspace.principal,
+    "in_range": subspace.in_range,
+    "by_power": subspace.by_power,
+    "cosines": subspace.cosines,
+    "random_walk": subspace.random_walk,
+    "random_jump": subspace.random_jump,
+}
+DRAWN: dict[str, Callable[[], Any]] = {
+    "gaussian": subspace.gaussian,
+    "random_signs": subspace.random_signs,
+}
+REFRESHES: dict[str, Callable[[], Any]] = {
+    "together": lambda: subspace.together(2),
+    "in_turn": lambda: subspace.in_turn(2),
+    "when_shares_fall": lambda: subspace.when_shares_fall(0.9),
+}
+RESTS: dict[str, Callable[[], Any]] = {
+    "left_out": subspace.left_out,
+    "added": subspace.added,
+    "fed_back": subspace.fed_back,
+    "recovered": subspace.recovered,
+    "rescaled": subspace.rescaled,
+    "rescaled_whole": lambda: subspace.rescaled(axes=subspace.by_matrices),
+}
+ALIGNS: dict[str, Callable[[Any], Any]] = {
+    "kept": lambda inner: None,
+    "turned": lambda inner: subspace.turned(0.9, 0.99),
+    "forgotten": subspace.forgotten,
+}
+
+
+def pairwise(*choices: Any) -> list[tuple[Any, ...]]:
+    """Few of all combinations, with every two choices of different parts together in one."""
+    every = list(itertools.product(*choices))
+    left = {pair for each in every for pair in pairs(each)}
+    found = []
+    while left:
+        best = max(every, key=lambda each: len(left & pairs(each)))
+        found, left = [*found, best], left - pairs(best)
+    return found
+
+
+def pairs(choice: tuple[Any, ...]) -> set[Any]:
+    return set(itertools.combinations(enumerate(choice), 2))
+
+
+@pytest.mark.parametrize(
+    "basis,refresh,rest,align,side",
+    pairwise({**ORTHONORMAL, **DRAWN}, REFRESHES, RESTS, ALIGNS, ("small", "large")),
+)
+def test_parts_combine(basis: str, refresh: str, rest: str, align: str, side: Any):
+    """Any of each: finite updates, none where there is no gradient, and no new shapes."""
+    adam = gk.scale_by_adam(0.9, 0.99)
+    parts = {**ORTHONORMAL, **DRAWN}[basis](), REFRESHES[refresh](), RESTS[rest]()
+    tx = subspace.project(adam, 2, *parts, ALIGNS[align](adam), side=side)
+    shapes = (3, 5), (4, 3), (3, 3)
+    gs = [draw(*shapes, seed=t) for t in range(3)]
+    us, states = follow(tx, [[0 * g for g in gs[0]], *gs])
+    assert all(jnp.all(u == 0) for u in us[0]) and all(map(jnp.any, us[-1]))
+    for leaf in jax.tree.leaves((us, states)):
+        assert np.all(np.isfinite(leaf))
+
+
+LOOKING = ["principal", "in_range", "by_power", "random_walk"]  # at the gradient
+
+
+@pytest.mark.parametrize("rest", ["left_out", "added", "fed_back"])
+@pytest.mark.parametrize(
+    "basis,side",
+    [*((b, "small") for b in ORTHONORMAL), *((b, "large") for b in LOOKING)],
+)
+def test_at_full_rank_parts_are_inner(basis: str, side: Any, rest: str) -> None:
+    """And remember nothing. A large side has more directions, so that gradient is steady."""
+    gs = [draw((4, 6), seed=t if side == "small" else 0)[0] for t in range(3)]
+    parts = ORTHONORMAL[basis](), subspace.when_shares_fall(0.0), RESTS[rest]()
+    tx = subspace.project(optax.trace(0.9), 4, *parts, side=side)
+    us, states = follow(tx, gs)
+    close(us, momentum(gs), 2e-4)
+    for memory in jax.tree.leaves([state.rest for state in states]):
+        assert np.max(np.abs(memory)) < 1e-4
+
+
+@pytest.mark.parametrize("side", ["small", "large"])
+@pytest.mark.parametrize("refresh", REFRESHES)
+@pytest.mark.parametrize("basis", ORTHONORMAL)
+def test_error_feedback_loses_nothing(basis: str, refresh: str, side: Any) -> None:
+    """What moved and what is remembered are all gradients, for an `inner` that is linear."""
+    parts = ORTHONORMAL[basis](), REFRESHES[refresh](), subspace.fed_back()
+    tx = subspace.project(optax.identity(), 2, *parts, side=side)
+    gs = [draw((4, 6), (7, 4), seed=t) for t in range(5)]
+    us, states = follow(tx, gs)
+    moved = [sum(us[1:], start=us[0]) for us in zip(*us)]
+    given = [sum(gs[1:], start=gs[0]) for gs in zip(*gs)]
+    close([u + e for u, e in zip(moved, states[-1].rest)], given)
+
+
+def test_error_feedback_moves_all_of_a_steady_gradient() -> None:
+    """In the long run: what is remembered stays bounded, while gradients add up."""
+    g = draw((6, 8))[0]
+    parts = subspace.principal(), subspace.together(1), subspace.fed_back()
+    us, states = follow(subspace.project(optax.identity(), 2, *parts), [g] * 60)
+    size = float(jnp.linalg.norm(g))
+    assert max(float(jnp.linalg.norm(s.rest[0])) for s in states) < 6 * size
+    mean = sum(us[1:], start=us[0]) / len(us)
+    assert float(jnp.linalg.norm(mean - g)) < 0.1 * size
+
+
+def test_the_large_side_takes_less_memory() -> None:
+    adam = gk.scale_by_adam()
+    numbers = lambda side: sum(
+        x.size
+        for x in jax.tree.leaves(
+            gk.project_by_svd(adam, 2, side=side).init(jnp.zeros((4, 9)))
+        )
+    )
+    assert numbers("small") - numbers("large") == 2 * (9 - 4)
+
+
+def test_principal_vectors_of_both_sides_are_singular_vectors() -> None:
+    """Of the long side too, from the Gram matrix of the short one."""
+    g = draw((4, 9))[0]
+    u, _, vt = np.linalg.svd(g, full_matrices=False)
+    for side, vectors in (("small", u), ("large", vt.T)):
+        tx = gk.project_by_svd(optax.identity(), 3, side=side)
+        (state,) = follow(tx, [g])[1]
+        p = np.asarray(state.bases[0])
+        np.testing.assert_allclose(np.abs(p.T @ vectors[:, :3]), np.eye(3), atol=1e-4)
+        assert np.all(np.take_along_axis(p, np.abs(p).argmax(0)[None], 0) > 0)

@@ -19,6 +19,7 @@ OTHERS = {  # public names that are not methods, and the modules that define the
     "Trial": "gradkit._core.trial",
     "infer_parametrization": "gradkit._core.infer",
     "newton_schulz": "gradkit._core",
+    "subspace": "gradkit._core",
     "Multipliers": "gradkit._core.scaling",
     "OPTIMIZERS": "gradkit._core.scaling",
     "Optimizer": "gradkit._core.scaling",

@@ -88,8 +88,18 @@ def rounding(dtype: Any) -> float:
 
 @jax.jit
 def orthonormal(x: jax.Array) -> jax.Array:
-    """Orthonormal columns that span those of `x`, the first of them first."""
-    return jnp.linalg.qr(x)[0] if x.size else x
+    """Orthonormal columns that span those of `x`, the first of them first, on their own side."""
+    if not x.size:
+        return x
+    q, r = jnp.linalg.qr(x)
+    diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)[..., None, :]
+    return jnp.where(diagonal < 0, -q, q)
+
+
+def signed(p: jax.Array) -> jax.Array:
+    """`p` with the entry of largest size in each column positive, the first of several."""
+    first = jnp.argmax(jnp.abs(p), axis=-2, keepdims=True)
+    return jnp.where(jnp.take_along_axis(p, first, axis=-2) < 0, -p, p)
 
 
 @functools.partial(jax.jit, static_argnames="rank")
@@ -105,6 +115,4 @@ def principal_basis(x: batch.Matrices, rank: int) -> jax.Array:
     largest = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
     x = x / jnp.where(largest > 0, largest, 1)
     gram = jnp.matmul(x, x.mT, precision=jax.lax.Precision.HIGHEST)
-    basis = jnp.linalg.eigh(gram)[1][..., : -rank - 1 : -1]
-    first = jnp.argmax(jnp.abs(basis), axis=-2, keepdims=True)
-    return basis * jnp.sign(jnp.take_along_axis(basis, first, axis=-2))
+    return signed(jnp.linalg.eigh(gram)[1][..., : -rank - 1 : -1])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import linalg
+from gradkit._core import check, tree
 from gradkit._core.types import Scalar
 
 Memory = Any  # what a part remembers
@@ -16,14 +16,10 @@ class Seen(NamedTuple):
     """One leaf at one update, upright: `[*batch, rows, cols]`."""
 
     g: jax.Array  # the gradient
-    p: jax.Array  # the basis, [*batch, small, rank]
+    p: jax.Array  # the basis, [*batch, rows or cols, rank]
     r: jax.Array  # the gradient in the basis
     d: jax.Array  # what `inner` made of `r`
-
-    @property
-    def side(self) -> int:
-        """The axis of `g` that is the small side, and of `r` that is the rank."""
-        return small_side(self.g)
+    side: int  # the axis of `g` that is seen in the basis, and of `r` that is the rank
 
     def lift(self, x: jax.Array) -> jax.Array:
         """What `x` is outside the basis: `p x`, or `x p^T`."""
@@ -33,12 +29,21 @@ class Seen(NamedTuple):
 class Rest(NamedTuple):
     """What becomes of a gradient that `inner` has seen in a basis."""
 
-    start: Callable[[tuple[int, ...], Any], Memory]  # batch, dtype
+    start: Callable[[tuple[int, ...], Any], Memory]  # [*batch, rows, cols], dtype
     combine: Callable[[Seen, Memory], tuple[jax.Array, Memory]]
+    meet: Callable[[jax.Array, Memory], jax.Array] = lambda g, memory: g  # to be seen
 
 
-def left_out(scale: Scalar) -> Rest:
-    """`scale p d`: what `inner` does not see does not move."""
+def left_out(scale: Scalar = 1.0) -> Rest:
+    """`u = scale p d`: what `inner` does not see does not move.
+
+    Args:
+        scale: times what `inner` returns.
+
+    Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
+        Projection", arXiv:2403.03507.
+    """
+    check.nonnegative("subspace.left_out", scale=scale)
 
     def combine(x: Seen, memory: Memory) -> tuple[jax.Array, Memory]:
         return x.lift(scale * x.d), memory
@@ -47,7 +52,11 @@ def left_out(scale: Scalar) -> Rest:
 
 
 def added() -> Rest:
-    """`g + p (d - r)`: what `inner` does not see moves as it is."""
+    """`u = g + p (d - r)`: what `inner` does not see moves as it is.
+
+    Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
+        Subspace-Momentum", arXiv:2411.07120.
+    """
 
     def combine(x: Seen, memory: Memory) -> tuple[jax.Array, Memory]:
         return x.g + x.lift(x.d - x.r), memory
@@ -55,59 +64,33 @@ def added() -> Rest:
     return Rest(_nothing, combine)
 
 
-def recovered(scale: Scalar, growth: Scalar, eps: Scalar) -> Rest:
-    """`scale p d + s`, `s` the rest as `inner` scaled each column, growing slowly."""
+def fed_back(scale: Scalar = 1.0) -> Rest:
+    r"""`u = scale p d`: what `inner` does not see is kept, and seen with later gradients.
 
-    def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
-        gain = _gain(x.d, x.r, x.side, eps)
-        s = (x.g - x.lift(scale * x.r)) * gain
-        shrink, norm = slow_growth(linalg.norms(s, (-2, -1)), last, growth, eps)
-        return x.lift(scale * x.d) + shrink * s, norm
+    $$a_t = g_t + e_{t-1}, \quad r_t = P_t^T a_t, \quad d_t = \mathrm{inner}(r_t), \qquad
+      e_t = a_t - P_t r_t$$
 
-    return Rest(_one_norm, combine)
+    so that sums of $P r$ are sums of $g$ but for $e$. The basis is renewed from $a$.
 
+    Args:
+        scale: times what `inner` returns.
 
-def rescaled(
-    scale: Scalar, growth: Scalar, eps: Scalar, axes: Callable[[Seen], Any]
-) -> Rest:
-    """The whole gradient as `inner` scaled what it saw along `axes`, growing slowly."""
-
-    def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
-        gain = _gain(x.d, x.r, axes(x), eps)
-        whole = linalg.norms(gain * linalg.norms(x.g, x.side), (-2, -1))
-        shrink, norm = slow_growth(whole, last, growth, eps)
-        return x.g * (scale * shrink * gain), norm
-
-    return Rest(_one_norm, combine)
-
-
-def slow_growth(
-    norm: jax.Array, last: jax.Array, growth: Scalar, eps: Scalar
-) -> tuple[jax.Array, jax.Array]:
-    """What keeps a `norm` to at most `growth` times the `last`, as a factor; and that norm.
-
-    From zero it may grow freely.
+    Paper: Robert, Safaryan, Modoranu and Alistarh, "LDAdam: Adaptive Optimization from
+        Low-Dimensional Gradient Statistics", arXiv:2410.16103, Algorithm 1.
+    Departure: the paper also keeps what its averages lose in a change of basis.
+    Limits: $e$ is as large as the parameters. It needs orthonormal bases, and new ones: along
+        what no basis holds it grows for ever.
     """
-    most = jnp.where(last > 0, growth * (last + eps), norm)
-    kept = jnp.minimum(most, norm).astype(last.dtype)
-    return jnp.where(norm > 0, kept / norm, 1), kept
+    check.nonnegative("subspace.fed_back", scale=scale)
 
+    def meet(g: jax.Array, e: jax.Array) -> jax.Array:
+        return tree.finite(g) + e
 
-def _gain(d: jax.Array, r: jax.Array, axes: Any, eps: Scalar) -> jax.Array:
-    """How many times as long `inner` made what it saw."""
-    size = linalg.norms(r, axes) + eps
-    return jnp.where(size > 0, linalg.norms(d, axes) / size, 0)
+    def combine(x: Seen, e: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return x.lift(scale * x.d), x.g - x.lift(x.r)
+
+    return Rest(jnp.zeros, combine, meet)
 
 
 def _nothing(shape: tuple[int, ...], dtype: Any) -> Memory:
     return ()
-
-
-def _one_norm(shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    return jnp.zeros((*shape, 1, 1), dtype)
-
-
-def small_side(x: jax.Array) -> int:
-    """The axis of the small side of an upright matrix."""
-    rows, cols = x.shape[-2:]
-    return -1 if rows > cols else -2

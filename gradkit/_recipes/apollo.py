@@ -51,11 +51,12 @@ def apollo(
 
     State: `(4*min(rank, rows, cols)*(1 + 2*max(rows, cols)) + 4
         if ndim > 1 else 8*size)` bytes a leaf, `36` once.
-    Flops: at most `6*size*min(rank, rows, cols) + 300*min(rank, rows, cols)*max(rows, cols) + 90*size` a leaf.
+    Flops: at most `6*size*min(rank, rows, cols)
+        + 300*min(rank, rows, cols)*max(rows, cols) + 90*size` a leaf.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by channels.
-    Departure: that of `project_by_random`. Weights decay by what they were before the update; the
-        release's by what they are after it.
+    Departure: that of `project_by_random`. Weights decay by what they were before the update;
+        the release's by what they are after it.
     Limits: names decide what is a readout: look at yours, or set `others`. Directions are
         those of the gradient: nothing but their lengths is averaged.
     """

@@ -51,22 +51,21 @@ def apollo_mini(
     Flops: at most `300*max(rows, cols) + 90*size` a leaf.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by tensors with `rank=1`.
-    Departure: that of `project_by_random`. Weights decay by what they were before the update; the
-        release's by what they are after it.
-    Limits: names decide what is a readout: look at yours, or set `others`. Directions are
-        those of the gradient: nothing but their lengths is averaged.
+    Departure: those of `apollo`.
+    Limits: those of `apollo`.
     """
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
     debiasing = rate.adam_debiasing(b1, b2)
     biased = optax.chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
-    hidden, rest = batch.hidden(others, batch_axes)
-    limits, whole = (every, scale, growth, shadow_eps), lambda seen: (-2, -1)
-    shadows = subspace.shadows(
-        "apollo_mini", biased, 1, *limits, whole, key, batch_axes
+    hidden, other = batch.hidden(others, batch_axes)
+    rest = subspace.rescaled(scale, growth, shadow_eps, subspace.by_matrices)
+    drawn, due = subspace.random_signs(), subspace.together(every)
+    shadows = subspace.project(
+        biased, 1, drawn, due, rest, None, key, batch_axes, name="apollo_mini"
     )
     low_rank = optax.chain(shadows, optax.scale_by_schedule(debiasing))
     return optax.chain(
-        route({hidden: low_rank, rest: adam}),
+        route({hidden: low_rank, other: adam}),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -3,7 +3,7 @@
 import optax
 
 from gradkit._compose.route.route import route
-from gradkit._core import batch, rate
+from gradkit._core import batch, rate, subspace
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -22,6 +22,7 @@ def galore(
     weight_decay: Scalar = 0.0,
     others: str = batch.OTHERS,
     batch_axes: batch.Axes = (),
+    side: subspace.Side = "small",
 ) -> Transform:
     """Adam that remembers each hidden matrix only where its gradient is largest.
 
@@ -42,20 +43,23 @@ def galore(
             leaves of fewer than two axes besides `batch_axes`.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
+        side: the one that is cut: the "small" one, or the "large" one, for less memory.
 
-    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols))
+    State: `(4*min(rank, rows, cols)
+        *(rows + cols + (max if side == "small" else min)(rows, cols))
         if ndim > 1 else 8*size)` bytes a leaf, `20` once.
     Flops: at most `16*size*min(rows, cols) + 56*size` a leaf.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 2.
-    Departure: that of `project_by_svd`. Weights decay by what they were before the update,
-        as in AdamW; the release's by what they are after it.
+    Departure: that of `project_by_svd`; `side="large"` is the release's "reverse_std". Weights
+        decay by what they were before the update, as in AdamW; the release's by what they are
+        after it.
     Limits: names decide what is a readout: look at yours, or set `others`. Averages kept
         over a change of basis mean something else after it: expect small jumps of the loss.
     """
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
     hidden, rest = batch.hidden(others, batch_axes)
-    low_rank = project_by_svd(adam, rank, every, scale, batch_axes)
+    low_rank = project_by_svd(adam, rank, every, scale, batch_axes, side)
     return optax.chain(
         route({hidden: low_rank, rest: adam}),
         step_by_learning_rate(learning_rate),

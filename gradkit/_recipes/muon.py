@@ -54,6 +54,7 @@ def muon(
         `1 / (1 - momentum)` times the release's average, and so is the `eps` it meets.
     Limits: names decide what is a readout: look at yours, or set `others`. Not for
         fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
+        Fused kernels, and layouts that differ from leaf to leaf, want `view_by_pattern`.
     """
 
     check.nonnegative("muon", eps=eps, adam_ratio=adam_ratio)

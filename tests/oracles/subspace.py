@@ -58,6 +58,12 @@ def normal(key, *shape):
         return np.asarray(jax.random.normal(key, shape, jnp.float64))
 
 
+def signs(key, n):
+    """Signs, 32 of each number, the lowest bit first."""
+    words = np.asarray(jax.random.bits(key, (-(-n // 32),), jnp.uint32))
+    return np.array([1.0 - 2 * (int(words[i // 32]) >> i % 32 & 1) for i in range(n)])
+
+
 class Trace:
     """`optax.trace(0.9)`."""
 
@@ -247,13 +253,13 @@ def project_by_dct(gs, ps, rank, overlap, scale):
     yield from inside(bases(), gs, Trace(), scale)
 
 
-def gaussians(gs, rank, every, i, now):
-    """APOLLO's bases: a seed a column, drawn anew now and then."""
+def shadows(gs, rank, every, i, now):
+    """APOLLO's bases: a seed a column, drawn anew now and then; a sign is one bit."""
     for t, g in enumerate(map(wide, gs)):
         if t % every == 0:
             own = jax.random.fold_in(now[t], i)
             seeds = jax.random.bits(own, (rank,), jnp.uint32)
-            p = np.stack([normal(jax.random.key(s), len(g)) for s in seeds], 1)
+            p = np.stack([signs(jax.random.key(s), len(g)) for s in seeds], 1)
         yield p / np.sqrt(rank), g
 
 
@@ -274,7 +280,7 @@ def project_by_random(gs, ps, rank, every, scale, growth, eps, key):
     _, now = keys(key, len(gs[0]), len(gs))
 
     def run(i, gs):
-        bases = gaussians(gs, rank, every, i, now)
+        bases = shadows(gs, rank, every, i, now)
         return rescaled(bases, gs, np.sign, scale, growth, eps, axis=0)
 
     yield from by_leaf(run, gs)
@@ -562,7 +568,7 @@ def apollo_steps(
     _, now = keys(key, sum(g.ndim > 1 for g in gs[0].values()), len(gs))
 
     def run(i, gs, adam):
-        bases = gaussians(gs, rank, every, i, now)
+        bases = shadows(gs, rank, every, i, now)
         limits = scale, growth, shadow_eps, axis
         for d in rescaled(bases, gs, adam.biased, *limits):
             yield adam.debias() * d

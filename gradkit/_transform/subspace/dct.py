@@ -1,6 +1,6 @@
 """A fixed basis, the cosines, of which only the numbers of a few are kept."""
 
-from gradkit._core import bases, batch, check, rests, subspace
+from gradkit._core import batch, subspace
 from gradkit._core.types import AnyTransform, Scalar, Transform
 
 
@@ -50,14 +50,12 @@ def project_by_dct(
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))
     True
     """
-    check.portion("project_by_dct", overlap=overlap)
-    check.nonnegative("project_by_dct", scale=scale)
     return subspace.project(
-        "project_by_dct",
         inner,
         rank,
-        bases.cosines(),
+        subspace.cosines(),
         subspace.when_shares_fall(overlap),
-        rests.left_out(scale),
+        subspace.left_out(scale),
         batch_axes=batch_axes,
+        name="project_by_dct",
     )

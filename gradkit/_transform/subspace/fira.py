@@ -1,6 +1,6 @@
 """Fira: GaLore, and what GaLore leaves out, scaled as `inner` scaled what it saw."""
 
-from gradkit._core import bases, batch, check, rests, subspace
+from gradkit._core import batch, subspace
 from gradkit._core.types import AnyTransform, Scalar, Transform
 
 
@@ -56,14 +56,12 @@ def project_by_fira(
     >>> tx.update(g, tx.init(g))[0].tolist()
     [[3.0, 0.0], [0.0, 0.0]]
     """
-    check.positive("project_by_fira", every=every, growth=growth)
-    check.nonnegative("project_by_fira", scale=scale, eps=eps)
     return subspace.project(
-        "project_by_fira",
         inner,
         rank,
-        bases.principal(),
+        subspace.principal(),
         subspace.together(every),
-        rests.recovered(scale, growth, eps),
+        subspace.recovered(scale, growth, eps),
         batch_axes=batch_axes,
+        name="project_by_fira",
     )

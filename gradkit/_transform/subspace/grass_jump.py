@@ -1,6 +1,6 @@
 """GrassJump: Adam in a subspace drawn anew now and then, with averages carried over."""
 
-from gradkit._core import bases, batch, check, rests, sample, subspace
+from gradkit._core import batch, sample, subspace
 from gradkit._core.types import AnyTransform, Scalar, Transform
 
 
@@ -18,20 +18,12 @@ def project_by_grass_jump(
 ) -> Transform:
     r"""Let `inner` act in a random subspace, drawn anew now and then, and the rest follow.
 
-    Where `every` divides $t - 1$, $P = \mathrm{orth}(Z)$ with $Z_{ij} \sim N(0, 1)$, and
+    $$P_t = \mathrm{orth}(Z), \quad Z_{ij} \sim N(0, 1) \text{ if every divides } t - 1,
+      \text{ else } P_{t-1}$$
 
-
-    $$C = P_t^T P_{t-1}, \qquad m \leftarrow C m, \qquad
-      v \leftarrow |C^{\circ 2} (v - w \, m^{\circ 2}) + w \, (C m)^{\circ 2}|, \qquad
-      w = \frac{1 - b_2^t}{(1 - b_1^t)^2}$$
-    $$r = P^T g, \quad d = \mathrm{inner}(r), \quad
-      s = (g - \mathrm{scale} \, P r) \, \mathrm{diag}\left(
-      \frac{\lVert d[:, i] \rVert}{\lVert r[:, i] \rVert + \epsilon}\right), \qquad
-      u = \mathrm{scale} \, P d + s$$
-
-    for a $g$ with no more rows than columns, else on the other side; $m$ and $v$ are the
-    fields `mu` and `nu` of whatever `inner` keeps. $s$ grows by at most `growth` in one
-    update, as in `project_by_fira`.
+    All else is as in `project_by_grass_walk`: how averages $m$ and $v$, the fields `mu` and
+    `nu` of whatever `inner` keeps, are turned into the new basis, and how the rest $s$ of the
+    gradient is recovered.
 
     Args:
         inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
@@ -54,9 +46,7 @@ def project_by_grass_jump(
         + 32*size` a leaf, and those of `inner`.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassJump.
-    Departure: the averages are turned debiased, with $w$ for what they still lack; the paper's
-        second line reads as if they were not kept, and its factor $1 - b_2^{t-1}$ is theirs
-        already. What is left out is recovered as in Fira's release.
+    Departure: that of `project_by_grass_walk`, but for its first basis and its steps.
     Limits: two random subspaces share little: averages lose all but about `rank / m` of their
         square at a jump.
 
@@ -65,18 +55,14 @@ def project_by_grass_jump(
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))
     True
     """
-    name = "project_by_grass_jump"
-    check.positive(name, every=every, growth=growth)
-    check.nonnegative(name, scale=scale, eps=eps, key=key)
-    check.fraction(name, b1=b1, b2=b2)
     return subspace.project(
-        name,
         inner,
         rank,
-        bases.random_jump(),
+        subspace.random_jump(),
         subspace.together(every),
-        rests.recovered(scale, growth, eps),
+        subspace.recovered(scale, growth, eps),
         subspace.turned(b1, b2),
         key,
         batch_axes,
+        name="project_by_grass_jump",
     )

@@ -1,6 +1,6 @@
 """GrassWalk: Adam in a subspace that wanders, with averages that wander along."""
 
-from gradkit._core import bases, batch, check, rests, sample, subspace
+from gradkit._core import batch, sample, subspace
 from gradkit._core.types import AnyTransform, Scalar, Transform
 
 
@@ -71,18 +71,14 @@ def project_by_grass_walk(
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))
     True
     """
-    name = "project_by_grass_walk"
-    check.positive(name, every=every, growth=growth)
-    check.nonnegative(name, scale=scale, eps=eps, key=key, angle=angle)
-    check.fraction(name, b1=b1, b2=b2)
     return subspace.project(
-        name,
         inner,
         rank,
-        bases.random_walk(angle),
+        subspace.random_walk(angle),
         subspace.together(every),
-        rests.recovered(scale, growth, eps),
+        subspace.recovered(scale, growth, eps),
         subspace.turned(b1, b2),
         key,
         batch_axes,
+        name="project_by_grass_walk",
     )

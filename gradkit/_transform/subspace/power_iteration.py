@@ -1,6 +1,6 @@
 """GaLore without a decomposition: each basis is a step of subspace iteration from the last."""
 
-from gradkit._core import bases, batch, check, rests, sample, subspace
+from gradkit._core import batch, sample, subspace
 from gradkit._core.types import AnyTransform, Scalar, Transform
 
 
@@ -47,15 +47,13 @@ def project_by_power_iteration(
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))  # rank 1 already
     True
     """
-    check.positive("project_by_power_iteration", every=every)
-    check.nonnegative("project_by_power_iteration", scale=scale, key=key)
     return subspace.project(
-        "project_by_power_iteration",
         inner,
         rank,
-        bases.by_power(),
+        subspace.by_power(),
         subspace.together(every),
-        rests.left_out(scale),
+        subspace.left_out(scale),
         key=key,
         batch_axes=batch_axes,
+        name="project_by_power_iteration",
     )

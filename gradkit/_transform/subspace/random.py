@@ -16,15 +16,15 @@ def project_by_random(
 ) -> Transform:
     r"""Scale each column of a matrix as `inner` scales a random projection of it.
 
-    $$r_t = P^T g_t, \quad P_{ij} \sim N(0, 1 / \mathrm{rank}), \qquad
+    $$r_t = P^T g_t, \quad P_{ij} = \pm 1 / \sqrt{\mathrm{rank}}, \qquad
       d_t = \mathrm{inner}(r_t), \qquad s_t = g_t \, \mathrm{diag}\left(
       \frac{\lVert d_t[:, i] \rVert}{\lVert r_t[:, i] \rVert + \epsilon}\right)$$
     $$s_t \leftarrow s_t \min(1, \mathrm{growth} \,
       (\lVert s_{t-1} \rVert + \epsilon) / \lVert s_t \rVert),
       \qquad u_t = \mathrm{scale} \; s_t$$
 
-    for a $g$ with no more rows than columns; a tall one by its rows. $P$ is drawn anew where
-    `every` divides $t - 1$, and made again from its seeds at each update.
+    for a $g$ with no more rows than columns; a tall one by its rows. The signs of $P$ are drawn
+    anew where `every` divides $t - 1$, and made again from their seeds at each update.
 
     Args:
         inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
@@ -45,8 +45,10 @@ def project_by_random(
         + 24*size` a leaf, and those of `inner`.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by channels.
-    Departure: `scale` multiplies; the release's is the square of it. $s$ may grow freely from
-        zero, where the release's restarts at $\epsilon$. The release keeps $P$.
+    Departure: the paper's $P_{ij}$ are normal, of the same mean and variance; signs keep lengths
+        as well, and 32 of them are drawn as one number. `scale` multiplies; the release's is
+        the square of it. $s$ may grow freely from zero, where the release's restarts at
+        $\epsilon$. The release keeps $P$.
     Limits: directions are the gradient's own: with plain momentum as `inner` nothing is
         averaged but the lengths.
 
@@ -55,15 +57,13 @@ def project_by_random(
     >>> bool(jnp.all(jnp.diag(u) > 0))  # the gradient's directions, other lengths
     True
     """
-    return subspace.shadows(
-        "project_by_random",
+    return subspace.project(
         inner,
         rank,
-        every,
-        scale,
-        growth,
-        eps,
-        lambda seen: seen.side,
-        key,
-        batch_axes,
+        subspace.random_signs(),
+        subspace.together(every),
+        subspace.rescaled(scale, growth, eps),
+        key=key,
+        batch_axes=batch_axes,
+        name="project_by_random",
     )

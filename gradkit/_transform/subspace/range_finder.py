@@ -1,6 +1,6 @@
 """GaLore at a fraction of its cost: singular vectors from a random sketch, leaves in turn."""
 
-from gradkit._core import bases, batch, check, rests, sample, subspace
+from gradkit._core import batch, sample, subspace
 from gradkit._core.types import AnyTransform, Scalar, Transform
 
 
@@ -50,15 +50,13 @@ def project_by_range_finder(
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))  # rank 1 already
     True
     """
-    check.positive("project_by_range_finder", every=every)
-    check.nonnegative("project_by_range_finder", scale=scale, key=key)
     return subspace.project(
-        "project_by_range_finder",
         inner,
         rank,
-        bases.in_range(),
+        subspace.in_range(),
         subspace.in_turn(every),
-        rests.left_out(scale),
+        subspace.left_out(scale),
         key=key,
         batch_axes=batch_axes,
+        name="project_by_range_finder",
     )

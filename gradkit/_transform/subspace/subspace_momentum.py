@@ -1,6 +1,6 @@
 """Subspace momentum: an average where the gradient is largest, itself elsewhere."""
 
-from gradkit._core import bases, batch, check, rests, subspace
+from gradkit._core import batch, subspace
 from gradkit._core.types import AnyTransform, Transform
 
 
@@ -44,14 +44,13 @@ def project_by_subspace_momentum(
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))  # all of it moves
     True
     """
-    check.positive("project_by_subspace_momentum", every=every)
     return subspace.project(
-        "project_by_subspace_momentum",
         inner,
         rank,
-        bases.principal(),
+        subspace.principal(),
         subspace.together(every),
-        rests.added(),
+        subspace.added(),
         subspace.forgotten(inner),
         batch_axes=batch_axes,
+        name="project_by_subspace_momentum",
     )

@@ -1,6 +1,6 @@
 """GaLore: any transform, in the few directions where the gradient is largest."""
 
-from gradkit._core import bases, batch, check, rests, subspace
+from gradkit._core import batch, subspace
 from gradkit._core.types import AnyTransform, Scalar, Transform
 
 
@@ -10,6 +10,7 @@ def project_by_svd(
     every: int = 200,
     scale: Scalar = 0.25,
     batch_axes: batch.Axes = (),
+    side: subspace.Side = "small",
 ) -> Transform:
     r"""Let `inner` see each matrix in the directions where it is largest, and act in those.
 
@@ -17,21 +18,23 @@ def project_by_svd(
       \text{ if every divides } t - 1, \text{ else } P_{t-1}$$
     $$u_t = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_t)$$
 
-    for a $g$ with no more rows than columns. A tall one has its right singular vectors, and
+    for a $g$ whose rows are cut. If its columns are, they are right singular vectors, and
     $u_t = \mathrm{scale} \; \mathrm{inner}(g_t P_t) P_t^T$.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
-            `rank`.
+        inner: any transform; sees a tuple of matrices, the leaves with one side cut to `rank`.
         rank: directions kept, at most the small side.
         every: updates between two looks at the gradient's singular vectors.
         scale: times what `inner` returns.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
+        side: the one that is cut: the "small" one, or the "large" one, with larger bases and less
+            for `inner` to remember. For Adam that is less in all.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
-    State: `4*min(rank, rows, cols)*min(rows, cols)` bytes a leaf, `4` once, and the state of
-        `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
+    State: `4*min(rank, rows, cols)*(min if side == "small" else max)(rows, cols)` bytes a leaf,
+        `4` once, and the state of `inner` on leaves of
+        `min(rank, rows, cols)*(max if side == "small" else min)(rows, cols)` entries.
     Flops: at most `3*size*min(rows, cols) + 8*size*min(rank, rows, cols) + 16*size`
         a leaf, and those of `inner`.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
@@ -48,14 +51,13 @@ def project_by_svd(
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))  # rank 1 already
     True
     """
-    check.positive("project_by_svd", every=every)
-    check.nonnegative("project_by_svd", scale=scale)
     return subspace.project(
-        "project_by_svd",
         inner,
         rank,
-        bases.principal(),
+        subspace.principal(),
         subspace.together(every),
-        rests.left_out(scale),
+        subspace.left_out(scale),
         batch_axes=batch_axes,
+        side=side,
+        name="project_by_svd",
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import bases, batch, check, linalg, rests, subspace, tree
+from gradkit._core import batch, check, linalg, subspace, tree
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -74,17 +74,15 @@ def project_by_weight_norm(
     True
     """
     name = "project_by_weight_norm"
-    check.positive(name, every=every)
-    check.nonnegative(name, scale=scale)
     inner = optax.with_extra_args_support(inner)
     directions = subspace.project(
-        name,
         inner,
         rank,
-        bases.principal(),
+        subspace.principal(),
         subspace.together(every),
-        rests.left_out(scale),
+        subspace.left_out(scale),
         batch_axes=tuple(range(len(batch_axes))),
+        name=name,
     )
 
     def init(params: Params) -> WeightNormState:

@@ -1,0 +1,1 @@
+"""Leaves seen as batches of matrices. In: a transform of matrices, patterns over parameter paths. Out: the same transform for leaves of any shape."""

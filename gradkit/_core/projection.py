@@ -1,0 +1,149 @@
+"""Directions found in a few dimensions: the one projection that all subspace methods are."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit._core import batch, check, sample, seeing, tree
+from gradkit._core.alignments import Align
+from gradkit._core.bases import Basis, Kept
+from gradkit._core.refreshes import Refresh
+from gradkit._core.rests import Memory, Rest, Seen
+from gradkit._core.seeing import Side
+from gradkit._core.types import (
+    AnyTransform,
+    Extra,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
+
+
+class SubspaceState(NamedTuple):
+    """The subspaces, and what each part remembers; `()` where a part remembers nothing."""
+
+    step: jax.Array  # updates so far, int32 []
+    bases: tuple[Kept, ...]  # what the bases are made from, one a leaf
+    refresh: Memory
+    rest: tuple[Memory, ...]  # one a leaf
+    key: Any  # data of the key to draw from next, uint32 [2]
+    inner: optax.OptState
+
+
+def project(
+    inner: AnyTransform,
+    rank: int | jax.Array,
+    basis: Basis,
+    refresh: Refresh,
+    rest: Rest,
+    align: Align | None = None,
+    key: sample.Key = 0,
+    batch_axes: batch.Axes = (),
+    side: Side = "small",
+    name: str = "subspace",
+) -> Transform:
+    r"""Let `inner` see every matrix in a basis of few columns, and act in it.
+
+    $$r_t = P_t^T g_t, \qquad d_t = \mathrm{inner}(r_t), \qquad
+      u_t = \mathrm{rest}(g_t, P_t, r_t, d_t)$$
+
+    for a $g$ of which the rows are seen in the basis, else $r_t = g_t P_t$: nothing is transposed.
+
+    Args:
+        inner: any transform; sees a tuple of matrices, the leaves with one side cut to `rank`.
+        rank: columns of a basis, at most the small side.
+        basis: how $P$ is found, and what of it is kept.
+        refresh: when it is renewed.
+        rest: what becomes of the gradient, and of what `inner` made of it.
+        align: what `inner` remembers after a basis is renewed; `None` keeps what it has.
+        key: a seed or a `jax.random` key, for bases that are drawn.
+        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
+            others the last is the columns, and the rest are the rows.
+        side: the one that is cut: the "small" one, or the "large" one, with larger bases and less
+            for `inner` to remember.
+        name: how errors call it.
+
+    Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
+    State: the bases, `rank` columns of the side that is cut for each leaf, or what they are made
+        from; what each part remembers; and the state of `inner` on matrices cut to `rank`.
+    Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
+        Projection", arXiv:2403.03507, Algorithm 1, of which the parts are variations.
+    Limits: matrices only. Parts that draw number the leaves by their order.
+
+    >>> parts = gk.subspace.in_range(), gk.subspace.in_turn(every=200), gk.subspace.fed_back()
+    >>> tx, g = gk.subspace.project(optax.identity(), 1, *parts), jnp.eye(2)
+    >>> u, state = tx.update(g, tx.init(g))  # what is not moved is remembered
+    >>> bool(jnp.allclose(u + state.rest[0], g, atol=1e-6))
+    True
+    """
+    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it; init reads it
+        check.count(name, rank=rank)
+    check.nonnegative(name, key=key)
+    seeing.check_side(name, side)
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> SubspaceState:
+        check.matrix(name, params, batch_axes)
+        sizes = lambda p: seeing.sizes(p, int(rank), side, batch_axes)
+        leaves = [sizes(p) for p in jax.tree.leaves(params)]
+        first = sample.typed(key) if basis.draws else None
+        *keys, following = _split(first, len(leaves) + 1)
+        return SubspaceState(
+            step=jnp.zeros([], jnp.int32),
+            bases=tuple(basis.start(x.basis, x.dtype, k) for x, k in zip(leaves, keys)),
+            refresh=refresh.start(len(leaves)),
+            rest=tuple(rest.start(x.leaf, x.dtype) for x in leaves),
+            key=() if following is None else jax.random.key_data(following),
+            inner=inner.init(tuple(jnp.zeros(x.low, x.dtype) for x in leaves)),
+        )
+
+    def update(
+        updates: Updates, state: SubspaceState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, SubspaceState]:
+        del params
+        leaves, structure = jax.tree.flatten(updates)
+        gs = [seeing.upright(x, k, batch_axes) for x, k in zip(leaves, state.bases)]
+        gs = [rest.meet(g, memory) for g, memory in zip(gs, state.rest)]
+        axes = [seeing.seen_axis(g.shape, side) for g in gs]
+        now, following = _split(_restored(state.key, key), 2)
+        due = refresh.due(state.refresh, state.step, len(gs))
+        bases = seeing.renew(basis, due, state.bases, gs, axes, now)
+        ps = seeing.vectors(basis, bases, gs, axes)
+        low = seeing.see(ps, gs, axes)
+        olds = lambda: seeing.vectors(basis, state.bases, gs, axes)
+        again = due & (state.step > 0)
+        change = (again, low, ps, olds, axes, state.step)
+        inner_state = seeing.aligned(align, state.inner, *change)
+        directions, inner_state = inner.update(low, inner_state, None, **extra)
+        ds = jax.tree.leaves(directions)
+        finite = map(tree.finite, gs)
+        seen = [Seen(*x) for x in zip(finite, ps, low, ds, axes)]
+        done = [rest.combine(s, memory) for s, memory in zip(seen, state.rest)]
+        u = structure.unflatten(
+            batch.like(u, x, batch_axes) for (u, _), x in zip(done, leaves)
+        )
+        return tree.like(u, updates), SubspaceState(
+            step=state.step + 1,
+            bases=bases,
+            refresh=refresh.note(state.refresh, due, lambda: seeing.shares(seen)),
+            rest=tuple(memory for _, memory in done),
+            key=() if following is None else jax.random.key_data(following),
+            inner=inner_state,
+        )
+
+    init.__qualname__ = name
+    return transform(init, update)
+
+
+def _split(key: Any, n: int) -> list[Any]:
+    return [None] * n if key is None else list(jax.random.split(key, n))
+
+
+def _restored(data: Any, key: sample.Key) -> Any:
+    """`data` as a key of the kind of `key`, if there is any."""
+    if isinstance(data, tuple):
+        return None
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(sample.typed(key)))

@@ -1,0 +1,104 @@
+"""How a few directions of a matrix are drawn, whatever its gradient is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import bases, check, linalg
+from gradkit._core.bases import Basis, Kept
+from gradkit._core.types import Scalar
+
+
+def random_walk(angle: Scalar = 0.5) -> Basis:
+    r"""A geodesic of the Grassmann manifold in a random direction, from the singular vectors.
+
+    $$X = \frac{\mathrm{angle}}{\sqrt m} (I - P P^T) Z, \quad Z_{ij} \sim N(0, 1), \quad
+      X^T X = S^2, \qquad P \leftarrow \mathrm{orth}(P \cos S + X S^{-1} \sin S)$$
+
+    Args:
+        angle: about the largest angle between the old basis and the new one, in radians.
+
+    Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
+        Training", arXiv:2510.01878, GrassWalk.
+    """
+    check.nonnegative("subspace.random_walk", angle=angle)
+
+    def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
+        def walk() -> Kept:
+            z = jax.random.normal(key, kept.shape, kept.dtype)
+            x = z - kept @ (kept.mT @ z)
+            x = angle * x / jnp.sqrt(jnp.asarray(x.shape[-2], x.dtype))
+            return linalg.orthonormal(geodesic(kept, x))
+
+        first = jnp.all(kept == 0)
+        return jax.lax.cond(first, lambda: bases.leading(g, kept.shape[-1]), walk)
+
+    return Basis(bases.zeros, bases.each(renew), bases.itself)
+
+
+def random_jump() -> Basis:
+    """A basis drawn anew, all alike likely: `orth` of normal numbers.
+
+    Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
+        Training", arXiv:2510.01878, GrassJump.
+    """
+
+    def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
+        return linalg.orthonormal(jax.random.normal(key, kept.shape, kept.dtype))
+
+    return Basis(bases.zeros, bases.each(renew), bases.itself)
+
+
+def gaussian() -> Basis:
+    """Independent normal vectors of variance `1 / rank`, not orthonormal; kept are their seeds.
+
+    Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
+        arXiv:2412.05270, Algorithm 1.
+    """
+    return _seeded(jax.random.normal)
+
+
+def random_signs() -> Basis:
+    """Independent signs over the root of `rank`, not orthonormal; kept are their seeds.
+
+    As good a sketch as `gaussian`, at a thirtieth of the cost: one number drawn is 32 signs.
+
+    Paper: Achlioptas, "Database-friendly random projections: Johnson-Lindenstrauss with binary
+        coins", doi:10.1016/S0022-0000(03)00025-4, Theorem 1.1.
+    """
+
+    def draw(key: jax.Array, shape: tuple[int], dtype: Any) -> jax.Array:
+        words = jax.random.bits(key, (-(-shape[0] // 32),), jnp.uint32)
+        bits = words[:, None] >> jnp.arange(32, dtype=jnp.uint32)[None] & 1
+        return 1 - 2 * bits.ravel()[: shape[0]].astype(dtype)
+
+    return _seeded(draw)
+
+
+def _seeded(draw: Callable[..., jax.Array]) -> Basis:
+    """Columns that `draw` makes of a seed each, over the root of the rank."""
+
+    def start(shape: tuple[int, ...], dtype: Any, key: Any) -> Kept:
+        return jnp.zeros((*shape[:-2], shape[-1]), jnp.uint32)
+
+    def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
+        return jax.random.bits(key, kept.shape, jnp.uint32)
+
+    def vectors(kept: Kept, seen: int, dtype: Any) -> jax.Array:
+        column = lambda seed: draw(jax.random.key(seed), (seen,), dtype)
+        columns = jax.vmap(column)(kept.ravel()).reshape(*kept.shape, seen)
+        return columns.mT / jnp.sqrt(jnp.asarray(kept.shape[-1], dtype))
+
+    return Basis(start, bases.each(renew), vectors)
+
+
+def geodesic(p: jax.Array, x: jax.Array) -> jax.Array:
+    """Where the geodesic from the basis `p` ends that begins as `x`, with `p^T x = 0`.
+
+    `p cos(s) + x sin(s) / s` with `s` the root of `x^T x`.
+    """
+    squares, v = jnp.linalg.eigh(x.mT @ x)
+    s = jnp.sqrt(jnp.maximum(squares, 0))[..., None, :]
+    return (p @ (v * jnp.cos(s)) + x @ (v * jnp.sinc(s / jnp.pi))) @ v.mT

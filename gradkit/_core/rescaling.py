@@ -1,0 +1,107 @@
+"""Gradients as long as a transform made the few directions of them that it has seen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import check, linalg
+from gradkit._core.rests import Rest, Seen
+from gradkit._core.types import Scalar
+
+Axes = int | tuple[int, ...]
+
+
+def recovered(scale: Scalar = 1.0, growth: Scalar = 1.01, eps: Scalar = 1e-8) -> Rest:
+    r"""`u = scale p d + s`: the rest follows, as `inner` scaled what it saw of each column.
+
+    $$s = (g - \mathrm{scale} \, P r) \, \mathrm{diag}\left(
+      \frac{\lVert d[:, i] \rVert}{\lVert r[:, i] \rVert + \epsilon}\right)$$
+
+    of a norm that grows slowly.
+
+    Args:
+        scale: times what `inner` returns, and the part of the gradient that $s$ leaves out.
+        growth: how much longer $s$ may get in one update, as a factor; `inf` is no limit.
+        eps: added to the norms of the columns of $r$ and of the last $s$.
+
+    Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
+        Constraint?", arXiv:2410.01623, Algorithm 1.
+    """
+    name = "subspace.recovered"
+    check.nonnegative(name, scale=scale, eps=eps)
+    check.positive(name, growth=growth)
+
+    def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
+        s = (x.g - x.lift(scale * x.r)) * _gain(x.d, x.r, x.side, eps)
+        shrink, norm = slow_growth(linalg.norms(s, (-2, -1)), last, growth, eps)
+        return x.lift(scale * x.d) + shrink * s, norm
+
+    return Rest(_one_norm, combine)
+
+
+def by_columns(x: Seen) -> Axes:
+    """Each column of its own, or each row if the rows are the long side."""
+    return x.side
+
+
+def by_matrices(x: Seen) -> Axes:
+    """Each matrix as a whole."""
+    return -2, -1
+
+
+def rescaled(
+    scale: Scalar = 1.0,
+    growth: Scalar = 1.01,
+    eps: Scalar = 1e-8,
+    axes: Callable[[Seen], Axes] = by_columns,
+) -> Rest:
+    r"""The whole gradient, as long as `inner` made what it saw, growing slowly.
+
+    $$s = g \, \mathrm{diag}\left(
+      \frac{\lVert d[:, i] \rVert}{\lVert r[:, i] \rVert + \epsilon}\right),
+      \qquad u = \mathrm{scale} \; s$$
+
+    Args:
+        scale: times the whole direction.
+        growth: how much longer $s$ may get in one update, as a factor; `inf` is no limit.
+        eps: added to the norms of the columns of $r$ and of the last $s$.
+        axes: what has one length: `by_columns`, or `by_matrices`.
+
+    Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
+        arXiv:2412.05270, Algorithm 1.
+    """
+    name = "subspace.rescaled"
+    check.nonnegative(name, scale=scale, eps=eps)
+    check.positive(name, growth=growth)
+
+    def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gain = _gain(x.d, x.r, axes(x), eps)
+        whole = linalg.norms(gain * linalg.norms(x.g, x.side), (-2, -1))
+        shrink, norm = slow_growth(whole, last, growth, eps)
+        return x.g * (scale * shrink * gain), norm
+
+    return Rest(_one_norm, combine)
+
+
+def slow_growth(
+    norm: jax.Array, last: jax.Array, growth: Scalar, eps: Scalar
+) -> tuple[jax.Array, jax.Array]:
+    """What keeps a `norm` to at most `growth` times the `last`, as a factor; and that norm.
+
+    From zero it may grow freely.
+    """
+    most = jnp.where(last > 0, growth * (last + eps), norm)
+    kept = jnp.minimum(most, norm).astype(last.dtype)
+    return jnp.where(norm > 0, kept / norm, 1), kept
+
+
+def _gain(d: jax.Array, r: jax.Array, axes: Axes, eps: Scalar) -> jax.Array:
+    """How many times as long `inner` made what it saw."""
+    size = linalg.norms(r, axes) + eps
+    return jnp.where(size > 0, linalg.norms(d, axes) / size, 0)
+
+
+def _one_norm(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return jnp.zeros((*shape[:-2], 1, 1), dtype)

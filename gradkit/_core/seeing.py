@@ -1,0 +1,144 @@
+"""Matrices seen in bases of few columns: which side, what is seen, and when it is renewed."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import batch, check, tree
+from gradkit._core.alignments import Align, Turn
+from gradkit._core.bases import Basis, Kept, laid_out
+from gradkit._core.rests import Seen
+
+Side = Literal["small", "large"]  # which is seen in a basis
+
+
+def check_side(method: str, side: Side) -> None:
+    """`side` is one of the two."""
+    check.holds(
+        method,
+        side in ("small", "large"),
+        "side must be 'small' or 'large'",
+        repr(side),
+        "Choose which side of each matrix is cut to rank.",
+    )
+
+
+class Sizes(NamedTuple):
+    """The shapes of one leaf upright, of its basis, and of what `inner` sees of it."""
+
+    leaf: tuple[int, ...]
+    basis: tuple[int, ...]
+    low: tuple[int, ...]
+    dtype: Any
+
+
+def sizes(p: Any, rank: int, side: Side, batch_axes: batch.Axes) -> Sizes:
+    """The shapes of the leaf `p`, of which one side is cut to `rank`."""
+    front, rows, cols = batch.shape(p, batch_axes)
+    kept = min(rank, rows, cols)
+    axis = seen_axis((rows, cols), side)
+    low = (rows, kept) if axis == -1 else (kept, cols)
+    seen = (rows, cols)[axis]
+    return Sizes(
+        (*front, rows, cols), (*front, seen, kept), (*front, *low), tree.wide_dtype(p)
+    )
+
+
+def seen_axis(shape: tuple[int, ...], side: Side) -> int:
+    """The axis that is seen in a basis; of a square matrix the rows."""
+    rows, cols = shape[-2:]
+    return -2 if rows == cols or (rows < cols) == (side == "small") else -1
+
+
+def upright(x: jax.Array, kept: Kept, batch_axes: batch.Axes) -> jax.Array:
+    """The leaf `x` as `[*batch, rows, cols]`, in the dtype of its basis."""
+    floating = jnp.issubdtype(kept.dtype, jnp.floating)
+    dtype = kept.dtype if floating else tree.wide_dtype(x)
+    return batch.upright(x, batch_axes).astype(dtype)
+
+
+def see(
+    ps: Sequence[jax.Array], gs: Sequence[jax.Array], axes: Sequence[int]
+) -> tuple[jax.Array, ...]:
+    """Every gradient in its basis; non-finite entries count as zero where there are any."""
+
+    def look(gs: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        return tuple(
+            g @ p if axis == -1 else laid_out(p.mT) @ g
+            for p, g, axis in zip(ps, gs, axes)
+        )
+
+    low = look(gs)
+    sound = [jnp.isfinite(jnp.sum(r)) for r in low]
+    return jax.lax.while_loop(  # once, if at all; unlike a branch it copies nothing
+        lambda x: jnp.logical_not(x[0]),
+        lambda x: (jnp.array(True), look([tree.finite(g) for g in gs])),
+        (functools.reduce(jnp.logical_and, sound, jnp.array(True)), low),
+    )[1]
+
+
+def vectors(
+    basis: Basis,
+    kept: Sequence[Kept],
+    gs: Sequence[jax.Array],
+    axes: Sequence[int],
+) -> list[jax.Array]:
+    seen = [g.shape[axis] for g, axis in zip(gs, axes)]
+    return [basis.vectors(k, n, g.dtype) for k, n, g in zip(kept, seen, gs)]
+
+
+def renew(
+    basis: Basis,
+    due: jax.Array,
+    kept: tuple[Kept, ...],
+    gs: Sequence[jax.Array],
+    axes: Sequence[int],
+    key: Any,
+) -> tuple[Kept, ...]:
+    """What is kept of every basis, renewed where it is `due`."""
+
+    def look(kept: Sequence[Kept], gs: Sequence[jax.Array], axes: Sequence[int], key):
+        finite = map(tree.finite, gs)
+        lying = [g.mT if axis == -1 else g for g, axis in zip(finite, axes)]
+        return tuple(basis.renew(kept, lying, key))
+
+    if not due.ndim:
+        return jax.lax.cond(due, lambda: look(kept, gs, axes, key), lambda: kept)
+
+    def one(i: int, k: Kept, g: jax.Array, axis: int) -> Kept:
+        own = None if key is None else jax.random.fold_in(key, i)
+        return jax.lax.cond(due[i], lambda: look([k], [g], [axis], own)[0], lambda: k)
+
+    return tuple(one(i, *leaf) for i, leaf in enumerate(zip(kept, gs, axes)))
+
+
+def aligned(
+    align: Align | None,
+    state: Any,
+    due: jax.Array,
+    low: Sequence[jax.Array],
+    news: Sequence[jax.Array],
+    olds: Callable[[], Sequence[jax.Array]],
+    axes: Sequence[int],
+    step: jax.Array,
+) -> Any:
+    """The `state` of what sees `low`, in the basis `news` where `due`, from the basis `olds`."""
+    if align is None:
+        return state
+
+    def move() -> Any:
+        dues = jnp.broadcast_to(due, (len(low),))
+        kept = [jnp.eye(p.shape[-1], dtype=p.dtype) for p in news]
+        changed = [new.mT @ old for new, old in zip(news, olds())]
+        cs = [jnp.where(*x) for x in zip(dues, changed, kept)]
+        return align(state, [Turn(*x) for x in zip(low, cs, axes)], step)
+
+    return jax.lax.cond(jnp.any(due), move, lambda: state)
+
+
+def shares(seen: Sequence[Seen]) -> jax.Array:
+    """The norm of what is in the basis over the norm of the gradient, by leaf."""
+    return tree.ratio(tree.norms([x.r for x in seen]), tree.norms([x.g for x in seen]))
