@@ -163,6 +163,14 @@ def test_powers_table_and_failures():
     assert not np.isfinite(found.powers(0)["w"].change.value)  # nothing has changed yet
 
 
+def test_a_failure_says_what_goes_wrong():
+    sizes = np.array([2.0, 4.0, 8.0])[:, None, None, None]
+    powers = {"flat": (0, 0), "fades": (-1, 0), "small": (0, -1), "large": (1, 0)}
+    grown = [sizes ** np.array([p[i] for p in powers.values()]) for i in (0, 1)]
+    found = Coordinates((2, 4, 8), tuple(powers), *grown)
+    assert found.failures() == {"small": "change vanishes", "large": "grows"}
+
+
 def test_what_diverges_does_not_pass():
     found = gk.check_coordinates(linear, [2, 4], 1e30, steps=3)
     assert found.failures() == {"w": "diverges"} and "diverges" in found.table()
@@ -270,6 +278,24 @@ def test_completep_is_flat_over_the_depth(name, flat):
     found = gk.check_coordinates(make, [4, 8, 16, 32], 2**-11, seeds=4, rename=added)
     assert found.sites == ("first", "+ layers", "last")
     assert found.ok() == flat, found.table()
+
+
+def test_over_depths_what_is_at_the_same_share_of_the_depth_is_compared():
+    plan = coords.plan("bytes", "completep", "64", "2,4", steps=1, seeds=1)
+    shared = {
+        "head/kernel": "head/kernel",
+        "+ blocks/1/down/kernel": "+ half way",
+        "+ blocks/3/down/kernel": "+ last block",
+        "+ blocks/3/out/kernel": None,
+        "blocks/0/query/kernel · key/kernel": "first block/query/kernel · key/kernel",
+        "blocks/2/value/kernel": "middle block/value/kernel",
+        "blocks/2/up/kernel": None,
+        "blocks/3/key/kernel": None,
+    }
+    assert {site: plan.rename(4, site) for site in shared} == shared
+    odd = coords.plan("bytes", "completep", "64", "2,3", steps=1, seeds=1)
+    assert odd.rename(3, "+ blocks/0/down/kernel") is None
+    assert odd.rename(3, "+ blocks/2/down/kernel") == "+ last block"
 
 
 @pytest.fixture

@@ -138,6 +138,20 @@ def test_layers_of_a_list_are_depth():
     assert "blocks/*/fc* (12)" in text and text.count("\n") == 3
 
 
+def test_a_new_layer_is_compared_with_the_like_of_it():
+    """Of all numbers in its path the most are the same: the second matrix of a block."""
+
+    def init(width, layers):
+        block = {"fc1": shape(width, 3), "fc2": shape(5, width)}
+        return {"blocks": [block] * layers}
+
+    found = gk.infer_parametrization(
+        init, base={"width": 4, "layers": 1}, target={"width": 8, "layers": 3}
+    )
+    assert found["blocks/2/fc1"].base == (4, 3)
+    assert found["blocks/2/fc2"].base == (5, 4)
+
+
 def test_layers_in_rows_are_declared():
     stack = lambda width: {"w": shape(5, width, width)}
     found = gk.infer_parametrization(stack, base=4, target=8, stacks={"w": (0,)})

@@ -10,6 +10,7 @@ import pytest
 from flax import linen, nnx
 
 import gradkit as gk
+from gradkit._core.axes import labels, reshape, size, whole
 from gradkit._lab import models
 
 
@@ -113,6 +114,15 @@ def test_heads():
         "back": ("hidden", (0, 1), (2,), ()),
         "flat": ("hidden", (0,), (1, 2), ()),
     }
+
+
+@pytest.mark.parametrize("new", [(24,), (4, 6), (8, 3), (3, 2, 4), (6, 1, 4)])
+def test_reshapes_keep_all_entries(new):
+    """Where old and new axes have no boundary in common, each is made of both."""
+    found = reshape(whole((6, 4)), new)
+    assert tuple(map(size, found)) == new
+    if new == (8, 3):
+        assert labels(found[:1]) == labels(found[1:]) == {0, 1}
 
 
 def test_entries_are_vectors():
@@ -546,7 +556,7 @@ def test_the_convnet():
 # Attention
 
 
-def attention(score):
+def attention(score, **sizes):
     def init(width):
         return {k: shape(3, width) for k in ("query", "key")}
 
@@ -554,7 +564,7 @@ def attention(score):
         q, k = ((x @ p[n]).reshape(2, 5, 2, -1) for n in ("query", "key"))
         return jax.nn.softmax(score(q, k))
 
-    return infer(init, apply, shape(2, 5, 3)).notes
+    return infer(init, apply, shape(2, 5, 3), **sizes).notes
 
 
 BY_ROOT = {
@@ -592,6 +602,10 @@ OTHERWISE = {
 def test_scores_divided_by_the_root_of_a_width_are_noted(name):
     (note,) = attention(BY_ROOT[name])
     assert "key, query" in note and "4 then 16" in note and "by its root" in note
+
+
+def test_scores_are_compared_with_delta_where_the_target_is_the_base():
+    assert "by its root" in attention(BY_ROOT["after"], target=8, delta=32)[0]
 
 
 @pytest.mark.parametrize("name", OTHERWISE)

@@ -72,6 +72,13 @@ def test_a_sweep_finds_a_known_optimum():
     assert all(not best.at_edge for best in found.optima().values())
 
 
+def test_the_loss_is_the_mean_of_the_last_tenth():
+    found = gk.sweep_transfer(bowl, [2], (0.01, 0.02, 0.04), steps=20, seeds=1)
+    for rate, loss in zip(found.rates, found.losses[2][:, 0]):
+        want = np.mean([(1 - 2 * rate) ** (2 * k) for k in (18, 19)])
+        assert loss == pytest.approx(want, rel=1e-5)
+
+
 def test_a_sweep_calls_what_rises_diverged():
     found = gk.sweep_transfer(lambda n: bowl(n, 8.0), [2], RATES, steps=9, seeds=2)
     assert np.isnan(found.losses[2][-1]).all()

@@ -186,6 +186,26 @@ def test_experts_and_their_router():
     np.testing.assert_allclose(found["router"][:3], (1, 1 / 4, 1))
 
 
+@pytest.mark.parametrize(
+    "of, refused",
+    [
+        (dict(shape=(8, 4, 4), base=(4, 2, 2)), True),  # twice the experts
+        (dict(shape=(4, 4, 4), base=(4, 2, 2)), False),
+        (dict(shape=(6, 4, 4), base=(2, 2, 2), depth=3.0), False),  # layers of experts
+        (dict(shape=(4, 8), base=(2, 4), role="router", stacks=()), True),
+    ],
+)
+def test_more_experts_have_no_rule(of, refused):
+    axes = dict(inputs=(0,), outputs=(1,)) if "role" in of else {}
+    fixed = dict(role="expert", inputs=(1,), outputs=(2,), stacks=(0,)) | axes
+    grew = gk.Parametrization({"moe/up": gk.Parameter(**(fixed | of))})
+    if refused:
+        text = message(lambda: gk.transfer_by_expert_mup(grew))
+        assert "leaf moe/up must have as many experts as its base, got shapes" in text
+    else:
+        gk.transfer_by_expert_mup(grew)
+
+
 def test_schedules_cannot_clobber_the_multiplier():
     """The same factor at every learning rate, since it stands after the schedule."""
     grew = gk.Parametrization({"w": SQUARE})

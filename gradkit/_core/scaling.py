@@ -50,12 +50,14 @@ OPTIMIZERS = {
     "normalized": Optimizer(0, 0.5, 0.5),  # each leaf over its Euclidean norm
     "spectral": Optimizer(0, 0.5, 0.5),  # singular values of 1
     "muon": Optimizer(0, 0.5, 0.5, stretch=0.5),  # and its release's factor
+    "dion": Optimizer(0, 1),  # and the root of fan-out / fan-in
     "shampoo": Optimizer(0, 0.5, 0.5),
     "soap": Optimizer(0, 0.5, 0.5),
+    "kl_shampoo": Optimizer(0, 0.5, stretch=-0.5),  # 1 / root of the longer side
     "kfac": kronecker(1, 1),
-    "projected": Optimizer(
-        0, 0, 0.5, stretch=0.5
-    ),  # Adam on few directions of the narrow side
+    "inverse_free_kfac": Optimizer(-1, 1, stretch=-1),  # factors share one square
+    "projected": Optimizer(0, 0, 0.5, stretch=0.5),  # Adam on few rows or columns
+    "subset_norm": Optimizer(0, 0.25, 0.25),  # over norms of the root of all entries
 }
 
 

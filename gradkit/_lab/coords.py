@@ -17,7 +17,7 @@ from gradkit._lab import checkpoints, models, plots, tasks, text
 from gradkit._lab.complaint import Complaint
 
 HEAD = 16  # features of an attention head; wider models have more of them
-ZERO = "head/|query/"  # start at zero: what is random there fades as the width grows
+ZEROS = "head/|query/"  # start at zero: what is random there fades as the width grows
 
 
 class Size(NamedTuple):
@@ -73,10 +73,26 @@ class Plan(NamedTuple):
         return lambda n: trial(name, self.base, self.size(n), batch)
 
     def rename(self, n: int, site: str) -> str | None:
-        """Over depths only what the blocks end with has its like in every model."""
+        """Over depths, what is at the same share of the depth in every model.
+
+        That is the stream at its begin, half way and at its end, and the attention it meets
+        there. What blocks add to it is a share that shrinks; all else is in between.
+        """
         if self.over == "width" or "blocks/" not in site:
             return site
-        return "+ last block" if site == f"+ blocks/{n - 1}/down/kernel" else None
+        halves = {n // 2: ("+ half way", "middle block")} if self.even else {}
+        ends = {0: ("", "first block"), n: ("+ last block", "")} | halves
+        block, _, rest = site.removeprefix("+ ").removeprefix("blocks/").partition("/")
+        if site.startswith("+"):
+            at = ends.get(int(block) + 1)
+            return at and at[0] if rest == "down/kernel" else None
+        inside = int(block) in ends and rest.split("/")[0] in ("query", "key", "value")
+        return f"{ends[int(block)][1]}/{rest}" if inside else None
+
+    @property
+    def even(self) -> bool:
+        """Whether every size has a half."""
+        return not any(n % 2 for n in self.sizes)
 
     def size(self, n: int) -> Size:
         """The size of which `n` is what changes."""
@@ -142,8 +158,12 @@ def trial(
     size: Size,
     batch: Callable[[jax.Array], Any],
     schedule: Callable[[Any], Any] = lambda rate: rate,
+    zeros: str = ZEROS,
 ) -> gk.Trial:
-    """A transformer of this size, with hyperparameters that were right for `base`."""
+    """A transformer of this size, with hyperparameters that were right for `base`.
+
+    Of a parametrization with a rule, parameters in whose path `zeros` is found start at zero.
+    """
     chosen, grew = PARAMETRIZATIONS[name], grown(base, size)
     forward = multipliers(chosen, grew, base, size)
     init, apply = transformer(size, **forward)
@@ -158,7 +178,7 @@ def trial(
 
     def zero(path: Any, p: jax.Array) -> jax.Array:
         names = jax.tree_util.keystr(path, simple=True, separator="/")
-        return 0 * p if re.search(ZERO, names) else p
+        return 0 * p if re.search(zeros, names) else p
 
     def loss(params: models.Params, tokens: jax.Array) -> jax.Array:
         return tasks.cross_entropy(apply(params, tokens[:, :-1]), tokens[:, 1:])

@@ -1,9 +1,11 @@
 """muP for mixtures of experts."""
 
+import math
+
 from gradkit._core import check, transfer
 from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit._core.width import Parameter, Parametrization
 
 
 def transfer_by_expert_mup(
@@ -11,8 +13,9 @@ def transfer_by_expert_mup(
 ) -> Transform:
     r"""Multiply each update so that experts and their router learn as much at any width.
 
-    Every expert is a hidden matrix of its own, and the router an output matrix, whose number of
-    experts does not grow. With $i$ and $o$ the growth of inputs and outputs,
+    Every expert is a hidden matrix of its own, and the router an output matrix. The number
+    of experts, and of those chosen, stay what they were. With $i$ and $o$ the growth of inputs
+    and outputs,
 
     $$\text{expert:} \; u / i \; (\text{Adam}), \; u \cdot o / i \; (\text{SGD}); \qquad
       \text{router:} \; u \; (\text{Adam}), \; u \cdot i \; (\text{SGD})$$
@@ -28,9 +31,10 @@ def transfer_by_expert_mup(
     Paper: Malasnicki and others, "mu-Parametrization for Mixture of Experts",
         arXiv:2508.09752.
     Departure: the router takes the output's rule as `transfer_by_mup` has it, a multiplier
-        and no smaller rate; the paper's own table could not be compared.
-    Limits: as `transfer_by_mup`. The model divides what the router is given by `i`. The
-        number of experts, and of those chosen, stay what they were.
+        and no smaller rate; written from the paper's abstract, without its table.
+    Limits: as `transfer_by_mup`. The model divides what the router is given by `i`. More
+        experts are refused: what they add up to has no limit in this rule. Jiang and
+        others, arXiv:2601.20205, and Vankadara and others, arXiv:2605.14200, are on that.
 
     >>> shapes = {"shape": (4, 8, 8), "base": (4, 2, 2), "stacks": (0,)}
     >>> up = gk.Parameter(role="expert", inputs=(1,), outputs=(2,), **shapes)
@@ -47,4 +51,20 @@ def transfer_by_expert_mup(
         sorted(roles),
         "Name their roles when you infer it, or use transfer_by_mup.",
     )
+    for path, p in parametrization.items():
+        check.holds(
+            method,
+            _experts_stay(p),
+            f"leaf {path} must have as many experts as its base",
+            f"shapes {p.base} and {p.shape}",
+            "Keep their number: muP has a rule for the width of experts alone.",
+        )
     return transfer.by_rule(method, parametrization, "mup", optimizer)
+
+
+def _experts_stay(p: Parameter) -> bool:
+    """Whether stacked axes grew by layers alone, and a router has no more outputs."""
+    if p.role == "router":
+        return p.growth_out == 1
+    grown = math.prod(p.shape[axis] / p.base[axis] for axis in p.stacks)
+    return p.role != "expert" or grown == 1 or math.isclose(grown, p.depth)

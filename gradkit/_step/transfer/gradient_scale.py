@@ -24,7 +24,7 @@ def transfer_by_gradient_scale(
     State: `0` bytes a leaf, `0` once.
     Flops: at most `2*size` a leaf.
     Paper: Everett and others, "Scaling Exponents Across Parameterizations and Optimizers",
-        arXiv:2407.05872, Section 4.3; with `rule="completep"`, the `eps` of Dey and others,
+        arXiv:2407.05872; with `rule="completep"`, the `eps` of Dey and others,
         arXiv:2505.01618, Table 1.
     Departure: scales gradients where the papers scale `eps`, which is the same.
     Limits: stands first in a chain. The `transfer_by_...` at its end stays as it is, as for
