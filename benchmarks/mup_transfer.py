@@ -22,6 +22,7 @@ from gradkit._lab import checkpoints, coords, plots, report, verdict
 from gradkit._lab.coords import Size
 
 QUESTIONS = {"width": ("mup", "sp"), "layers": ("completep", "sp")}
+NONE = "$^"  # no path: at the base size all parametrizations are the same model
 WORDS = {"width": "width", "layers": "depth"}
 
 
@@ -70,7 +71,7 @@ def run(job: Job, base: Size, data: jax.Array, setting: dict[str, Any]) -> Any:
 
     def make(n: int) -> gk.Trial:
         size = base._replace(**{job.over: n})
-        return coords.trial(job.name, base, size, batch, schedule)
+        return coords.trial(job.name, base, size, batch, schedule, NONE)
 
     n = getattr(job.size, job.over)
     found = gk.sweep_transfer(make, [n], setting["rates"], steps, setting["seeds"])
@@ -103,7 +104,8 @@ def write(out: pathlib.Path, record: dict[str, Any]) -> str:
         "# Does the best learning rate transfer?",
         f"A decoder-only transformer on bytes of Python's source, base {setting['base']}; "
         f"{setting['steps']} steps of {setting['batch']} x {setting['context']} bytes, AdamW "
-        "without weight decay, a tenth of warm-up, then linear decay to zero. "
+        "without weight decay, a tenth of warm-up, then linear decay to zero. At the base size "
+        "all parametrizations are the same run. "
         f"{len(grid)} rates from {grid[0]:.2g} to {grid[-1]:.2g}, {setting['seeds']} seeds. "
         "The loss is the training loss in nats, mean of the last tenth of all steps; batches "
         "are fresh and the same for all. Shifts are from the first size; brackets are 95 % "

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, tree
+from gradkit._core import batch, check, lapack, tree
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
 
 
@@ -76,7 +76,7 @@ def condition(x: jax.Array, rank: int | jax.Array, max_condition: Scalar) -> jax
         return x
     largest = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
     largest = jnp.where(largest > 0, tree.divisible(largest), 1)
-    u, s, v = jnp.linalg.svd(x / largest, full_matrices=False)
+    u, s, v = lapack.svd(x / largest)
     kept = jnp.arange(s.shape[-1]) < rank
     s = jnp.where(kept, s, 0)
     mean = jnp.sum(s, -1, keepdims=True) / jnp.sum(kept).astype(s.dtype)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, linalg, rate, tree
+from gradkit._core import batch, check, lapack, linalg, rate, tree
 from gradkit._core.types import (
     Extra,
     Params,
@@ -113,6 +113,6 @@ def orthonormal(x: jax.Array) -> jax.Array:
     """The orthonormal rows of an LQ decomposition with a positive diagonal."""
     if not x.size:
         return x
-    q, r = jnp.linalg.qr(x.mT)
+    q, r = lapack.qr(x.mT)
     signs = jnp.where(jnp.diagonal(r, axis1=-2, axis2=-1) < 0, -1, 1).astype(x.dtype)
     return (q * signs[..., None, :]).mT
