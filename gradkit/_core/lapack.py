@@ -14,15 +14,13 @@ import jax.numpy as jnp
 
 
 def one_by_one(f: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
-    """`f` of each of `[*batch, rows, cols]`, for an `f` that is the same for all at once."""
+    """`f` of each of `[*batch, rows, cols]`, also where a caller maps over more axes."""
 
     @functools.wraps(f)
     def of_batch(x: jax.Array) -> Any:
         if jax.default_backend() != "cpu":
             return f(x)
-        each = jax.custom_batching.sequential_vmap(
-            f
-        )  # also where the caller's `vmap` is
+        each = jax.custom_batching.sequential_vmap(lambda x: f(x))
         for _ in x.shape[:-2]:
             each = jax.vmap(each)
         return each(x)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, newton_schulz, tree
+from gradkit._core import batch, lapack, newton_schulz, tree
 from gradkit._core.types import Scalar
 
 
@@ -91,7 +91,7 @@ def orthonormal(x: jax.Array) -> jax.Array:
     """Orthonormal columns that span those of `x`, the first of them first, on their own side."""
     if not x.size:
         return x
-    q, r = jnp.linalg.qr(x)
+    q, r = lapack.qr(x)
     diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)[..., None, :]
     return jnp.where(diagonal < 0, -q, q)
 
@@ -115,4 +115,4 @@ def principal_basis(x: batch.Matrices, rank: int) -> jax.Array:
     largest = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
     x = x / jnp.where(largest > 0, largest, 1)
     gram = jnp.matmul(x, x.mT, precision=jax.lax.Precision.HIGHEST)
-    return signed(jnp.linalg.eigh(gram)[1][..., : -rank - 1 : -1])
+    return signed(lapack.eigh(gram)[1][..., : -rank - 1 : -1])

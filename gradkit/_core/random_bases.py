@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import bases, check, linalg
+from gradkit._core import bases, check, lapack, linalg
 from gradkit._core.bases import Basis, Kept
 from gradkit._core.types import Scalar
 
@@ -99,6 +99,6 @@ def geodesic(p: jax.Array, x: jax.Array) -> jax.Array:
 
     `p cos(s) + x sin(s) / s` with `s` the root of `x^T x`.
     """
-    squares, v = jnp.linalg.eigh(x.mT @ x)
+    squares, v = lapack.eigh(x.mT @ x)
     s = jnp.sqrt(jnp.maximum(squares, 0))[..., None, :]
     return (p @ (v * jnp.cos(s)) + x @ (v * jnp.sinc(s / jnp.pi))) @ v.mT
