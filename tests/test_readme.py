@@ -23,7 +23,7 @@ def printed() -> list[str]:
 
 
 def test_examples_run_and_learn():
-    training, table = printed()
+    training, table, _ = printed()
     losses = [float(x) for x in training.strip("[]\n").split(",")]
     assert losses[-1] < 0.1 * losses[0]
     assert "hidden" in table and "512" in table
