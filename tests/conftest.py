@@ -20,6 +20,7 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_traceback_in_locations_limit", 0)  # an eighth of the time
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

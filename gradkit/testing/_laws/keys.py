@@ -36,9 +36,10 @@ def keys(s: Subject) -> None:
 def follow(s: Subject, key: Any) -> list[Any]:
     """The first two updates under a key."""
     tx, out = s.make(key=key), []
-    state = tx.init(s.params)
+    update = jax.jit(lambda g, state: tx.update(g, state, s.params, **s.extra))
+    state = jax.jit(tx.init)(s.params)
     for t in range(2):
-        updates, state = tx.update(s.grads(t), state, s.params, **s.extra)
+        updates, state = update(s.grads(t), state)
         out.append(updates)
     return out
 
