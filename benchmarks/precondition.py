@@ -1,20 +1,27 @@
 """What does preconditioning cost a step, beside a loop over leaves in JAX and beside torch?
 
-One run measures all sides in turn: gradkit; the same algorithm written leaf by leaf in plain JAX,
-as its torch release has it; and pytorch_optimizer, where it can be imported by `--torch`, a Python
-that has it. Times are milliseconds: a step that turns nothing, one that does, and the mean
-over a period.
+Three sides, each in a process of its own, which take turns at whole periods, so that a drifting
+machine drifts for all: gradkit; the same algorithm written leaf by leaf in plain JAX, as its
+torch release has it; and pytorch_optimizer, by a Python that has it and opt_einsum (without
+which torch multiplies PSGD's factors with each other). All see the same shapes, float32, cores
+and period, and four gradients in turn, so that covariances have full rank. Times are medians in
+milliseconds: of steps that turn nothing, of those that do, and of the mean over a period;
+ratios are medians of those of neighbouring turns, with the middle half of them.
 
     python benchmarks/precondition.py --width 256 --layers 2 --torch ../torch/bin/python
+
+On a machine that does other things, `--cores 1` counts the time that one core works instead.
 """
 
 import argparse
 import functools
 import importlib
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import time
@@ -22,6 +29,8 @@ from collections.abc import Callable
 from typing import Any
 
 METHODS = ("soap", "shampoo", "psgd")
+SIDES = ("gradkit", "plain", "torch")
+GRADIENTS = 4
 Shapes = list[tuple[int, int]]
 
 
@@ -31,44 +40,28 @@ def shapes_of(width: int, layers: int) -> Shapes:
     return block * layers
 
 
-def measured(step: Callable[[], None], every: int, rounds: int) -> dict[str, float]:
-    """Least milliseconds of the steps of some periods, of which the first of each turns bases."""
-    turns, others = [], []
-    for t in range(every * rounds):
-        start = time.perf_counter()
-        step()
-        took = 1e3 * (time.perf_counter() - start)
-        (others if t % every else turns).append(took)
-    plain, turn = min(others), min(turns)
-    return {"plain": plain, "turn": turn, "mean": (turn + (every - 1) * plain) / every}
-
-
 def in_jax(
-    name: str, side: str, shapes: Shapes, every: int, rounds: int
-) -> dict[str, Any]:
-    """gradkit, or the plain loop, jitted with donated state."""
+    side: str, name: str, shapes: Shapes, every: int
+) -> tuple[Callable[[], None], int, float]:
+    """A step of gradkit or of the plain loop, jitted with donated state; seconds to compile."""
     import jax
 
-    key = jax.random.key(0)
-    params = [0.02 * jax.random.normal(key, s) for s in shapes]
-    grads = [
-        0.1 * jax.random.normal(jax.random.fold_in(key, i), s)
-        for i, s in enumerate(shapes)
-    ]
+    def draw(size: float, seed: int) -> list[Any]:
+        keys = jax.random.split(jax.random.key(seed), len(shapes))
+        return [size * jax.random.normal(k, s) for k, s in zip(keys, shapes)]
+
+    params, grads = draw(0.02, 0), [draw(0.1, 1 + i) for i in range(GRADIENTS)]
     init, update = (ours if side == "gradkit" else plain)(name, every)
-    state = jax.jit(init)(params)
+    carry = [jax.jit(init)(params), params]
     jitted = jax.jit(update, donate_argnums=(1, 2))
     start = time.perf_counter()
-    compiled = jitted.lower(grads, state, params).compile()
-    took = time.perf_counter() - start
-    carry = [state, params]
+    compiled = jitted.lower(grads[0], *carry).compile()
+    took, given = time.perf_counter() - start, itertools.cycle(grads)
 
     def step() -> None:
-        carry[:] = jax.block_until_ready(compiled(grads, *carry))
+        carry[:] = jax.block_until_ready(compiled(next(given), *carry))
 
-    for _ in range(every):
-        step()  # the next one turns
-    return measured(step, every, rounds) | {"compile": 1e3 * took}
+    return step, every, took
 
 
 def ours(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -98,41 +91,32 @@ def plain(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]
 
     def init(params: Any) -> Any:
         def leaf(p: Any) -> Any:
-            m, n = p.shape
-            eyes = jnp.eye(m), jnp.eye(n)
-            return [
-                jnp.zeros_like(p),
-                jnp.zeros_like(p),
-                *eyes,
-                *(1.0 * e for e in eyes),
-            ]
+            zeros, m, n = jnp.zeros_like, *p.shape
+            squares = jnp.zeros((m, m)), jnp.zeros((n, n)), jnp.eye(m), jnp.eye(n)
+            if name == "psgd":
+                return [zeros(p), *squares[2:]]
+            return [zeros(p), *[zeros(p)] * (name == "soap"), *squares]
 
         return jnp.zeros([], jnp.int32), [leaf(p) for p in params]
 
     def soap(
         step: Any, g: Any, m: Any, v: Any, l: Any, r: Any, ql: Any, qr: Any
     ) -> Any:
-        low = ql.T @ g @ qr
-        m = 0.95 * (ql.T @ m @ qr) + 0.05 * low
-        v = 0.95 * v + 0.05 * low**2
-        u = ql @ (m / (jnp.sqrt(v) + 1e-8)) @ qr.T
-        m = ql @ m @ qr.T
+        m = 0.95 * m + 0.05 * g
+        v = 0.95 * v + 0.05 * (ql.T @ g @ qr) ** 2
+        u = ql @ (ql.T @ m @ qr / (jnp.sqrt(v) + 1e-8)) @ qr.T
         l, r = 0.95 * l + 0.05 * g @ g.T, 0.95 * r + 0.05 * g.T @ g
 
         def turn() -> Any:
-            order = [jnp.argsort(-jnp.diag(q.T @ a @ q)) for a, q in ((l, ql), (r, qr))]
-            new = [
-                jnp.linalg.qr(a @ q[:, o])[0]
-                for a, q, o in zip((l, r), (ql, qr), order)
-            ]
+            moved = l @ ql, r @ qr
+            order = [jnp.argsort(-jnp.sum(q * x, 0)) for q, x in zip((ql, qr), moved)]
+            new = [jnp.linalg.qr(x[:, o])[0] for x, o in zip(moved, order)]
             return v[order[0]][:, order[1]], *new
 
         v, ql, qr = jax.lax.cond(step % every == 0, turn, lambda: (v, ql, qr))
         return u, [m, v, l, r, ql, qr]
 
-    def shampoo(
-        step: Any, g: Any, m: Any, v: Any, l: Any, r: Any, pl: Any, pr: Any
-    ) -> Any:
+    def shampoo(step: Any, g: Any, m: Any, l: Any, r: Any, pl: Any, pr: Any) -> Any:
         m = 0.9 * m + 0.1 * g
         l, r = 0.99 * l + 0.01 * g @ g.T, 0.99 * r + 0.01 * g.T @ g
 
@@ -140,13 +124,13 @@ def plain(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]
             return [_root(a) for a in (l, r)]
 
         pl, pr = jax.lax.cond(step % every == 0, take, lambda: [pl, pr])
-        return pl @ m @ pr, [m, v, l, r, pl, pr]
+        return pl @ m @ pr, [m, l, r, pl, pr]
 
     def _root(a: Any) -> Any:
         values, vectors = jnp.linalg.eigh(a + 1e-6 * jnp.eye(len(a)))
         return (vectors * jnp.maximum(values, 1e-12) ** -0.25) @ vectors.T
 
-    def psgd(step: Any, g: Any, m: Any, v: Any, c: Any, d: Any, q: Any, s: Any) -> Any:
+    def psgd(step: Any, g: Any, m: Any, q: Any, s: Any) -> Any:
         m = 0.9 * m + 0.1 * g
         solve = jax.scipy.linalg.solve_triangular
 
@@ -164,7 +148,9 @@ def plain(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]
             return moved
 
         q, s = jax.lax.cond(step % every == 0, fit, lambda: [q, s])
-        return q.T @ (q @ m @ s.T) @ s, [m, v, c, d, q, s]
+        u = q.T @ (q @ m @ s.T) @ s
+        u = u / jnp.maximum(1, jnp.sqrt(jnp.mean(u**2)) / 2)
+        return jnp.clip(u, -10, 10), [m, q, s]
 
     rule = {"soap": soap, "shampoo": shampoo, "psgd": psgd}[name]
 
@@ -177,14 +163,16 @@ def plain(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]
     return init, update
 
 
-def in_torch(name: str, shapes: Shapes, every: int, rounds: int) -> dict[str, Any]:
-    """pytorch_optimizer's method of that name, at the same period."""
+def in_torch(
+    name: str, shapes: Shapes, every: int
+) -> tuple[Callable[[], None], int, float]:
+    """A step of pytorch_optimizer's method of that name, at the same period."""
     torch = importlib.import_module("torch")
     releases = importlib.import_module("pytorch_optimizer")
+    importlib.import_module("opt_einsum")
     torch.manual_seed(0)
     params = [torch.nn.Parameter(0.02 * torch.randn(s)) for s in shapes]
-    for p in params:
-        p.grad = 0.1 * torch.randn(p.shape)
+    grads = [[0.1 * torch.randn(s) for s in shapes] for _ in range(GRADIENTS)]
     make = {
         "soap": lambda: releases.SOAP(params, lr=1e-3, precondition_frequency=every),
         "shampoo": lambda: releases.ScalableShampoo(
@@ -194,16 +182,75 @@ def in_torch(name: str, shapes: Shapes, every: int, rounds: int) -> dict[str, An
             preconditioning_compute_steps=every,
             block_size=8192,
             shape_interpretation=False,
-            use_svd=True,
+            use_svd=True,  # its default, an iteration, takes longer
         ),
         "psgd": lambda: releases.Kron(
             params, lr=1e-3, pre_conditioner_update_probability=1 / every
         ),
     }
-    optimizer = make[name]()
-    for _ in range(every - 1 + (name == "soap")):
-        optimizer.step()  # the next one turns
-    return measured(optimizer.step, every, rounds) | {"compile": 0.0}
+    optimizer, given = make[name](), itertools.cycle(grads)
+
+    def step() -> None:
+        for p, g in zip(params, next(given)):
+            p.grad = g
+        optimizer.step()
+
+    return step, every - (name != "soap"), 0.0
+
+
+def work(side: str, name: str, shapes: Shapes, every: int, cores: int) -> None:
+    """One side: a line when compiled and warm, then one of step times for every line read."""
+    make = in_torch if side == "torch" else functools.partial(in_jax, side)
+    step, ahead, took = make(name, shapes, every)
+    clock = time.process_time if cores == 1 else time.perf_counter
+
+    def milliseconds() -> float:
+        start = clock()
+        step()
+        return 1e3 * (clock() - start)
+
+    for _ in range(ahead):
+        step()  # the next one turns
+    print(json.dumps({"about": _about(side), "compile": took}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps([milliseconds() for _ in range(every)]), flush=True)
+
+
+def compare(name: str, args: argparse.Namespace) -> list[str]:
+    """The rows of one method: every side in turn, a period each."""
+    sides, first = {}, {}
+    for side in SIDES:
+        python = args.torch if side == "torch" else sys.executable
+        sides[side] = _started(side, name, python, args.cores)
+        line = sides[side].stdout.readline()
+        if line:
+            first[side] = json.loads(line)
+    periods: dict[str, list[list[float]]] = {side: [] for side in first}
+    for _ in range(args.rounds):
+        for side in periods:
+            sides[side].stdin.write("\n")
+            sides[side].stdin.flush()
+            periods[side].append(json.loads(sides[side].stdout.readline()))
+    for process in sides.values():
+        process.stdin.close()
+        process.wait()
+    rows = []
+    mine = [sum(p) for p in periods["gradkit"]]
+    for side, times in periods.items():
+        turn = statistics.median(p[0] for p in times)
+        other = statistics.median(t for p in times for t in p[1:])
+        ratios = [a / sum(p) for a, p in zip(mine, times)]
+        low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        rows.append(
+            f"| {name} | {side} | {other:.1f} | {turn:.1f} | "
+            f"{(turn + (args.every - 1) * other) / args.every:.1f} | **{ratio:.2f}** | "
+            f"{low:.2f} to {high:.2f} | {first[side]['compile']:.1f} |"
+        )
+        ABOUT[side] = first[side]["about"]
+    return rows
+
+
+ABOUT: dict[str, str] = {}
 
 
 def main() -> None:
@@ -212,54 +259,42 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--every", type=int, default=10, help="steps in a period")
-    parser.add_argument("--rounds", type=int, default=3, help="periods measured")
+    parser.add_argument("--rounds", type=int, default=5, help="periods measured")
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--only", default=",".join(METHODS), help="comma-separated")
     parser.add_argument("--torch", default=sys.executable, help="a Python with torch")
-    parser.add_argument("--side", help="measure one side and print it as JSON")
+    parser.add_argument("--side", help="be one side, and do as `compare` says")
     args = parser.parse_args()
     shapes = shapes_of(args.width, args.layers)
-    names = args.only.split(",")
     if args.side:
-        one = (
-            in_torch if args.side == "torch" else functools.partial(_swapped, args.side)
-        )
-        rows = {name: one(name, shapes, args.every, args.rounds) for name in names}
-        print(json.dumps({"about": _about(args.side), "rows": rows}))
+        work(args.side, args.only, shapes, args.every, args.cores)
         return
-    found = {side: _run(side, args.torch) for side in ("gradkit", "plain JAX", "torch")}
-    for side, result in found.items():
-        print(f"{side}: {result['about'] if result else 'not available'}")
+    rows = [row for name in args.only.split(",") for row in compare(name, args)]
+    for side, about in ABOUT.items():
+        print(f"{side}: {about}")
     print(f"{len(shapes)} matrices of {sorted(set(shapes))}, every {args.every}\n")
     print(
-        "| method | side | plain ms | turning ms | mean ms | gradkit / it | compile s |"
+        "| method | side | plain ms | turning ms | mean ms | gradkit / it | middle half | "
+        "compile s |"
     )
-    print("|---|---|---|---|---|---|---|")
-    for name in names:
-        mine = found["gradkit"]["rows"][name]["mean"]
-        for side, result in found.items():
-            if result:
-                r = result["rows"][name]
-                print(
-                    f"| {name} | {side} | {r['plain']:.1f} | {r['turn']:.1f} | "
-                    f"{r['mean']:.1f} | {mine / r['mean']:.2f} | {r['compile'] / 1e3:.1f} |"
-                )
+    print("|" + "---|" * 8)
+    print("\n".join(rows))
 
 
-def _swapped(side: str, name: str, *rest: Any) -> dict[str, Any]:
-    return in_jax(name, side, *rest)
-
-
-def _run(side: str, torch: str) -> Any:
-    """One side in a process of its own; None where its packages are missing."""
-    python = torch if side == "torch" else sys.executable
+def _started(side: str, name: str, python: str, cores: int) -> subprocess.Popen[str]:
+    """One side in a process of its own, on so many cores."""
     root = pathlib.Path(__file__).resolve().parents[1]
-    command = [python, __file__, *sys.argv[1:], "--side", side]
+    command = [python, __file__, *sys.argv[1:], "--side", side, "--only", name]
     paths = [str(root), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    if done.returncode and "ModuleNotFoundError" not in done.stderr:
-        raise RuntimeError(done.stderr)
-    return json.loads(done.stdout) if not done.returncode else None
+    mine = sorted(os.sched_getaffinity(0))[-cores:]
+    return subprocess.Popen(
+        ["taskset", "-c", ",".join(map(str, mine)), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
 
 
 def _about(side: str) -> str:
@@ -273,9 +308,8 @@ def _about(side: str) -> str:
         )
     import jax
 
-    return (
-        f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores"
-    )
+    cores = len(os.sched_getaffinity(0))
+    return f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {cores} cores"
 
 
 if __name__ == "__main__":

@@ -69,9 +69,9 @@ def test_roots_of_nothing_are_identities_and_of_one_direction_finite() -> None:
 def test_bases_are_orthonormal_and_in_order(n) -> None:
     a = positive(n, 1e3)
     q = np.asarray(roots.eigenbasis(single(a)), np.float64)
-    np.testing.assert_allclose(q.T @ q, np.eye(n), atol=1e-5)
+    np.testing.assert_allclose(q @ q.T, np.eye(n), atol=1e-5)
     np.testing.assert_allclose(
-        q.T @ a @ q, np.diag(np.geomspace(1, 1e-3, n)), atol=1e-5
+        q @ a @ q.T, np.diag(np.geomspace(1, 1e-3, n)), atol=1e-5
     )
 
 
@@ -84,9 +84,9 @@ def test_power_steps_find_the_eigenvectors() -> None:
         bases, order = roots.power_step(grams, bases)
         assert order.cols == (None,)
     q = np.asarray(bases.rows[0], np.float64)
-    np.testing.assert_allclose(q.T @ q, np.eye(6), atol=1e-5)
+    np.testing.assert_allclose(q @ q.T, np.eye(6), atol=1e-5)
     np.testing.assert_allclose(
-        q.T @ a @ q, np.diag(np.geomspace(1, 1e-5, 6)), atol=1e-6
+        q @ a @ q.T, np.diag(np.geomspace(1, 1e-5, 6)), atol=1e-6
     )
 
 
@@ -97,7 +97,7 @@ def test_a_power_step_sorts_first() -> None:
         roots.Sides((a,), (None,)), roots.Sides((jnp.eye(3),), (None,))
     )
     assert order.rows[0].tolist() == [1, 2, 0]
-    np.testing.assert_allclose(jnp.abs(turned.rows[0]), np.eye(3)[:, [1, 2, 0]])
+    np.testing.assert_allclose(jnp.abs(turned.rows[0]), np.eye(3)[[1, 2, 0]])
 
 
 @pytest.mark.parametrize("n", [1, 32, 33, 100])
@@ -137,3 +137,15 @@ def test_gradients_of_any_size_have_finite_covariances() -> None:
             for x in jax.tree.leaves(roots.each(f, grams)):
                 assert jnp.all(jnp.isfinite(x))
     assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("due", [True, False])
+def test_conditions_change_what_is_due_and_nothing_else(due) -> None:
+    x = {"kept": jnp.arange(3.0), "changed": jnp.ones((2, 2))}
+    twice = lambda x: {**x, "changed": 2 * x["changed"]}
+    for f in (roots.when, jax.jit(roots.when, static_argnums=1)):
+        got, want = f(jnp.bool_(due), twice, x), twice(x) if due else x
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+    flags = jnp.array([True, False])
+    got = jax.vmap(lambda flag: roots.when(flag, lambda x: 2 * x, jnp.ones(3)))(flags)
+    np.testing.assert_array_equal(got, jnp.array([[2.0] * 3, [1.0] * 3]))

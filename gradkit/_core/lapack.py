@@ -13,17 +13,17 @@ import jax
 import jax.numpy as jnp
 
 
-def one_by_one(f: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
-    """`f` of each of `[*batch, rows, cols]`, also where a caller maps over more axes."""
+def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` of arrays `[*batch, rows, cols]`, also where a caller maps over more axes."""
 
     @functools.wraps(f)
-    def of_batch(x: jax.Array) -> Any:
+    def of_batch(*xs: jax.Array) -> Any:
         if jax.default_backend() != "cpu":
-            return f(x)
-        each = jax.custom_batching.sequential_vmap(lambda x: f(x))
-        for _ in x.shape[:-2]:
+            return f(*xs)
+        each = jax.custom_batching.sequential_vmap(lambda *xs: f(*xs))
+        for _ in xs[0].shape[:-2]:
             each = jax.vmap(each)
-        return each(x)
+        return each(*xs)
 
     return of_batch
 
@@ -32,4 +32,22 @@ eigh = one_by_one(jnp.linalg.eigh)
 eigvalsh = one_by_one(jnp.linalg.eigvalsh)
 qr = one_by_one(jnp.linalg.qr)
 svd = one_by_one(functools.partial(jnp.linalg.svd, full_matrices=False))
-cholesky = one_by_one(jnp.linalg.cholesky)
+
+
+@one_by_one
+def orthonormal(x: jax.Array) -> jax.Array:
+    """`Q` of the QR decomposition, without the triangle, which is not formed."""
+    reflections, scales = jnp.linalg.qr(x, mode="raw")
+    return jax.lax.linalg.householder_product(reflections.mT, scales)
+
+
+@one_by_one
+def solve_positive(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a^-1 b`, for a positive definite `a`."""
+    return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(a), True), b)
+
+
+def solve_triangular(a: jax.Array, b: jax.Array, **options: bool) -> jax.Array:
+    """`jax.lax.linalg.triangular_solve`, which lists the options."""
+    solve = functools.partial(jax.lax.linalg.triangular_solve, **options)
+    return one_by_one(solve)(a, b)

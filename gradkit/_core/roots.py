@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, shard, tree
+from gradkit._core import batch, lapack, shard, tree
 from gradkit._core.types import Params, Scalar, Updates
 
 PRECISE = jax.lax.Precision.HIGHEST
@@ -116,7 +116,7 @@ def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
     if not a.size:
         return a
     a, mean = _of_mean_one(a)
-    values, vectors = jnp.linalg.eigh(a)
+    values, vectors = lapack.eigh(a)
     least = jnp.finfo(a.dtype).eps * values[..., -1:]
     damped = jnp.maximum(values, 0) + jnp.asarray(damping, a.dtype)
     damped = jnp.maximum(damped, least)[..., None, :]
@@ -137,7 +137,7 @@ def largest_eigenvalue(a: jax.Array) -> jax.Array:
     largest = jnp.max(diagonal, -1)
     a = a / jnp.where(largest > 0, largest, 1)[..., None, None]
     if n <= 32:
-        return largest * jnp.linalg.eigvalsh(a)[..., -1]
+        return largest * lapack.eigvalsh(a)[..., -1]
     start = jnp.argmax(diagonal, -1)[..., None, None]
     x = jnp.take_along_axis(a, start, -1)
 
@@ -149,17 +149,17 @@ def largest_eigenvalue(a: jax.Array) -> jax.Array:
 
 @jax.jit
 def eigenbasis(a: jax.Array) -> jax.Array:
-    """Orthonormal eigenvectors as columns, that of the largest eigenvalue first."""
+    """Orthonormal eigenvectors as rows, that of the largest eigenvalue first."""
     if not a.size:
         return a
-    return jnp.linalg.eigh(_of_mean_one(a)[0])[1][..., ::-1]
+    return lapack.eigh(row_major(_of_mean_one(a)[0]))[1].mT[..., ::-1, :]
 
 
 def pushed(grams: Sides, bases: Sides) -> Sides:
-    """Each matrix of mean eigenvalue 1, times its basis."""
+    """Each basis times its matrix of mean eigenvalue 1."""
 
     def push(a: jax.Array, q: jax.Array) -> jax.Array:
-        return jnp.matmul(_of_mean_one(a)[0], q, precision=PRECISE)
+        return jnp.matmul(q, _of_mean_one(a)[0], precision=PRECISE)
 
     return jax.tree.map(push, grams, bases)
 
@@ -171,10 +171,10 @@ def power_step(grams: Sides, bases: Sides) -> tuple[Sides, Sides]:
     """
 
     def order(q: jax.Array, moved: jax.Array) -> jax.Array:
-        return jnp.argsort(jnp.sum(q * moved, -2), axis=-1, descending=True)
+        return jnp.argsort(jnp.sum(q * moved, -1), axis=-1, descending=True)
 
     def sort(moved: jax.Array, order: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(moved, order[..., None, :], -1)
+        return jnp.take_along_axis(moved, order[..., None], -2)
 
     moved = pushed(grams, bases)
     orders = jax.tree.map(order, bases, moved)
@@ -187,10 +187,10 @@ def permuted(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> 
     def leaf(first: jax.Array | None, x: jax.Array, last: jax.Array | None):
         if first is None and last is None:
             return x
-        y = batch.upright(x, batch_axes)
-        y = y if first is None else jnp.take_along_axis(y, first[..., :, None], -2)
+        y = shard.replicated(batch.upright(x, batch_axes))
         y = y if last is None else jnp.take_along_axis(y, last[..., None, :], -1)
-        return batch.like(y, x, batch_axes)
+        y = y if first is None else jnp.take_along_axis(y, first[..., :, None], -2)
+        return batch.like(shard.replicated(y), x, batch_axes)
 
     leaves, structure = jax.tree.flatten(updates)
     return structure.unflatten(map(leaf, rows, leaves, cols))
@@ -198,9 +198,29 @@ def permuted(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> 
 
 @jax.jit
 def orthonormal(x: jax.Array) -> jax.Array:
-    """Orthonormal columns, the first of which span what the first of `x` do."""
-    reflections, scales = jnp.linalg.qr(x, mode="raw")  # the triangle is not needed
-    return jax.lax.linalg.householder_product(reflections.mT, scales)
+    """Orthonormal rows, the first of which span what the first of `x` do."""
+    return row_major(lapack.orthonormal(x.mT).mT)
+
+
+def row_major(x: jax.Array) -> jax.Array:
+    """`x`, in memory row by row on both sides of LAPACK, which has it column by column.
+
+    XLA would give LAPACK's order to what the state keeps, and copy it at every update.
+    """
+    return jax.lax.optimization_barrier(x.reshape(-1)).reshape(x.shape)
+
+
+def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
+    """`f(x)` where `due`, else `x`: a condition that changes arrays in place.
+
+    XLA copies what a condition may return, at every update; of a loop's carry only what it sees
+    that a step leaves as it is, and behind the barrier it does not.
+    """
+
+    def step(carry: Any) -> Any:
+        return jnp.bool_(False), jax.lax.optimization_barrier(f(carry[1]))
+
+    return jax.lax.while_loop(lambda carry: carry[0], step, (due, x))[1]
 
 
 def _of_mean_one(a: jax.Array) -> tuple[jax.Array, jax.Array]:

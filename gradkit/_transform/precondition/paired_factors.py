@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, roots, shard, tree
+from gradkit._core import check, lapack, roots, shard, tree
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
 
 LORA = {r"(.*)lora_a(.*)": r"\1lora_b\2"}
@@ -114,5 +114,6 @@ def _over(factor: jax.Array, damping: Scalar, x: jax.Array) -> jax.Array:
     trace = jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None]
     floor = jnp.asarray(damping, gram.dtype) + n * eps * trace
     floor = jnp.where(floor > 0, floor, 1)
-    lower = jnp.linalg.cholesky(gram + floor * roots.identity(gram))
-    return jax.scipy.linalg.cho_solve((lower, True), x.astype(gram.dtype))
+    return lapack.solve_positive(
+        gram + floor * roots.identity(gram), x.astype(gram.dtype)
+    )

@@ -1,6 +1,6 @@
 """SOAP: Adam in the eigenbases of Shampoo's covariances."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ class SOAPState(NamedTuple):
     mu: Updates  # average gradient in the bases, like the parameters
     nu: Updates  # average squared gradient in the bases, like the parameters
     grams: roots.Sides  # averages of g g^T and of g^T g
-    bases: roots.Sides  # about their eigenvectors
+    bases: roots.Sides  # about their eigenvectors, as rows, as last used
 
 
 def precondition_by_soap(
@@ -92,13 +92,30 @@ def precondition_by_soap(
         updates: Updates, state: SOAPState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SOAPState]:
         del params, extra
-        g, bases = roots.read(updates), state.bases
+        g, moves = roots.read(updates), state.step > 0
+
+        def first(kept: tuple[Any, ...]) -> tuple[Any, ...]:
+            grams, _, mu, nu = kept
+            return grams, roots.each(roots.eigenbasis, grams), mu, nu
+
+        def turn(kept: tuple[Any, ...]) -> tuple[Any, ...]:
+            grams, bases, mu, nu = kept
+            new, order = roots.power_step(grams, bases)
+            m = roots.between(roots.turned(bases).rows, mu, bases.cols, batch_axes)
+            mu = roots.between(new.rows, m, roots.turned(new).cols, batch_axes)
+            nu = roots.permuted(order.rows, nu, order.cols, batch_axes)
+            return grams, new, mu, nu
+
+        grams, bases, mu, nu = roots.when(
+            moves & ((state.step - 1) % every == 0),
+            lambda kept: jax.lax.cond(state.step > 1, turn, first, kept),
+            (state.grams, state.bases, state.mu, state.nu),
+        )
         back = roots.turned(bases)
-        moves = state.step > 0
-        seen = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
-        low = roots.between(back.rows, seen, bases.cols, batch_axes)
-        mu = tree.average(b1, state.mu, low)
-        nu = tree.average_square(b2, state.nu, low)
+        low = roots.between(bases.rows, g, back.cols, batch_axes)
+        low = jax.tree.map(lambda x: jnp.where(moves, x, 0), low)
+        mu = tree.average(b1, mu, low)
+        nu = tree.average_square(b2, nu, low)
         moved = jnp.maximum(state.step, 1)
         floor = rate.at(eps, moved - 1)
         d = jax.tree.map(
@@ -106,27 +123,8 @@ def precondition_by_soap(
             tree.debias(mu, b1, moved),
             tree.debias(nu, b2, moved),
         )
-        u = roots.between(bases.rows, d, back.cols, batch_axes)
-        grams = roots.average_grams(decay, state.grams, g, batch_axes)
-
-        def turn() -> tuple[roots.Sides, Updates, Updates]:
-            turned, order = roots.power_step(grams, bases)
-            rows, cols = jax.tree.map(lambda new, old: new.mT @ old, turned, bases)
-            return (
-                turned,
-                roots.between(rows, mu, roots.turned(cols), batch_axes),
-                roots.permuted(order.rows, nu, order.cols, batch_axes),
-            )
-
-        due = jnp.where(moves, jnp.int32(state.step % every == 0), 2)
-        bases, mu, nu = jax.lax.switch(
-            due,
-            [
-                lambda: (bases, mu, nu),
-                turn,
-                lambda: (roots.each(roots.eigenbasis, grams), mu, nu),
-            ],
-        )
+        u = roots.between(back.rows, d, bases.cols, batch_axes)
+        grams = roots.average_grams(decay, grams, g, batch_axes)
         return tree.like(u, updates), SOAPState(state.step + 1, mu, nu, grams, bases)
 
     return transform(init, update)

@@ -1,0 +1,108 @@
+"""Kronecker factors that make matrices white: triangles and diagonals, from both sides.
+
+A matrix is `[*batch, rows, cols]`; a factor of a side of `n` is `[*batch, n, n]`, of which the
+lower triangle is zero, or the diagonal `[*batch, n]`, or None, which is 1.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import batch, lapack, linalg, roots, tree
+from gradkit._core.types import Scalar
+
+Factor = jax.Array | None
+
+
+class Factors(NamedTuple):
+    """What whitens one leaf; a side of length 1 has none, unless it is the only one."""
+
+    rows: Factor  # Q
+    cols: Factor  # R
+    rows_curvature: Factor  # how strongly fits pull at each, [*batch]
+    cols_curvature: Factor
+
+
+def identities(p: Any, max_size: int, batch_axes: batch.Axes) -> Factors:
+    """The first factors of a leaf: triangles of the sides of a matrix up to `max_size`."""
+    lengths, rows, cols = batch.shape(p, batch_axes)
+    matrix, dtype = rows > 1 and cols > 1, tree.wide_dtype(p)
+
+    def factor(n: int) -> jax.Array:
+        one = (jnp.eye if matrix and n <= max_size else jnp.ones)(n, dtype=dtype)
+        return jnp.broadcast_to(one, (*lengths, *one.shape))
+
+    q = factor(rows) if rows > 1 else None
+    r = factor(cols) if cols > 1 or rows < 2 else None
+    return Factors(
+        q, r, *(None if x is None else jnp.zeros(lengths, dtype) for x in (q, r))
+    )
+
+
+def product(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
+    r"""$Q x R^T$."""
+    if q is not None:
+        x = q @ x if q.ndim == x.ndim else q[..., None] * x
+    if r is not None:
+        x = x @ r.mT if r.ndim == x.ndim else x * r[..., None, :]
+    return x
+
+
+def quotient(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
+    r"""$Q^{-T} x R^{-1}$, of transposes throughout: these are LAPACK's columns in memory."""
+    solve, y = lapack.solve_triangular, x.mT
+    if r is not None:
+        full = r.ndim == y.ndim
+        y = solve(r.mT, y, left_side=True, lower=True) if full else y / r[..., None]
+    if q is not None:
+        full = q.ndim == y.ndim
+        y = (
+            solve(q.mT, y, lower=True, transpose_a=True)
+            if full
+            else y / q[..., None, :]
+        )
+    return y.mT
+
+
+def whitened(f: Factors, x: jax.Array) -> jax.Array:
+    r"""$Q^T Q x R^T R$."""
+    q, r = (a if a is None or a.ndim < x.ndim else a.mT for a in f[:2])
+    return product(q, product(f.rows, x, f.cols), r)
+
+
+def fitted(
+    f: Factors, h: jax.Array, v: jax.Array, rate: Scalar, decay: Scalar
+) -> Factors:
+    r"""The factors after a step towards those that make `h` as white as `v` is.
+
+    $Q \leftarrow Q - \mathrm{rate} \, / \, \lambda \, \mathrm{triu}(A A^T - B B^T) \, Q$ with $A = Q h R^T$
+    and $B = Q^{-T} v R^{-1}$, where $\lambda$ is the curvature; $R$ likewise, by $A^T A$ and $B^T B$.
+    """
+    a, b = product(f.rows, h, f.cols), quotient(f.rows, v, f.cols)
+
+    def side(q: Factor, old: Factor, a: jax.Array, b: jax.Array) -> list[Factor]:
+        if q is None or old is None:
+            return [None, None]
+        if q.ndim == a.ndim:
+            aa, bb = a @ a.mT, b @ b.mT
+            size, change = roots.largest_eigenvalue(aa + bb), jnp.triu(aa - bb) @ q
+        else:
+            aa, bb = jnp.sum(a * a, -1), jnp.sum(b * b, -1)
+            size, change = jnp.max(aa + bb, -1, initial=0), (aa - bb) * q
+        curvature = jnp.maximum(size, decay * old + (1 - decay) * size)
+        share = jnp.where(curvature > 0, rate / curvature, 0).astype(q.dtype)
+        share = share.reshape(share.shape + (1,) * (q.ndim - share.ndim))
+        return [q - share * change, curvature.astype(q.dtype)]
+
+    q, one = side(f.rows, f.rows_curvature, a, b)
+    r, two = side(f.cols, f.cols_curvature, a.mT, b.mT)
+    return Factors(q, r, one, two)
+
+
+def limited(u: jax.Array, max_rms: Scalar, max_entry: Scalar) -> jax.Array:
+    """`u`, its root mean square and then its entries at most these."""
+    rms = linalg.norms(u, (-2, -1)) / max(math.prod(u.shape[-2:]), 1) ** 0.5
+    short = (u / jnp.maximum(rms / max_rms, 1)).astype(u.dtype)
+    return jnp.clip(short, -max_entry, max_entry).astype(u.dtype)
