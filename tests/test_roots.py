@@ -110,6 +110,11 @@ def test_largest_eigenvalues_are_exact_or_close_from_below(n, spread, scale) -> 
     assert got >= scale * (1 - 1e-5 if n <= 32 or spread == 1 else 0.7)
 
 
+def test_the_largest_eigenvalue_is_found_beside_directions_without_any() -> None:
+    a = np.pad(positive(40, 1e2), (0, 1))
+    assert float(roots.largest_eigenvalue(single(a))) >= 0.7
+
+
 @pytest.mark.parametrize(
     "f",
     [

@@ -182,7 +182,10 @@ def power_step(grams: Sides, bases: Sides) -> tuple[Sides, Sides]:
 
 
 def permuted(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> Updates:
-    """The rows and columns of every leaf's matrices in these orders, where not None."""
+    """The rows and columns of every leaf's matrices in these orders, where not None.
+
+    On a mesh of whole matrices: XLA fails to take columns of shards.
+    """
 
     def leaf(first: jax.Array | None, x: jax.Array, last: jax.Array | None):
         if first is None and last is None:

@@ -4,6 +4,7 @@ A matrix is `[*batch, rows, cols]`; a factor of a side of `n` is `[*batch, n, n]
 lower triangle is zero, or the diagonal `[*batch, n]`, or None, which is 1.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -52,17 +53,13 @@ def product(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
 
 def quotient(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
     r"""$Q^{-T} x R^{-1}$, of transposes throughout: these are LAPACK's columns in memory."""
-    solve, y = lapack.solve_triangular, x.mT
+    solve, y = functools.partial(lapack.solve_triangular, lower=True), x.mT
     if r is not None:
-        full = r.ndim == y.ndim
-        y = solve(r.mT, y, left_side=True, lower=True) if full else y / r[..., None]
-    if q is not None:
-        full = q.ndim == y.ndim
-        y = (
-            solve(q.mT, y, lower=True, transpose_a=True)
-            if full
-            else y / q[..., None, :]
-        )
+        y = solve(r.mT, y, left_side=True) if r.ndim == y.ndim else y / r[..., None]
+    if q is not None and q.ndim == y.ndim:
+        y = solve(q.mT, y, transpose_a=True)
+    elif q is not None:
+        y = y / q[..., None, :]
     return y.mT
 
 
