@@ -5,8 +5,8 @@ machine drifts for all: gradkit; the same algorithm written leaf by leaf in plai
 torch release has it; and pytorch_optimizer, by a Python that has it and opt_einsum (without
 which torch multiplies PSGD's factors with each other). All see the same shapes, float32, cores
 and period, and four gradients in turn, so that covariances have full rank. Times are medians in
-milliseconds: of steps that turn nothing, of those that do, and of the mean over a period;
-ratios are medians of those of neighbouring turns, with the middle half of them.
+milliseconds: of the longest step of each period, which turns bases, of all others, and of the
+mean; ratios are medians of those of neighbouring turns, with the middle half of them.
 
     python benchmarks/precondition.py --width 256 --layers 2 --torch ../torch/bin/python
 
@@ -237,8 +237,8 @@ def compare(name: str, args: argparse.Namespace) -> list[str]:
     rows = []
     mine = [sum(p) for p in periods["gradkit"]]
     for side, times in periods.items():
-        turn = statistics.median(p[0] for p in times)
-        other = statistics.median(t for p in times for t in p[1:])
+        turn = statistics.median(max(p) for p in times)
+        other = statistics.median(t for p in times for t in sorted(p)[:-1])
         ratios = [a / sum(p) for a, p in zip(mine, times)]
         low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
         rows.append(

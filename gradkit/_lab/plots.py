@@ -43,12 +43,12 @@ def curves(race: dict[str, Any]) -> bytes:
     for name, result in ranked:
         _fall(fall, result, looks[name])
     _frame(fall, "At its best learning rate", "step", race)
-    _frame(sweep, "Over the whole grid (largest mark: the best)", "learning rate", race)
+    _frame(sweep, "Over the grid (largest mark: the best)", "learning rate", race)
     fall.set_ylabel("training loss, nats (moving mean)")
     sweep.set_ylabel("held-out loss, nats")
     sweep.tick_params(labelleft=True)
     sweep.set_xscale("log")
-    fall.legend(handles=shown, frameon=False, fontsize=10, loc="upper right")
+    figure.legend(handles=shown, frameon=False, loc="outside right upper")
     return _png(canvas)
 
 
@@ -118,8 +118,8 @@ def _png(canvas: FigureCanvasAgg) -> bytes:
 
 
 def _looks() -> Iterator[Look]:
-    """Colours and marks that differ, dotted once they repeat."""
-    for line in itertools.cycle(("-", ":")):
+    """Colours and marks that differ, broken lines once they repeat."""
+    for line in itertools.cycle(("-", ":", "-.")):
         for colour, mark in zip(COLOURS, MARKS):
             yield Look(colour, mark, line)
 

@@ -127,6 +127,7 @@ def precondition_by_psgd(
             return [batch.upright(x, batch_axes) for x in leaves]
 
         def fit() -> tuple[whitening.Factors, ...]:
+            gs = matrices(roots.read(updates))  # again: kept for a fit, it would be stored
             vs = matrices(sample.normal(seed, g) if probe is None else probe)
             pull = rate.at(fit_rate, state.step)
             eps = [damping + jnp.finfo(x.dtype).eps * jnp.abs(x) for x in gs]
@@ -135,7 +136,7 @@ def precondition_by_psgd(
                 for f, x, e, v in zip(state.factors, gs, eps, vs)
             )
 
-        mu, gs = jax.tree.map(average, state.mu, g), matrices(g)
+        mu = jax.tree.map(average, state.mu, g)
         share = jnp.asarray(rate.at(fit_share, state.step), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < share
         factors = jax.lax.cond(due, fit, lambda: state.factors)
