@@ -63,7 +63,7 @@ def gaussian() -> Basis:
 def random_signs() -> Basis:
     """Independent signs over the root of `rank`, not orthonormal; kept are their seeds.
 
-    As good a sketch as `gaussian`, at a thirtieth of the cost: one number drawn is 32 signs.
+    Lengths are kept as by `gaussian`, and one number drawn is 32 signs.
 
     Paper: Achlioptas, "Database-friendly random projections: Johnson-Lindenstrauss with binary
         coins", doi:10.1016/S0022-0000(03)00025-4, Theorem 1.1.

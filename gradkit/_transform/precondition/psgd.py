@@ -81,8 +81,8 @@ def precondition_by_psgd(
     Flops: at most `12*size*(rows + cols) + 3*(rows**3 + cols**3) + 80*size + 60*(rows**2
         + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858: triangular
-        factors, gradient whitening; clips and averages as in the author's release, whose
-        newer inverse-free forms (QUAD, Q0.5EQ1.5) are other methods.
+        factors, gradient whitening; clips and averages as in the author's release, whose newer
+        forms without inverses are other methods.
     Departure: a tensor is a matrix, not one side per axis. The largest eigenvalue of
         $A A^T + B B^T$ is exact up to side 32, else a lower bound by eight power steps; the
         release's is random. Its balancing of the factors changes no update, and is left out.
@@ -117,7 +117,7 @@ def precondition_by_psgd(
     ) -> tuple[Updates, PSGDState]:
         del params, extra
         following, seed, coin = sample.split(state.key, 3, key)
-        step, g = state.step + 1, roots.read(updates)
+        step = state.step + 1
 
         def average(m: jax.Array, g: jax.Array) -> jax.Array:
             return tree.average(jnp.minimum(b1, 1 - 1 / step.astype(m.dtype)), m, g)
@@ -127,8 +127,8 @@ def precondition_by_psgd(
             return [batch.upright(x, batch_axes) for x in leaves]
 
         def fit() -> tuple[whitening.Factors, ...]:
-            gs = matrices(roots.read(updates))  # again: kept for a fit, it would be stored
-            vs = matrices(sample.normal(seed, g) if probe is None else probe)
+            gs = matrices(roots.read(updates))  # not outside, where it would be stored
+            vs = matrices(sample.normal(seed, mu) if probe is None else probe)
             pull = rate.at(fit_rate, state.step)
             eps = [damping + jnp.finfo(x.dtype).eps * jnp.abs(x) for x in gs]
             return tuple(
@@ -136,16 +136,15 @@ def precondition_by_psgd(
                 for f, x, e, v in zip(state.factors, gs, eps, vs)
             )
 
-        mu = jax.tree.map(average, state.mu, g)
+        mu = jax.tree.map(average, state.mu, roots.read(updates))
         share = jnp.asarray(rate.at(fit_share, state.step), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < share
         factors = jax.lax.cond(due, fit, lambda: state.factors)
         us = map(whitening.whitened, factors, matrices(mu))
         us = [whitening.limited(scale**2 * u, max_rms, max_entry) for u in us]
-        leaves, structure = jax.tree.flatten(mu)
-        pairs = zip(us, leaves)
-        u = structure.unflatten(batch.like(u, m, batch_axes) for u, m in pairs)
+        pairs = zip(us, jax.tree.leaves(mu))
+        u = [batch.like(u, m, batch_axes) for u, m in pairs]
         new = PSGDState(step, jax.random.key_data(following), mu, factors)
-        return tree.like(u, updates), new
+        return tree.like(jax.tree.unflatten(jax.tree.structure(mu), u), updates), new
 
     return transform(init, update)
