@@ -9,10 +9,13 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 from typer.testing import CliRunner
 
+import gradkit as gk
 from gradkit import testing
+from gradkit._lab import coords
 from gradkit.catalogue import FAMILIES, METHODS
 from gradkit.cli import app
 
@@ -43,7 +46,7 @@ def run(*arguments: str, code: int = 0) -> str:
     return result.stdout if code < 2 else result.stderr
 
 
-@pytest.mark.parametrize("command", ["list", "show", "check", "race"])
+@pytest.mark.parametrize("command", ["list", "show", "check", "coords", "race"])
 def test_every_command_helps(command):
     assert command in run("--help")
     assert "Usage:" in run(command, "--help")
@@ -134,6 +137,32 @@ def test_check_refuses_what_is_no_transform(mine, spec, said):
     message = run("check", spec, code=2)
     assert said in message and message.startswith("gradkit: ")
     assert message.count("\n") == 1
+
+
+def test_coords_measures_shows_and_draws(monkeypatch, tmp_path):
+    """Two layers of equal entries, which compile sooner than the transformer."""
+
+    def small(name, base, size, batch):
+        first, last, other = (
+            {"in": jnp.full((4, n), 0.1), "out": jnp.ones((n, 2))}
+            for n in (base.width, size.width, 2 * base.width)
+        )
+        grew = gk.infer_parametrization(base=first, target=last, delta=other)
+        output = gk.multipliers(grew)["out"].forward
+        return gk.Trial(
+            lambda key: gk.rescale_init(last, grew, first),
+            lambda p, x: jnp.mean(output * jnp.tanh(x @ p["in"]) @ p["out"]),
+            lambda rate: coords.PARAMETRIZATIONS[name].tx(grew, rate),
+            lambda key: batch(key)[:, :4] / 100,
+        )
+
+    monkeypatch.setattr(coords, "trial", small)
+    (tmp_path / "text").write_text("What is at hand. " * 9)
+    files = "--data", str(tmp_path / "text"), "--out", str(tmp_path / "coords.png")
+    said = run("coords", "--widths", "16,64", "--parametrization", "mup", *files)
+    assert "mup, 5 updates, by width: every site passes" in said
+    assert re.search(r"in +n\^[+-]0.00 ± 0.00 +n\^[+-]0.00 ± 0.00", said)
+    assert (tmp_path / "coords.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_completep_table_1(branch):
     leaves = {
         "embedding": gk.Parameter((9, 12), (9, 4), "embedding", (0,), (1,)),
         "hidden": LAYERS["hidden"]._replace(depth=m_l),
-        "bias": gk.Parameter((12,), (4,), "vector", (), (0,), depth=m_l),
+        "bias": gk.Parameter((10, 12), (2, 4), "vector", (), (1,), (0,), depth=m_l),
         "final": gk.Parameter((12,), (4,), "vector", (), (0,)),
         "output": LAYERS["output"],
     }
@@ -93,6 +93,92 @@ def test_completep_table_1(branch):
     }
     for k, row in want.items():
         np.testing.assert_allclose(found[k], row, rtol=1e-12, err_msg=k)
+
+
+@pytest.mark.parametrize(
+    "rule, layout",
+    [
+        ("mup", READOUT),
+        ("second_order_mup", PLAIN),
+        ("abc_mup", LAYOUTS["mup"]),
+        *((table, LAYOUTS[table]) for table in ("standard", "ntk", "mean_field")),
+    ],
+)
+def test_a_rule_without_depth_is_the_growth_in_its_layout(rule, layout):
+    found = gk.multipliers(gk.Parametrization(LAYERS), rule, "sgd")
+    for k, p in LAYERS.items():
+        assert found[k] == grown(layout, p, gk.OPTIMIZERS["sgd"]), k
+
+
+@pytest.mark.parametrize("rule", ["mup", "second_order_mup", "abc_mup", "mean_field"])
+def test_a_tied_table_is_as_large_an_output_in_any_layout(rule):
+    """And one row of it is looked up, however many there are."""
+    tied = {"wte": gk.Parameter((9, 12), (9, 4), "tied", (0,), (1,))}
+    found = gk.multipliers(gk.Parametrization(tied), rule)["wte"]
+    assert found.init * found.forward == pytest.approx(1 / N, rel=1e-12)
+    assert gk.multipliers(gk.Parametrization(tied), "spectral")["wte"].init == 1
+
+
+L = 5.0  # the growth of the depth
+GROWN = {  # the layers above, of which the hidden one is in a block
+    "input": LAYERS["input"],
+    "hidden": LAYERS["hidden"]._replace(depth=L),
+    "bias": gk.Parameter((12,), (4,), "vector", (), (0,), depth=L),
+    "output": LAYERS["output"],
+}
+STEPS = [  # method, what it is given, what it multiplies the update of each by
+    ("transfer_by_mup", {}, (1, 1 / N, 1, 1)),
+    ("transfer_by_mup", {"optimizer": "sgd"}, (N, 1, N, N)),
+    ("transfer_by_depth_mup", {}, (1, N**-1 * L**-0.5, L**-0.5, 1)),
+    ("transfer_by_depth_mup", {"optimizer": "sgd"}, (N, 1, N, N)),
+    ("transfer_by_residual_scaling", {}, (N, N, N, N)),
+    (
+        "transfer_by_residual_scaling",
+        {"optimizer": "adam"},
+        (1, (N * L) ** -0.5, L**-0.5, 1),
+    ),
+    ("transfer_by_completep", {}, (1, 1 / N, 1, 1)),
+    ("transfer_by_completep", {"branch": 0.5}, (1, N**-1 * L**-0.5, L**-0.5, 1)),
+    ("transfer_by_completep", {"optimizer": "sgd"}, (N, L, N * L, N)),
+    ("transfer_by_alignment", {}, (1, 1 / N, 1, 1 / N)),
+    ("transfer_by_alignment", {"table": "mup"}, (N**-0.5, 1 / N, 1, N**-0.5)),
+    ("transfer_by_alignment", {"alignment": 0.5}, (1, N**-0.5, 1, N**-0.5)),
+    (
+        "transfer_by_alignment",
+        {"table": "ntk", "optimizer": "sgd"},
+        (N**0.5, N**0.5, N**0.5, 1),
+    ),
+    ("transfer_by_spectral", {}, (1 / 5, 1 / 12, 1, 1 / 12)),
+    ("transfer_by_spectral", {"optimizer": "sgd"}, (12 / 5, 1, 12, 2 / 12)),
+    ("transfer_by_umup", {}, (5**-0.5, (12 * L) ** -0.5, L**-0.5, 1)),
+    ("transfer_by_second_order_mup", {}, (1, 1, 1, 1)),
+    (
+        "transfer_by_second_order_mup",
+        {"input_exponent": 0.5, "output_exponent": 0},
+        (N, N**0.5, N, N**-0.5),
+    ),
+    ("transfer_by_learned_mup", {}, (1, 1 / 12, 1, 1)),
+    ("transfer_by_structure", {}, (1, 1 / N, 1, 1)),
+    ("transfer_by_structure", {"dense": {"d|s": 36}}, (1, 3, 1, 1)),
+    ("transfer_by_gradient_scale", {}, (N, N, N, N)),
+    (
+        "transfer_by_gradient_scale",
+        {"rule": "standard"},
+        (N**0.5, N**0.5, N**0.5, 1),
+    ),
+]
+
+
+@pytest.mark.parametrize("method, given, factors", STEPS)
+def test_every_transform_multiplies_by_its_table(method, given, factors):
+    """And says its own name where it meets a leaf that it does not know."""
+    tx = getattr(gk, method)(gk.Parametrization(GROWN), **given)
+    ones = {k: jnp.ones(p.shape) for k, p in GROWN.items()}
+    updates, state = tx.update(ones, tx.init(ones))
+    for k, factor in zip(GROWN, factors):
+        np.testing.assert_allclose(updates[k], factor, rtol=1e-6, err_msg=k)
+    with pytest.raises(ValueError, match=f"gradkit.{method}: leaf other must be in"):
+        tx.update({"other": jnp.ones(2)}, state)
 
 
 @pytest.mark.parametrize("theta", [-0.7, 0.3, 1.0])

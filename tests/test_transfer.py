@@ -62,91 +62,6 @@ def test_multipliers_are_those_of_mup(optimizer):
             assert got == pytest.approx(row[key], rel=1e-6), (name, column)
 
 
-TRANSFORMER = {  # torch's shapes at widths (model, feed-forward), as nanoGPT names them
-    "wte": lambda d, f: (50, d),
-    "wpe": lambda d, f: (9, d),
-    "ln": lambda d, f: (d,),
-    "attn/weight": lambda d, f: (3 * d, d),
-    "attn/bias": lambda d, f: (3 * d,),
-    "proj/weight": lambda d, f: (d, d),
-    "fc/weight": lambda d, f: (f, d),
-    "fc/bias": lambda d, f: (f,),
-    "out/weight": lambda d, f: (d, f),
-    "readout/weight": lambda d, f: (50, d),
-    "readout/bias": lambda d, f: (50,),
-}
-
-
-def transformer() -> gk.Parametrization:
-    """Grown 3 times, its feed-forward layers 5 times; kernels in JAX's layout."""
-
-    def build(d, f):
-        of = {k: shape(d, f) for k, shape in TRANSFORMER.items()}
-        return {k: np.zeros(s[::-1] if "weight" in k else s) for k, s in of.items()}
-
-    tables = {"w[tp]e": "embedding"}
-    return gk.infer_parametrization(
-        base=build(4, 6), target=build(12, 30), roles=tables
-    )
-
-
-def mup_release(name: str, optimizer: str) -> float:
-    """What mup/optim.py multiplies a learning rate by, from shapes in torch's order."""
-    small, large = TRANSFORMER[name](4, 6), TRANSFORMER[name](12, 30)
-    ratios = [b / a for a, b in zip(small, large)]
-    infinite = [r for r in ratios if r != 1]
-    width_mult = infinite[-1] if infinite else 1
-    if optimizer == "adam":
-        return 1 / width_mult if len(infinite) == 2 else 1
-    if len(infinite) == 2:
-        fanin_fanout_mult_ratio = ratios[1] / ratios[0]
-        return 1 / fanin_fanout_mult_ratio
-    return width_mult
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_transformer_is_as_in_mup(optimizer):
-    """Embeddings, gains, attention, feed-forward and readout; decay is the inverse of the rate."""
-    for name, found in gk.multipliers(transformer(), "mup", optimizer).items():
-        want = mup_release(name, optimizer)
-        assert found.learning_rate == pytest.approx(want, rel=1e-6), name
-        assert found.weight_decay == pytest.approx(1 / want, rel=1e-6), name
-        assert found.forward == pytest.approx(1 / 3 if name == "readout/weight" else 1)
-
-
-def test_a_tied_embedding_is_as_in_mup():
-    """MuSharedReadout: a vector-like weight, whose logits are divided by the growth."""
-    tied = gk.Parameter((50, 12), (50, 4), "tied", (0,), (1,))
-    of = gk.Parametrization({"wte": tied})
-    for optimizer, rate in [("adam", 1), ("sgd", 3)]:
-        found = gk.multipliers(of, "mup", optimizer)["wte"]
-        np.testing.assert_allclose(found, (1, 1 / 3, rate, 1 / rate, 1 / 3), rtol=1e-6)
-
-
-def umup_release(name: str, layers: int) -> float:
-    """What unit_scaling/optim.py multiplies a learning rate by: `mup_type` and fan-in."""
-    shape = TRANSFORMER[name](12, 30)
-    scale = 1 if name[0] in "rw" else layers**-0.5
-    if "bias" in name or "ln" in name or "readout" in name:
-        return scale
-    return scale * shape[1] ** -0.5  # the hidden size, of an embedding
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_transformer_is_as_in_unit_scaling(optimizer):
-    layers = 6
-    inside = {
-        k: p if k[0] in "rw" else p._replace(depth=float(layers))
-        for k, p in transformer().items()
-    }
-    rates = gk.multipliers(gk.Parametrization(inside), "umup", optimizer)
-    for name, found in rates.items():
-        want = umup_release(name, layers)
-        assert found.learning_rate == pytest.approx(want, rel=1e-6), name
-    assert rates["fc/weight"].forward == pytest.approx(12**-0.5)
-    assert rates["readout/weight"].forward == pytest.approx(1 / 12)
-
-
 @pytest.mark.parametrize("kind", ["low_rank", "monarch", "kronecker", "btt"])
 def test_factors_are_as_in_compute_better_spent(kind):
     """The release's lr_mult and initial size, of a layer from 16 to 36, its base from 8."""
@@ -181,9 +96,19 @@ def test_experts_and_their_router():
         "up": gk.Parameter((4, 8, 8), (4, 2, 4), "expert", (1,), (2,), (0,)),
         "router": gk.Parameter((8, 4), (2, 4), "router", (0,), (1,)),
     }
-    found = gk.multipliers(gk.Parametrization(leaves))
+    grew = gk.Parametrization(leaves)
+    found = gk.multipliers(grew)
     np.testing.assert_allclose(found["up"][:3], (1 / 2, 1, 1 / 4))
     np.testing.assert_allclose(found["router"][:3], (1, 1 / 4, 1))
+    assert gk.multipliers(grew, "umup")["router"].forward == 1 / 8
+    ones = {path: jnp.ones(p.shape) for path, p in leaves.items()}
+    for make, factor in [
+        (gk.transfer_by_expert_mup, 1 / 4),
+        (gk.transfer_by_learned_mup, 1 / 8),
+    ]:
+        updates, _ = make(grew).update(ones, make(grew).init(ones))
+        np.testing.assert_allclose(updates["up"], factor)
+        np.testing.assert_allclose(updates["router"], 1)
 
 
 @pytest.mark.parametrize(
@@ -191,17 +116,23 @@ def test_experts_and_their_router():
     [
         (dict(shape=(8, 4, 4), base=(4, 2, 2)), True),  # twice the experts
         (dict(shape=(4, 4, 4), base=(4, 2, 2)), False),
+        (dict(shape=(4, 4, 4), base=(4, 2, 2), depth=3.0), False),  # in a list
         (dict(shape=(6, 4, 4), base=(2, 2, 2), depth=3.0), False),  # layers of experts
+        (dict(shape=(6, 4, 4), base=(2, 2, 2), role="hidden"), False),  # of heads
         (dict(shape=(4, 8), base=(2, 4), role="router", stacks=()), True),
     ],
 )
 def test_more_experts_have_no_rule(of, refused):
-    axes = dict(inputs=(0,), outputs=(1,)) if "role" in of else {}
+    axes = dict(inputs=(0,), outputs=(1,)) if of.get("role") == "router" else {}
     fixed = dict(role="expert", inputs=(1,), outputs=(2,), stacks=(0,)) | axes
-    grew = gk.Parametrization({"moe/up": gk.Parameter(**(fixed | of))})
+    router = gk.Parameter((4, 4), (2, 4), "router", (0,), (1,))
+    leaves = {"moe/router": router, "moe/up": gk.Parameter(**(fixed | of))}
+    grew = gk.Parametrization(leaves)
     if refused:
         text = message(lambda: gk.transfer_by_expert_mup(grew))
-        assert "leaf moe/up must have as many experts as its base, got shapes" in text
+        assert text.startswith(
+            "gradkit.transfer_by_expert_mup: leaf moe/up must have as"
+        )
     else:
         gk.transfer_by_expert_mup(grew)
 

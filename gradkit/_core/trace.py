@@ -147,7 +147,7 @@ class Trace:
         x, chosen = self.settle(x), any(i.data for i in indices)
         fixed = all(i.number is not None for i in indices)
         found = [values.looked_up(view, eqn, chosen, fixed) for view in x.views]
-        return Value(tuple(found), x.data or chosen, sources=x.sources)
+        return x._replace(views=tuple(found), data=x.data or chosen, made=())
 
     def _product(self, eqn: Any, left: Value, right: Value) -> Value:
         summed, batch = axes.summed_and_batch(eqn)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core.axes import (
@@ -82,7 +83,6 @@ MOVES = {
 LINEAR = MOVES | {
     "add",
     "concatenate",
-    "dynamic_slice",
     "neg",
     "pad",
     "rev",
@@ -106,7 +106,7 @@ NUMBERS: dict[str, Callable[..., float]] = {
 
 def constant(x: Any) -> Value:
     """The value of a literal."""
-    real = np.size(x) == 1 and np.issubdtype(getattr(x, "dtype", type(x)), np.number)
+    real = np.size(x) == 1 and jnp.issubdtype(getattr(x, "dtype", type(x)), np.number)
     return Value(number=float(np.asarray(x).item()) if real else None)
 
 

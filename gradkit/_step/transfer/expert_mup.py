@@ -30,11 +30,13 @@ def transfer_by_expert_mup(
     Flops: at most `2*size` a leaf.
     Paper: Malasnicki and others, "mu-Parametrization for Mixture of Experts",
         arXiv:2508.09752.
-    Departure: the router takes the output's rule as `transfer_by_mup` has it, a multiplier
-        and no smaller rate; written from the paper's abstract, without its table.
+    Departure: none in what counts as hidden and as output; the form is that of
+        `transfer_by_mup`, a multiplier and no smaller rate. The numbers were compared with
+        the code of Vankadara and others, arXiv:2605.14200, not with the paper's table.
     Limits: as `transfer_by_mup`. The model divides what the router is given by `i`. More
-        experts are refused: what they add up to has no limit in this rule. Jiang and
-        others, arXiv:2601.20205, and Vankadara and others, arXiv:2605.14200, are on that.
+        experts are refused: what they add up to has no limit in this rule, though the
+        paper sees its rate transfer to them. Jiang and others, arXiv:2601.20205, and
+        Vankadara and others are on that.
 
     >>> shapes = {"shape": (4, 8, 8), "base": (4, 2, 2), "stacks": (0,)}
     >>> up = gk.Parameter(role="expert", inputs=(1,), outputs=(2,), **shapes)

@@ -27,8 +27,9 @@ def transfer_by_umup(
     Flops: at most `2*size` a leaf.
     Paper: Blake and others, "u-muP: The Unit-Scaled Maximal Update Parametrization",
         arXiv:2407.17465, Table 2.
-    Departure: the release's SGD for a readout that breaks unit scaling
-        (`to_output_scale`) is not here.
+    Departure: biases, of which the paper has none, are used as they are; the release
+        multiplies them with the product they are added to. Its SGD for a readout that breaks
+        unit scaling (`to_output_scale`) is not here.
     Limits: the model multiplies matrices by $1 / \sqrt{\text{fan-in}}$, the output by
         $1 / \text{fan-in}$, and scales its gradients and residuals: see the paper. Its weight
         decay does not depend on the rate: put it after this transform. Tied embeddings
