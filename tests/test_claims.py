@@ -48,6 +48,7 @@ def learned(orthogonal: bool) -> Any:
     return product(lambda s: grokking.learn(adam(0.01, *before), s, 250), SEEDS)
 
 
+@pytest.mark.xdist_group("learned")
 def test_orthogonal_gradients_understand_what_adam_memorizes():
     """arXiv:2501.04697, Section 5: without weight decay, Adam does not generalize on modular
     addition, and does so at once on gradients orthogonal to the weights."""
@@ -57,6 +58,7 @@ def test_orthogonal_gradients_understand_what_adam_memorizes():
     assert np.all(learned(True).understood > 0.5)
 
 
+@pytest.mark.xdist_group("learned")
 def test_what_adam_lowers_after_memorizing_is_the_scale_of_the_logits():
     """arXiv:2501.04697, Section 4: minus the gradient aligns with the weights, which grow."""
     plain, orthogonal = learned(False), learned(True)

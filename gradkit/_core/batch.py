@@ -14,11 +14,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradkit._core import shard
 
 Axes = tuple[int, ...]
 Matrices = jax.Array  # [*batch, small, large]
+Parts = Callable[[list[jax.Array], list[list[int]]], list[list[jax.Array]]]
+LEAVES_A_STACK = 64  # on a CPU: a concatenation compiles in the square of its operands
 OTHERS = r"(?i)embed|readout|wte|wpe|(?<!multi)(?<!multi_)head(_\d+)?(/|$)"
 
 
@@ -63,6 +66,41 @@ def is_tall(x: Any, batch_axes: Axes = ()) -> bool:
     return rows > cols
 
 
+def _parts(stacks: list[jax.Array], lengths: list[list[int]]) -> list[list[jax.Array]]:
+    """Each stack's parts of these lengths."""
+    return [
+        jnp.split(stack, list(itertools.accumulate(ns[:-1])))
+        for stack, ns in zip(stacks, lengths)
+    ]
+
+
+def _parts_by_one_kernel(
+    stacks: list[jax.Array], lengths: list[list[int]]
+) -> list[list[jax.Array]]:
+    """`_parts`, at places that XLA does not know when it compiles.
+
+    For places that it knows it compiles one kernel each, which takes ten times as long.
+    """
+    starts = [[0, *itertools.accumulate(ns[:-1])] for ns in lengths]
+    places = sorted({start for group in starts for start in group})
+    unknown = jax.lax.cond(
+        jax.lax.optimization_barrier(np.array(False)),
+        lambda: [np.int32(0) for _ in places],
+        lambda: [np.int32(place) for place in places],
+    )
+    at = dict(zip(places, unknown))
+
+    def part(stack: jax.Array, start: int, length: int) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(
+            stack, at[start], length, allow_negative_indices=False
+        )
+
+    return [
+        [part(stack, *place) for place in zip(group, ns)]
+        for stack, group, ns in zip(stacks, starts, lengths)
+    ]
+
+
 def map_wide(f: Callable[[Matrices], Matrices], t: Any, batch_axes: Axes = ()) -> Any:
     """`f` of every leaf's matrices, for an `f` that keeps shapes and commutes with `.mT`."""
     leaves, structure = jax.tree.flatten(t)
@@ -82,41 +120,37 @@ def map_shapes(
     of_stack = functools.partial(_in_turn, f) if on_cpu else f
     if shard.devices() > 1:
         return map_stacks(functools.partial(shard.share, of_stack), xs)
-    return map_stacks(of_stack, xs, _split_by_one_kernel if on_cpu else jnp.split)
+    if on_cpu:
+        return map_stacks(of_stack, xs, LEAVES_A_STACK, _parts_by_one_kernel)
+    return map_stacks(of_stack, xs)
 
 
 def map_stacks(
     f: Callable[[Matrices], Matrices],
     xs: Sequence[Matrices],
-    split: Callable[[jax.Array, list[int]], list[jax.Array]] = jnp.split,
+    leaves: int | None = None,
+    parts: Parts = _parts,
 ) -> list[Matrices]:
-    """`f` of each of `xs`, called once for all of a shape: on the stack of their matrices."""
+    """`f` of each of `xs`, called once for all of a shape: on the stack of their matrices.
+
+    Or on several stacks of at most so many `leaves`, of which results `parts` are taken.
+    """
     groups: dict[Any, list[int]] = {}
     for i, x in enumerate(xs):
         groups.setdefault((x.shape[-2:], x.dtype), []).append(i)
+    stacked = [
+        group[n : n + (leaves or len(group))]
+        for group in groups.values()
+        for n in range(0, len(group), leaves or len(group))
+    ]
+    stacks = [[_stack(xs[i]) for i in group] for group in stacked]
+    lengths = [[len(stack) for stack in group] for group in stacks]
+    results = [f(jnp.concatenate(group)) for group in stacks]
     ys = list(xs)
-    for group in groups.values():
-        stacks = [_stack(xs[i]) for i in group]
-        ends = list(itertools.accumulate(len(stack) for stack in stacks[:-1]))
-        parts = split(f(jnp.concatenate(stacks)), ends)
-        for i, part in zip(group, parts):
+    for group, found in zip(stacked, parts(results, lengths)):
+        for i, part in zip(group, found):
             ys[i] = part.reshape(*xs[i].shape[:-2], *part.shape[-2:])
     return ys
-
-
-def _split_by_one_kernel(stack: jax.Array, ends: list[int]) -> list[jax.Array]:
-    """`jnp.split`, at places that XLA does not know when it compiles.
-
-    For places that it knows it compiles one kernel each: for 400 leaves, ten times as long.
-    """
-    starts = [jnp.int32(n) for n in (0, *ends)]
-    lengths = [end - start for start, end in zip((0, *ends), (*ends, len(stack)))]
-    never = jax.lax.optimization_barrier(jnp.array(False))
-    starts = jax.lax.cond(never, lambda: starts[1:] + starts[:1], lambda: starts)
-    return [
-        jax.lax.dynamic_slice_in_dim(stack, start, length)
-        for start, length in zip(starts, lengths)
-    ]
 
 
 def _in_turn(f: Callable[[Matrices], Matrices], stack: jax.Array) -> jax.Array:

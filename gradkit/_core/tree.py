@@ -23,8 +23,14 @@ def wide_dtype(x: Any) -> Any:
 
 
 def finite(x: jax.Array) -> jax.Array:
-    """`x`, with every non-finite entry counted as zero."""
-    return jax.lax.select(jax.lax.is_finite(x), x, jnp.zeros_like(x))
+    """`x`, with every non-finite entry counted as zero.
+
+    The last line rounds nothing: what depends on one array alone XLA computes again for each
+    reader, instead of writing it to memory and reading it back.
+    """
+    kept = jax.lax.select(jax.lax.is_finite(x), x, jnp.zeros_like(x))
+    limits = jnp.finfo(x.dtype)
+    return jax.lax.reduce_precision(kept, limits.nexp, limits.nmant)
 
 
 def read(updates: Tree) -> Tree:
