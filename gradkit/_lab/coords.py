@@ -17,7 +17,8 @@ from gradkit._lab import checkpoints, models, plots, tasks, text
 from gradkit._lab.complaint import Complaint
 
 HEAD = 16  # features of an attention head; wider models have more of them
-ZEROS = "head/|query/"  # start at zero: what is random there fades as the width grows
+NONE = "$^"  # in no path
+ZEROS = "head/|query/"  # what is random there fades as the width grows
 
 
 class Size(NamedTuple):
@@ -33,6 +34,7 @@ class Parametrization(NamedTuple):
     rate: float  # about the best one for the smallest of these models
     tx: Callable[[gk.Parametrization, Any], Any]  # from how it grew and a rate
     rule: str = ""  # of first weights and multipliers in the model
+    zeros: str = NONE  # parameters in whose path it is found start at zero
 
 
 def adam(rate: Any) -> Any:
@@ -43,15 +45,19 @@ def adam(rate: Any) -> Any:
 PARAMETRIZATIONS = {
     "sp": Parametrization(2**-7, lambda grew, rate: adam(rate)),
     "mup": Parametrization(
-        2**-7, lambda grew, rate: gk.chain(adam(rate), gk.transfer_by_mup(grew)), "mup"
+        2**-7,
+        lambda grew, rate: gk.chain(adam(rate), gk.transfer_by_mup(grew)),
+        "mup",
+        ZEROS,
     ),
     "completep": Parametrization(
         2**-7,
         lambda grew, rate: gk.chain(adam(rate), gk.transfer_by_completep(grew)),
         "completep",
+        ZEROS,
     ),
     "spectral": Parametrization(  # Muon's updates keep the spectral condition as they are
-        2**-5, lambda grew, rate: gk.muon(rate), "mup"
+        2**-5, lambda grew, rate: gk.muon(rate), "mup", ZEROS
     ),
 }
 
@@ -158,27 +164,27 @@ def trial(
     size: Size,
     batch: Callable[[jax.Array], Any],
     schedule: Callable[[Any], Any] = lambda rate: rate,
-    zeros: str = ZEROS,
+    zeros: str | None = None,
 ) -> gk.Trial:
     """A transformer of this size, with hyperparameters that were right for `base`.
 
-    Of a parametrization with a rule, parameters in whose path `zeros` is found start at zero.
+    Parameters in whose path `zeros` is found start at zero, by default the parametrization's.
     """
     chosen, grew = PARAMETRIZATIONS[name], grown(base, size)
+    empty = chosen.zeros if zeros is None else zeros
     forward = multipliers(chosen, grew, base, size)
     init, apply = transformer(size, **forward)
     narrow, _ = transformer(size._replace(width=base.width))
 
     def first(key: jax.Array) -> models.Params:
         params = init(key)
-        if not chosen.rule:
-            return params
-        params = gk.rescale_init(params, grew, narrow(key), chosen.rule)
+        if chosen.rule:
+            params = gk.rescale_init(params, grew, narrow(key), chosen.rule)
         return jax.tree.map_with_path(zero, params)
 
     def zero(path: Any, p: jax.Array) -> jax.Array:
         names = jax.tree_util.keystr(path, simple=True, separator="/")
-        return 0 * p if re.search(zeros, names) else p
+        return 0 * p if re.search(empty, names) else p
 
     def loss(params: models.Params, tokens: jax.Array) -> jax.Array:
         return tasks.cross_entropy(apply(params, tokens[:, :-1]), tokens[:, 1:])
