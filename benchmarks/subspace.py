@@ -22,11 +22,20 @@ import optax
 import gradkit as gk
 
 NEVER = 10**6  # updates until the next renewal
+
+
+def by_normals(inner: Any, rank: int, every: int) -> Any:
+    """`project_by_random` with the paper's normal numbers for signs."""
+    parts = gk.subspace.gaussian(), gk.subspace.together(every), gk.subspace.rescaled()
+    return gk.subspace.project(inner, rank, *parts)
+
+
 BASES: dict[str, Callable[..., Any]] = {
     "svd": gk.project_by_svd,
     "range_finder": gk.project_by_range_finder,
     "power_iteration": gk.project_by_power_iteration,
     "random": gk.project_by_random,
+    "random, normal": by_normals,
     "grass_walk": gk.project_by_grass_walk,
     "grass_jump": gk.project_by_grass_jump,
     "fira": gk.project_by_fira,

@@ -112,7 +112,7 @@ def project(
         due = refresh.due(state.refresh, state.step, len(gs))
         bases = seeing.renew(basis, due, state.bases, gs, axes, now)
         ps = seeing.vectors(basis, bases, gs, axes)
-        low = seeing.see(ps, gs, axes)
+        low = seeing.see(basis, bases, gs, axes)
         olds = lambda: seeing.vectors(basis, state.bases, gs, axes)
         again = due & (state.step > 0)
         change = (again, low, ps, olds, axes, state.step)
@@ -120,7 +120,7 @@ def project(
         directions, inner_state = inner.update(low, inner_state, None, **extra)
         ds = jax.tree.leaves(directions)
         finite = map(tree.finite, gs)
-        seen = [Seen(*x) for x in zip(finite, ps, low, ds, axes)]
+        seen = [Seen(*x) for x in zip(finite, ps, low, ds, axes, gs)]
         done = [rest.combine(s, memory) for s, memory in zip(seen, state.rest)]
         u = structure.unflatten(
             batch.like(u, x, batch_axes) for (u, _), x in zip(done, leaves)

@@ -1,12 +1,13 @@
 """Gradients as long as a transform made the few directions of them that it has seen."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg
+from gradkit._core import check, linalg, tree
 from gradkit._core.rests import Rest, Seen
 from gradkit._core.types import Scalar
 
@@ -34,8 +35,10 @@ def recovered(scale: Scalar = 1.0, growth: Scalar = 1.01, eps: Scalar = 1e-8) ->
     check.positive(name, growth=growth)
 
     def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
-        s = (x.g - x.lift(scale * x.r)) * _gain(x.d, x.r, x.side, eps)
-        shrink, norm = slow_growth(linalg.norms(s, (-2, -1)), last, growth, eps)
+        d, r = _norms((x.d, x.side), (x.r, x.side))
+        s = (x.g - x.lift(scale * x.r)) * tree.ratio(d, r + eps)
+        (whole,) = _norms((s, (-2, -1)))
+        shrink, norm = slow_growth(whole, last, growth, eps)
         return x.lift(scale * x.d) + shrink * s, norm
 
     return Rest(_one_norm, combine)
@@ -77,8 +80,9 @@ def rescaled(
     check.positive(name, growth=growth)
 
     def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
-        gain = _gain(x.d, x.r, axes(x), eps)
-        whole = linalg.norms(gain * linalg.norms(x.g, x.side), (-2, -1))
+        d, r, g = _norms((x.d, axes(x)), (x.r, axes(x)), (x.given, x.side))
+        gain = tree.ratio(d, r + eps)
+        whole = linalg.norms(gain * g, (-2, -1))
         shrink, norm = slow_growth(whole, last, growth, eps)
         return x.g * (scale * shrink * gain), norm
 
@@ -97,10 +101,19 @@ def slow_growth(
     return jnp.where(norm > 0, kept / norm, 1), kept
 
 
-def _gain(d: jax.Array, r: jax.Array, axes: Axes, eps: Scalar) -> jax.Array:
-    """How many times as long `inner` made what it saw."""
-    size = linalg.norms(r, axes) + eps
-    return jnp.where(size > 0, linalg.norms(d, axes) / size, 0)
+def _norms(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:
+    """Euclidean norms of the finite entries of each array along axes, which stay.
+
+    As safe as `linalg.norms`, which takes three passes where one will do for most gradients.
+    """
+    sums = [jnp.sum(jnp.square(x), axes, keepdims=True) for x, axes in pairs]
+    limits = [jnp.finfo(x.dtype) for x in sums]
+    fit = [(x > m.tiny / m.eps**2) & (x < m.max) for x, m in zip(sums, limits)]
+    return jax.lax.cond(
+        functools.reduce(jnp.logical_and, map(jnp.all, fit)),
+        lambda: [jnp.sqrt(x) for x in sums],
+        lambda: [linalg.norms(tree.finite(x), axes) for x, axes in pairs],
+    )
 
 
 def _one_norm(shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -20,6 +20,7 @@ class Seen(NamedTuple):
     r: jax.Array  # the gradient in the basis
     d: jax.Array  # what `inner` made of `r`
     side: int  # the axis of `g` that is seen in the basis, and of `r` that is the rank
+    given: jax.Array  # `g` before its non-finite entries counted as zero
 
     def lift(self, x: jax.Array) -> jax.Array:
         """What `x` is outside the basis: `p x`, or `x p^T`."""

@@ -61,11 +61,15 @@ def upright(x: jax.Array, kept: Kept, batch_axes: batch.Axes) -> jax.Array:
 
 
 def see(
-    ps: Sequence[jax.Array], gs: Sequence[jax.Array], axes: Sequence[int]
+    basis: Basis,
+    kept: Sequence[Kept],
+    gs: Sequence[jax.Array],
+    axes: Sequence[int],
 ) -> tuple[jax.Array, ...]:
     """Every gradient in its basis; non-finite entries count as zero where there are any."""
 
     def look(gs: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        ps = vectors(basis, kept, gs, axes)  # again: a loop would copy them
         return tuple(
             g @ p if axis == -1 else laid_out(p.mT) @ g
             for p, g, axis in zip(ps, gs, axes)

@@ -26,6 +26,12 @@ def wide(g):
     return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
 
 
+def tall(g):
+    """The leaf as a matrix with no fewer rows than columns."""
+    matrix = g.reshape(-1, g.shape[-1])
+    return matrix.T if matrix.shape[0] < matrix.shape[1] else matrix
+
+
 def unwide(matrix, g):
     """The way back from `wide`."""
     *rows, cols = g.shape
@@ -58,10 +64,19 @@ def normal(key, *shape):
         return np.asarray(jax.random.normal(key, shape, jnp.float64))
 
 
-def signs(key, n):
-    """Signs, 32 of each number, the lowest bit first."""
-    words = np.asarray(jax.random.bits(key, (-(-n // 32),), jnp.uint32))
-    return np.array([1.0 - 2 * (int(words[i // 32]) >> i % 32 & 1) for i in range(n)])
+def spread(seed, n):
+    """Each place and the seed, mixed to a number in [-1, 1)."""
+    for place in range(n):
+        x = int(seed) + 0x9E3779B9 * place
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = (x % 2**32 ^ x % 2**32 >> shift) * factor
+        yield (x + 2**31) % 2**32 / 2**31 - 1
+
+
+def columns(key, n, rank):
+    """Uniform numbers `[n, rank]`, a column of each seed drawn."""
+    seeds = jax.random.bits(key, (rank,), jnp.uint32)
+    return np.array([list(spread(seed, n)) for seed in seeds]).T
 
 
 class Trace:
@@ -162,9 +177,22 @@ def keys(key, leaves, steps):
     return starts, now
 
 
-@entry("project_by_svd", shapes=SHAPES, fixed=TRACE, rank=2, every=5, scale=0.5)
+@entry(
+    "project_by_svd",
+    shapes=SHAPES,
+    fixed={"side": "large", **TRACE},
+    rank=2,
+    every=5,
+    scale=0.5,
+)
 def project_by_svd(gs, ps, rank, every, scale):
-    yield from inside(svd_bases(gs, rank, every), gs, Trace(), scale)
+    """On the large side; `galore` is on the small one."""
+    trace = Trace()
+    for t, (leaf, g) in enumerate(zip(gs, map(tall, gs))):
+        if t % every == 0:
+            p = principal(g, rank)
+        u = scale * p @ trace(p.T @ g)
+        yield (u if u.shape[1] == leaf.shape[-1] else u.T).reshape(leaf.shape)
 
 
 @entry(
@@ -201,7 +229,7 @@ def project_by_range_finder(gs, ps, rank, every, scale, key):
         for t, g in enumerate(map(wide, gs)):
             if t == 0 or (t - i * every // leaves) % every == 0:
                 own = jax.random.fold_in(jax.random.fold_in(now[t], i), 0)
-                q = orthonormal(g @ normal(own, g.shape[1], min(rank + 8, len(g))))
+                q = orthonormal(g @ columns(own, g.shape[1], min(rank + 8, len(g))))
                 p = signed(q @ np.linalg.svd(q.T @ g)[0][:, :rank])
             yield p, g
 
@@ -254,12 +282,11 @@ def project_by_dct(gs, ps, rank, overlap, scale):
 
 
 def shadows(gs, rank, every, i, now):
-    """APOLLO's bases: a seed a column, drawn anew now and then; a sign is one bit."""
+    """APOLLO's bases: a seed a column, drawn anew now and then."""
     for t, g in enumerate(map(wide, gs)):
         if t % every == 0:
             own = jax.random.fold_in(now[t], i)
-            seeds = jax.random.bits(own, (rank,), jnp.uint32)
-            p = np.stack([signs(jax.random.key(s), len(g)) for s in seeds], 1)
+            p = np.where(columns(own, len(g), rank) < 0, -1.0, 1.0)
         yield p / np.sqrt(rank), g
 
 

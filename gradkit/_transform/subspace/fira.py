@@ -39,7 +39,7 @@ def project_by_fira(
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: `4*min(rank, rows, cols)*min(rows, cols) + 4` bytes a leaf, `4` once, and the state
         of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
-    Flops: at most `3*size*min(rows, cols) + 11*size*min(rank, rows, cols) + 32*size`
+    Flops: at most `3*size*min(rows, cols) + 11*size*min(rank, rows, cols) + 40*size`
         a leaf, and those of `inner`.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.

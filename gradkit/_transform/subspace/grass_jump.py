@@ -43,7 +43,7 @@ def project_by_grass_jump(
     State: `4*min(rank, rows, cols)*min(rows, cols) + 4` bytes a leaf, `12` once, and the state
         of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
     Flops: at most `17*size*min(rank, rows, cols) + 200*min(rank, rows, cols)*min(rows, cols)
-        + 32*size` a leaf, and those of `inner`.
+        + 40*size` a leaf, and those of `inner`.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassJump.
     Departure: that of `project_by_grass_walk`, but for its first basis and its steps.

@@ -23,8 +23,8 @@ def project_by_random(
       (\lVert s_{t-1} \rVert + \epsilon) / \lVert s_t \rVert),
       \qquad u_t = \mathrm{scale} \; s_t$$
 
-    for a $g$ with no more rows than columns; a tall one by its rows. The signs of $P$ are drawn
-    anew where `every` divides $t - 1$, and made again from their seeds at each update.
+    for a $g$ with no more rows than columns; a tall one by its rows. At each update the signs
+    of $P$ are made from a seed a column, drawn anew where `every` divides $t - 1$.
 
     Args:
         inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
@@ -46,9 +46,9 @@ def project_by_random(
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by channels.
     Departure: the paper's $P_{ij}$ are normal, of the same mean and variance; signs keep lengths
-        as well, and 32 of them are drawn as one number. `scale` multiplies; the release's is
-        the square of it. $s$ may grow freely from zero, where the release's restarts at
-        $\epsilon$. The release keeps $P$.
+        as well, and cost a fraction to make. `scale` multiplies; the release's is the square of
+        it. $s$ may grow freely from zero, where the release's restarts at $\epsilon$. The
+        release keeps $P$.
     Limits: directions are the gradient's own: with plain momentum as `inner` nothing is
         averaged but the lengths.
 

@@ -14,7 +14,7 @@ def project_by_range_finder(
 ) -> Transform:
     r"""Let `inner` act about where each matrix is largest, one matrix after another renewed.
 
-    $$Q = \mathrm{orth}(g_t \Omega), \quad \Omega_{ij} \sim N(0, 1), \qquad
+    $$Q = \mathrm{orth}(g_t \Omega), \quad \Omega_{ij} \sim U(-1, 1), \qquad
       P_t = Q \; (\text{first rank left singular vectors of } Q^T g_t)$$
     $$u_t = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_t)$$
 
@@ -40,8 +40,9 @@ def project_by_range_finder(
     Paper: Halko, Martinsson and Tropp, "Finding structure with randomness: Probabilistic
         algorithms for constructing approximate matrix decompositions", arXiv:0909.4061,
         Algorithms 4.1 and 5.1; in GaLore's place for an SVD.
-    Departure: the small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed: the
-        entry of largest size in each vector is positive.
+    Departure: the paper's $\Omega$ is normal; uniform numbers span as much and cost less. The
+        small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed: the entry of
+        largest size in each vector is positive.
     Limits: where singular values fall slowly the basis holds less of the gradient than the
         best one. What `inner` remembers is kept when the basis changes, and read in the new.
 
