@@ -1,16 +1,27 @@
 """What does preconditioning cost a step, beside a loop over leaves in JAX and beside torch?
 
-Three sides, each in a process of its own, which take turns at whole periods, so that a drifting
-machine drifts for all: gradkit; the same algorithm written leaf by leaf in plain JAX, as its
-torch release has it; and pytorch_optimizer, by a Python that has it and opt_einsum (without
-which torch multiplies PSGD's factors with each other). All see the same shapes, float32, cores
-and period, and four gradients in turn, so that covariances have full rank. Times are medians in
-milliseconds: of the longest step of each period, which turns bases, of all others, and of the
-mean; ratios are medians of those of neighbouring turns, with the middle half of them.
+Sides, each in a process of its own, take turns at whole periods, so that a drifting machine
+drifts for all. All see the same shapes, float32, cores and period, and four gradients in turn,
+so that covariances have full rank.
+
+- gradkit.
+- plain: the same algorithm at the same period as a user of JAX would write it, from the equations
+  with `jnp.linalg`, leaf by leaf. SOAP is that of the port SOAP_JAX: momentum in the bases, and
+  products as it has them. Shampoo has eigendecompositions, which cost less than the padded
+  iterations of the JAX release. PSGD multiplies in the order that psgd_jax finds by opt_einsum.
+- port: SOAP_JAX itself, where it can be imported. The others' ports do not run with today's JAX.
+- torch: pytorch_optimizer, by a Python that has it and opt_einsum, without which torch multiplies
+  PSGD's factors with each other. Its SOAP projects momentum anew in each step; its Shampoo takes
+  singular values and also grafts.
+
+Times are medians in milliseconds: of the longest step of each period, which turns bases, of all
+others, and of the mean; ratios are medians of those of neighbouring turns, with the middle half
+of them. After so many `--seconds` of a method no round starts but the first.
 
     python benchmarks/precondition.py --width 256 --layers 2 --torch ../torch/bin/python
 
 On a machine that does other things, `--cores 1` counts the time that one core works instead.
+LAPACK's own threads disturb XLA's: see what `OPENBLAS_NUM_THREADS=1` does.
 """
 
 import argparse
@@ -29,7 +40,7 @@ from collections.abc import Callable
 from typing import Any
 
 METHODS = ("soap", "shampoo", "psgd")
-SIDES = ("gradkit", "plain", "torch")
+SIDES = ("gradkit", "plain", "port", "torch")
 GRADIENTS = 4
 Shapes = list[tuple[int, int]]
 
@@ -43,7 +54,7 @@ def shapes_of(width: int, layers: int) -> Shapes:
 def in_jax(
     side: str, name: str, shapes: Shapes, every: int
 ) -> tuple[Callable[[], None], int, float]:
-    """A step of gradkit or of the plain loop, jitted with donated state; seconds to compile."""
+    """A step of a side in JAX, jitted with donated state; seconds to compile."""
     import jax
 
     def draw(size: float, seed: int) -> list[Any]:
@@ -51,7 +62,8 @@ def in_jax(
         return [size * jax.random.normal(k, s) for k, s in zip(keys, shapes)]
 
     params, grads = draw(0.02, 0), [draw(0.1, 1 + i) for i in range(GRADIENTS)]
-    init, update = (ours if side == "gradkit" else plain)(name, every)
+    make = {"gradkit": ours, "plain": plain, "port": port}[side]
+    init, update = make(name, every)
     carry = [jax.jit(init)(params), params]
     jitted = jax.jit(update, donate_argnums=(1, 2))
     start = time.perf_counter()
@@ -66,8 +78,6 @@ def in_jax(
 
 def ours(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """gradkit's recipe as (init, update)."""
-    import optax
-
     import gradkit as gk
 
     share = lambda step: (step % every == 0).astype("float32")
@@ -76,6 +86,17 @@ def ours(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]]
         "shampoo": functools.partial(gk.shampoo, every=every),
         "psgd": functools.partial(gk.psgd, fit_share=share),
     }[name](1e-3)
+    return _stepper(tx)
+
+
+def port(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A public port to JAX as (init, update)."""
+    soap = importlib.import_module({"soap": "soap_jax"}[name]).soap
+    return _stepper(soap(1e-3, precondition_frequency=every))
+
+
+def _stepper(tx: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    import optax
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         u, state = tx.update(grads, state, params)
@@ -85,7 +106,7 @@ def ours(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]]
 
 
 def plain(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The release's algorithm, a loop over leaves, each with its own condition."""
+    """The algorithm as a loop over leaves, each with its own condition."""
     import jax
     import jax.numpy as jnp
 
@@ -102,18 +123,21 @@ def plain(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]
     def soap(
         step: Any, g: Any, m: Any, v: Any, l: Any, r: Any, ql: Any, qr: Any
     ) -> Any:
-        m = 0.95 * m + 0.05 * g
-        v = 0.95 * v + 0.05 * (ql.T @ g @ qr) ** 2
-        u = ql @ (ql.T @ m @ qr / (jnp.sqrt(v) + 1e-8)) @ qr.T
+        low = ql.T @ g @ qr
+        m, v = 0.95 * m + 0.05 * low, 0.95 * v + 0.05 * low**2
+        u = ql @ (m / (jnp.sqrt(v) + 1e-8)) @ qr.T
         l, r = 0.95 * l + 0.05 * g @ g.T, 0.95 * r + 0.05 * g.T @ g
 
         def turn() -> Any:
-            moved = l @ ql, r @ qr
-            order = [jnp.argsort(-jnp.sum(q * x, 0)) for q, x in zip((ql, qr), moved)]
-            new = [jnp.linalg.qr(x[:, o])[0] for x, o in zip(moved, order)]
-            return v[order[0]][:, order[1]], *new
+            sides = (l, ql), (r, qr)
+            one, two = (jnp.argsort(-jnp.diag(q.T @ a @ q)) for a, q in sides)
+            a, b = (
+                jnp.linalg.qr(a @ q[:, o])[0] for (a, q), o in zip(sides, (one, two))
+            )
+            return a.T @ (ql @ m @ qr.T) @ b, v[one][:, two], a, b
 
-        v, ql, qr = jax.lax.cond(step % every == 0, turn, lambda: (v, ql, qr))
+        kept = lambda: (m, v, ql, qr)
+        m, v, ql, qr = jax.lax.cond(step % every == 0, turn, kept)
         return u, [m, v, l, r, ql, qr]
 
     def shampoo(step: Any, g: Any, m: Any, l: Any, r: Any, pl: Any, pr: Any) -> Any:
@@ -209,8 +233,8 @@ def work(side: str, name: str, shapes: Shapes, every: int, cores: int) -> None:
         step()
         return 1e3 * (clock() - start)
 
-    for _ in range(ahead):
-        step()  # the next one turns
+    for _ in range(every + ahead):
+        step()  # the next one turns, not for the first time
     print(json.dumps({"about": _about(side), "compile": took}), flush=True)
     for _ in sys.stdin:
         print(json.dumps([milliseconds() for _ in range(every)]), flush=True)
@@ -218,16 +242,19 @@ def work(side: str, name: str, shapes: Shapes, every: int, cores: int) -> None:
 
 def compare(name: str, args: argparse.Namespace) -> list[str]:
     """The rows of one method: every side in turn, a period each."""
+    end = time.monotonic() + args.seconds
     sides, first = {}, {}
     for side in SIDES:
-        python = args.torch if side == "torch" else sys.executable
-        sides[side] = _started(side, name, python, args.cores)
+        sides[side] = _started(side, name, args)
         line = sides[side].stdout.readline()
         if line:
             first[side] = json.loads(line)
     periods: dict[str, list[list[float]]] = {side: [] for side in first}
-    for _ in range(args.rounds):
+    for i in range(args.rounds):
+        if i and time.monotonic() > end:
+            break
         for side in periods:
+            time.sleep(0.2)  # until the threads of the other sides do too
             sides[side].stdin.write("\n")
             sides[side].stdin.flush()
             periods[side].append(json.loads(sides[side].stdout.readline()))
@@ -240,7 +267,8 @@ def compare(name: str, args: argparse.Namespace) -> list[str]:
         turn = statistics.median(max(p) for p in times)
         other = statistics.median(t for p in times for t in sorted(p)[:-1])
         ratios = [a / sum(p) for a, p in zip(mine, times)]
-        low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        some = ratios if len(ratios) > 1 else 2 * ratios
+        low, ratio, high = statistics.quantiles(some, n=4, method="inclusive")
         rows.append(
             f"| {name} | {side} | {other:.1f} | {turn:.1f} | "
             f"{(turn + (args.every - 1) * other) / args.every:.1f} | **{ratio:.2f}** | "
@@ -260,6 +288,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--every", type=int, default=10, help="steps in a period")
     parser.add_argument("--rounds", type=int, default=5, help="periods measured")
+    parser.add_argument("--seconds", type=float, default=60, help="see above")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--only", default=",".join(METHODS), help="comma-separated")
     parser.add_argument("--torch", default=sys.executable, help="a Python with torch")
@@ -269,29 +298,32 @@ def main() -> None:
     if args.side:
         work(args.side, args.only, shapes, args.every, args.cores)
         return
-    rows = [row for name in args.only.split(",") for row in compare(name, args)]
-    for side, about in ABOUT.items():
-        print(f"{side}: {about}")
     print(f"{len(shapes)} matrices of {sorted(set(shapes))}, every {args.every}\n")
     print(
         "| method | side | plain ms | turning ms | mean ms | gradkit / it | middle half | "
         "compile s |"
     )
     print("|" + "---|" * 8)
-    print("\n".join(rows))
+    for name in args.only.split(","):
+        print("\n".join(compare(name, args)), flush=True)
+    print()
+    for side, about in ABOUT.items():
+        print(f"{side}: {about}")
 
 
-def _started(side: str, name: str, python: str, cores: int) -> subprocess.Popen[str]:
+def _started(side: str, name: str, args: argparse.Namespace) -> subprocess.Popen[str]:
     """One side in a process of its own, on so many cores."""
+    python = args.torch if side == "torch" else sys.executable
     root = pathlib.Path(__file__).resolve().parents[1]
     command = [python, __file__, *sys.argv[1:], "--side", side, "--only", name]
     paths = [str(root), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    mine = sorted(os.sched_getaffinity(0))[-cores:]
+    mine = sorted(os.sched_getaffinity(0))[-args.cores :]
     return subprocess.Popen(
         ["taskset", "-c", ",".join(map(str, mine)), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=None if side in ("gradkit", "plain") else subprocess.DEVNULL,
         text=True,
         env=env,
     )

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import gradkit as gk
+from gradkit._core import whitening
 
 Transform = optax.GradientTransformationExtraArgs
 SIDES = [(5, 5), (4, 7), (7, 4)]
@@ -196,6 +197,25 @@ def test_psgd_makes_gradients_white(sides) -> None:
         raw = gs if side == 0 else gs.swapaxes(1, 2)
         before = np.linalg.eigvalsh(np.mean(raw @ raw.swapaxes(1, 2), 0))
         assert before[-1] / before[0] > 500
+
+
+@pytest.mark.parametrize("n", [1, 511, 512, 1025])
+def test_triangles_are_multiplied_as_matrices_are(n) -> None:
+    a, b = (jnp.triu(x) for x in draw((2, n, n), (2, n, n)))
+    close(whitening.of_triangles(a, b), a @ b, 1e-12)
+
+
+def test_psgd_keeps_what_its_factors_do() -> None:
+    """`Q^T Q` as the factors are after any number of fits, diagonals too."""
+    g = draw((5, 9), (6,))
+    tx = gk.precondition_by_psgd(fit_share=0.7, max_size=8)
+    state = tx.init(g)
+    for _ in range(6):
+        _, state = jax.jit(tx.update)(g, state)
+    for f in state.factors:
+        for q, gram in zip(f[:2], f[2:4]):
+            if q is not None:
+                close(gram, q.T @ q if q.ndim == 2 else q * q, 1e-12)
 
 
 def sensing(condition: float, tx: Transform, rate: float, count: int) -> list[float]:

@@ -5,7 +5,9 @@ lower triangle is zero, or the diagonal `[*batch, n]`, or None, which is 1.
 """
 
 import functools
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +24,8 @@ class Factors(NamedTuple):
 
     rows: Factor  # Q
     cols: Factor  # R
+    rows_gram: Factor  # Q^T Q
+    cols_gram: Factor  # R^T R
     rows_curvature: Factor  # how strongly fits pull at each, [*batch]
     cols_curvature: Factor
 
@@ -35,11 +39,12 @@ def identities(p: Any, max_size: int, batch_axes: batch.Axes) -> Factors:
         one = (jnp.eye if matrix and n <= max_size else jnp.ones)(n, dtype=dtype)
         return jnp.broadcast_to(one, (*lengths, *one.shape))
 
-    q = factor(rows) if rows > 1 else None
-    r = factor(cols) if cols > 1 or rows < 2 else None
-    return Factors(
-        q, r, *(None if x is None else jnp.zeros(lengths, dtype) for x in (q, r))
-    )
+    def sides(f: Callable[[int], jax.Array]) -> list[Factor]:
+        kept = rows > 1, cols > 1 or rows < 2
+        return [f(n) if keep else None for n, keep in zip((rows, cols), kept)]
+
+    still = sides(lambda n: jnp.zeros(lengths, dtype))
+    return Factors(*sides(factor), *sides(factor), *still)
 
 
 def product(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
@@ -49,6 +54,17 @@ def product(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
     if r is not None:
         x = x @ r.mT if r.ndim == x.ndim else x * r[..., None, :]
     return x
+
+
+def of_triangles(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a @ b` where the lower triangles of both are zero: of large ones with half of the work."""
+    n = b.shape[-1] // 2
+    if n < 256:
+        return a @ b
+    first = of_triangles(a[..., :n, :n], b[..., :n, :n])
+    last = of_triangles(a[..., n:, n:], b[..., n:, n:])
+    corner = a[..., :n, :] @ b[..., n:]
+    return jnp.block([[first, corner], [jnp.zeros_like(corner).mT, last]])
 
 
 def quotient(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
@@ -65,8 +81,7 @@ def quotient(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
 
 def whitened(f: Factors, x: jax.Array) -> jax.Array:
     r"""$Q^T Q x R^T R$."""
-    q, r = (a if a is None or a.ndim < x.ndim else a.mT for a in f[:2])
-    return product(q, product(f.rows, x, f.cols), r)
+    return product(f.rows_gram, x, f.cols_gram)
 
 
 def fitted(
@@ -81,21 +96,24 @@ def fitted(
 
     def side(q: Factor, old: Factor, a: jax.Array, b: jax.Array) -> list[Factor]:
         if q is None or old is None:
-            return [None, None]
+            return [None, None, None]
         if q.ndim == a.ndim:
             aa, bb = a @ a.mT, b @ b.mT
-            size, change = roots.largest_eigenvalue(aa + bb), jnp.triu(aa - bb) @ q
+            size = roots.largest_eigenvalue(aa + bb)
+            change = of_triangles(jnp.triu(aa - bb), q)
         else:
             aa, bb = jnp.sum(a * a, -1), jnp.sum(b * b, -1)
             size, change = jnp.max(aa + bb, -1, initial=0), (aa - bb) * q
         curvature = jnp.maximum(size, decay * old + (1 - decay) * size)
         share = jnp.where(curvature > 0, rate / curvature, 0).astype(q.dtype)
         share = share.reshape(share.shape + (1,) * (q.ndim - share.ndim))
-        return [q - share * change, curvature.astype(q.dtype)]
+        q = q - share * change
+        gram = q.mT @ q if q.ndim == a.ndim else q * q
+        return [q, gram, curvature.astype(q.dtype)]
 
-    q, one = side(f.rows, f.rows_curvature, a, b)
-    r, two = side(f.cols, f.cols_curvature, a.mT, b.mT)
-    return Factors(q, r, one, two)
+    rows = side(f.rows, f.rows_curvature, a, b)
+    cols = side(f.cols, f.cols_curvature, a.mT, b.mT)
+    return Factors(*itertools.chain(*zip(rows, cols)))
 
 
 def limited(u: jax.Array, max_rms: Scalar, max_entry: Scalar) -> jax.Array:

@@ -44,10 +44,10 @@ def psgd(
         batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
 
     Needs: what `precondition_by_psgd` needs.
-    State: `4*size + (4 + 4*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
-        + (4 + 4*cols*(cols if rows > 1 and cols <= max_size else 1))*(cols > 1 or rows < 2)`
+    State: `4*size + (4 + 8*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
+        + (4 + 8*cols*(cols if rows > 1 and cols <= max_size else 1))*(cols > 1 or rows < 2)`
         bytes a leaf, `20` once.
-    Flops: at most `12*size*(rows + cols) + 3*(rows**3 + cols**3) + 90*size + 60*(rows**2
+    Flops: at most `10*size*(rows + cols) + 5*(rows**3 + cols**3) + 90*size + 60*(rows**2
         + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858.
     Departure: that of `precondition_by_psgd`. The schedule of `fit_share` is that of the JAX

@@ -75,10 +75,10 @@ def precondition_by_psgd(
             others the last is the columns, and the rest are the rows.
 
     Needs: nothing; a `probe`, noise like the gradients, replaces `v`.
-    State: `4*size + (4 + 4*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
-        + (4 + 4*cols*(cols if rows > 1 and cols <= max_size else 1))*(cols > 1 or rows < 2)`
+    State: `4*size + (4 + 8*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
+        + (4 + 8*cols*(cols if rows > 1 and cols <= max_size else 1))*(cols > 1 or rows < 2)`
         bytes a leaf, `12` once.
-    Flops: at most `12*size*(rows + cols) + 3*(rows**3 + cols**3) + 80*size + 60*(rows**2
+    Flops: at most `10*size*(rows + cols) + 5*(rows**3 + cols**3) + 80*size + 60*(rows**2
         + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858: triangular
         factors, gradient whitening; clips and averages as in the author's release, whose newer
@@ -86,8 +86,9 @@ def precondition_by_psgd(
     Departure: a tensor is a matrix, not one side per axis. The largest eigenvalue of
         $A A^T + B B^T$ is exact up to side 32, else a lower bound by eight power steps; the
         release's is random. Its balancing of the factors changes no update, and is left out.
-    Limits: a fit costs two triangular solves, and a gradient much larger than all before
-        stops the fitting for some hundred updates. Explicitly sharded leaves are gathered first.
+    Limits: keeps $Q_1^T Q_1$ and $Q_2^T Q_2$ too, so that updates without a fit cost half. A
+        fit costs two triangular solves, and a gradient far over all before stops it for some
+        hundred updates. Explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.precondition_by_psgd(fit_share=1.0), jnp.array([1e3, -1e3])
     >>> state, _ = jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=300)
