@@ -43,13 +43,15 @@ class Coordinates(NamedTuple):
 
     def failures(self, tolerance: float = 0.1, step: int = -1) -> dict[str, str]:
         """What each failing site does: activations must not grow, changes neither grow nor
-        vanish, by more than a power `tolerance` of the size.
+        vanish, by more than a power `tolerance` of the size, and must not be zero.
         """
         found = {}
         sizes = np.moveaxis(self.activation[:, :, step], -1, 0)
         for x, (site, (activation, change)) in zip(sizes, self.powers(step).items()):
             if not np.isfinite(x).all():
                 found[site] = "diverges"
+            elif np.isnan(change.value):
+                found[site] = "does not move"
             elif change.value > tolerance:
                 found[site] = "change grows"
             elif change.value < -tolerance:
@@ -112,7 +114,7 @@ def check_coordinates(
         sizes: widths or depths, at least two.
         learning_rate: given to each trial's `tx`, the same at every size.
         steps: updates. A readout that starts at zero moves first, and the layers below it
-            follow: then take more.
+            follow: then take more. What no update moves fails.
         seeds: of first parameters and batches.
         rename: from a size and a site's name, the name to compare it under, or None to leave
             it out; models of several depths need it. Sites of one name are averaged.
