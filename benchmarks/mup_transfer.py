@@ -22,7 +22,7 @@ from gradkit._lab import checkpoints, coords, plots, report, verdict
 from gradkit._lab.coords import Size
 
 QUESTIONS = {"width": ("mup", "sp"), "layers": ("completep", "sp")}
-NONE = "$^"  # no path: at the base size all parametrizations are the same model
+ZEROS = "out/|down/"  # blocks begin as the identity, at every size the same model
 WORDS = {"width": "width", "layers": "depth"}
 
 
@@ -71,7 +71,7 @@ def run(job: Job, base: Size, data: jax.Array, setting: dict[str, Any]) -> Any:
 
     def make(n: int) -> gk.Trial:
         size = base._replace(**{job.over: n})
-        return coords.trial(job.name, base, size, batch, schedule, NONE)
+        return coords.trial(job.name, base, size, batch, schedule, ZEROS)
 
     n = getattr(job.size, job.over)
     found = gk.sweep_transfer(make, [n], setting["rates"], steps, setting["seeds"])
@@ -105,7 +105,8 @@ def write(out: pathlib.Path, record: dict[str, Any]) -> str:
         f"A decoder-only transformer on bytes of Python's source, base {setting['base']}; "
         f"{setting['steps']} steps of {setting['batch']} x {setting['context']} bytes, AdamW "
         "without weight decay, a tenth of warm-up, then linear decay to zero. At the base size "
-        "all parametrizations are the same run. "
+        "all parametrizations are the same run, and at every size blocks begin as the identity: "
+        f"what matches `{setting['zeros']}` starts at zero. "
         f"{len(grid)} rates from {grid[0]:.2g} to {grid[-1]:.2g}, {setting['seeds']} seeds. "
         "The loss is the training loss in nats, mean of the last tenth of all steps; batches "
         "are fresh and the same for all. Shifts are from the first size; brackets are 95 % "
@@ -157,6 +158,7 @@ def main() -> None:
     setting = {
         "base": base._asdict(),
         "rates": [2.0**k for k in range(low, high + 1)],
+        "zeros": ZEROS,
         **{
             name: getattr(args, name) for name in ("steps", "batch", "context", "seeds")
         },
