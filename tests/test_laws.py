@@ -17,11 +17,15 @@ RECIPES = {method.name for method in METHODS if method.kind == "recipe"}
 LONG = {
     "checkpoint",
     "composition",
+    "control_flow",
+    "jit",
+    "linen",
     "nnx",
     "partition_norms",
     "sharding",
     "trees",
     "vmap",
+    "zero_gradient",
 }
 
 
