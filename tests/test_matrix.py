@@ -291,3 +291,10 @@ def test_one_learning_rate_moves_all_parameters(make) -> None:
     (once,), _ = steps(make(1e-2, weight_decay=0.1), [g])
     (twice,), _ = steps(make(lambda step: 2e-2, weight_decay=0.1), [g])
     close(twice, jax.tree.map(lambda u: 2 * u, once))
+
+
+def test_more_leaves_than_a_stack_holds_come_back_in_order():
+    leaves = [jnp.full((1 + i % 2, 2, 3), float(i)) for i in range(130)]
+    found = jax.jit(lambda xs: batch.map_shapes(lambda x: 2 * x, xs))(leaves)
+    for x, y in zip(leaves, found, strict=True):
+        np.testing.assert_array_equal(y, 2 * x)

@@ -1,7 +1,8 @@
 """Kronecker factors that make matrices white: triangles and diagonals, from both sides.
 
 A matrix is `[*batch, rows, cols]`; a factor of a side of `n` is `[*batch, n, n]`, of which the
-lower triangle is zero, or the diagonal `[*batch, n]`, or None, which is 1.
+lower triangle is zero, or the diagonal `[*batch, n]`, or None, which is 1. Kept beside each is its
+Gram matrix, full or diagonal likewise, so that to whiten takes half of the products.
 """
 
 import functools

@@ -17,7 +17,6 @@ from gradkit._lab import checkpoints, models, plots, tasks, text
 from gradkit._lab.complaint import Complaint
 
 HEAD = 16  # features of an attention head; wider models have more of them
-NONE = "$^"  # in no path
 ZEROS = "head/|query/"  # what is random there fades as the width grows
 
 
@@ -34,7 +33,7 @@ class Parametrization(NamedTuple):
     rate: float  # about the best one for the smallest of these models
     tx: Callable[[gk.Parametrization, Any], Any]  # from how it grew and a rate
     rule: str = ""  # of first weights and multipliers in the model
-    zeros: str = NONE  # parameters in whose path it is found start at zero
+    zeros: str = "$^"  # in whose path it is found start at zero: none of them
 
 
 def adam(rate: Any) -> Any:
