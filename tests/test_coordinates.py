@@ -231,6 +231,15 @@ def test_the_standard_parametrization_is_not(transformers):
     assert powers["blocks/0/query/kernel"].change.low > 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name, flat", [("completep", True), ("sp", False)])
+def test_a_transformer_is_flat_over_the_depth_by_completep(name, flat):
+    plan = coords.plan("bytes", name, "64", "2,4,8", steps=5, seeds=8)
+    found = coords.measure(plan, name, coords.text_data(None), Console(quiet=True))
+    assert len(found.sites) == 14
+    assert found.ok() == flat, found.table()
+
+
 def residual(name: str, layers: int) -> gk.Trial:
     """A scanned residual network; what a block adds is divided by the depth."""
     rules = {"completep": gk.transfer_by_completep, "mup": gk.transfer_by_mup}

@@ -76,9 +76,10 @@ def fed_back(scale: Scalar = 1.0) -> Rest:
     Args:
         scale: times what `inner` returns.
 
-    Paper: Robert, Safaryan, Modoranu and Alistarh, "LDAdam: Adaptive Optimization from
-        Low-Dimensional Gradient Statistics", arXiv:2410.16103, Algorithm 1.
-    Departure: the paper also keeps what its averages lose in a change of basis.
+    Paper: Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression
+        for Distributed Optimization", arXiv:1905.13727, Algorithm 2.
+    Departure: the paper's momentum sees $P r$, `inner` sees $r$. LDAdam, arXiv:2410.16103,
+        also keeps in $e$ what its averages lose in a change of basis; here they lose it.
     Limits: $e$ is as large as the parameters. It needs orthonormal bases, and new ones: along
         what no basis holds it grows for ever.
     """

@@ -17,7 +17,8 @@ from gradkit._lab import checkpoints, models, plots, tasks, text
 from gradkit._lab.complaint import Complaint
 
 HEAD = 16  # features of an attention head; wider models have more of them
-ZEROS = "head/|query/"  # what is random there fades as the width grows
+READOUT = "head/"  # of a random one the logits fade as the width grows
+QUERIES = "query/"  # of random ones the scores do
 
 
 class Size(NamedTuple):
@@ -47,16 +48,16 @@ PARAMETRIZATIONS = {
         2**-7,
         lambda grew, rate: gk.chain(adam(rate), gk.transfer_by_mup(grew)),
         "mup",
-        ZEROS,
+        f"{READOUT}|{QUERIES}",
     ),
     "completep": Parametrization(
         2**-7,
         lambda grew, rate: gk.chain(adam(rate), gk.transfer_by_completep(grew)),
         "completep",
-        ZEROS,
+        READOUT,  # over the depth heads are as wide
     ),
     "spectral": Parametrization(  # Muon's updates keep the spectral condition as they are
-        2**-5, lambda grew, rate: gk.muon(rate), "mup", ZEROS
+        2**-5, lambda grew, rate: gk.muon(rate), "mup", f"{READOUT}|{QUERIES}"
     ),
 }
 
