@@ -30,7 +30,9 @@ from gradkit._compose.route.share_norm import share_norm as share_norm
 from gradkit._compose.view.pattern import view_by_pattern as view_by_pattern
 from gradkit._core import newton_schulz as newton_schulz
 from gradkit._core import subspace as subspace
+from gradkit._core.coordinates import Coordinates as Coordinates
 from gradkit._core.infer import infer_parametrization as infer_parametrization
+from gradkit._core.optima import Transfer as Transfer
 from gradkit._core.rules import RULES as RULES
 from gradkit._core.rules import multiplier_columns as multiplier_columns
 from gradkit._core.rules import multipliers as multipliers
@@ -44,7 +46,6 @@ from gradkit._core.width import Parametrization as Parametrization
 from gradkit._observe.diagnostics.check_coordinates import (
     check_coordinates as check_coordinates,
 )
-from gradkit._observe.diagnostics.sweep_transfer import Transfer as Transfer
 from gradkit._observe.diagnostics.sweep_transfer import sweep_transfer as sweep_transfer
 from gradkit._recipes.adabound import adabound as adabound
 from gradkit._recipes.adagc import adagc as adagc

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import gradkit as gk
 from gradkit._core import fit, record
+from gradkit._core.coordinates import Coordinates
 from gradkit._lab import coords
-from gradkit._observe.diagnostics.check_coordinates import Coordinates
 from gradkit.cli import app
 
 W = {"w": jnp.full((3, 3), 0.5), "layers": jnp.stack([jnp.eye(3)] * 4)}

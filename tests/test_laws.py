@@ -1,7 +1,8 @@
 """Every transform, wrapper and recipe holds every law of `gradkit.testing`, or says why it cannot.
 
-A recipe is a chain of transforms that are held to all laws one by one: on recipes the laws that
-take longest are left to `make check-full`.
+A recipe is a chain of transforms that are held to all laws one by one, and a form of
+`subspace.project` differs from `project_by_svd` in its parts alone: on these the laws that take
+longest are left to `make check-full`.
 """
 
 import functools
@@ -14,6 +15,16 @@ from gradkit.catalogue import METHODS
 from gradkit.testing import LAWS, Subject, check
 
 RECIPES = {method.name for method in METHODS if method.kind == "recipe"}
+FORMS = {
+    "project_by_dct",
+    "project_by_fira",
+    "project_by_grass_jump",
+    "project_by_grass_walk",
+    "project_by_power_iteration",
+    "project_by_random",
+    "project_by_range_finder",
+    "project_by_subspace_momentum",
+}
 LONG = {
     "checkpoint",
     "composition",
@@ -36,7 +47,7 @@ def each() -> list[Any]:
             name,
             law,
             id=f"{name}-{law}",
-            marks=[pytest.mark.slow] if name in RECIPES and law in LONG else [],
+            marks=[pytest.mark.slow] if name in RECIPES | FORMS and law in LONG else [],
         )
         for name in ENTRIES
         for law in LAWS
@@ -55,6 +66,10 @@ def test_holds(name: str, law: str) -> None:
     excused = {k: v for k, v in ENTRIES[name].excused.items() if k == law}
     (row,) = check(under_test(name), laws=[law], excused=excused)
     assert row.outcome == ("excused" if excused else "pass"), row.reason
+
+
+def test_forms_are_methods() -> None:
+    assert FORMS <= {method.name for method in METHODS}
 
 
 def test_excuses_name_laws() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import gradkit as gk
 from gradkit._core import fit
-from gradkit._observe.diagnostics.sweep_transfer import Transfer
+from gradkit._core.optima import Transfer
 
 RATES = tuple(2.0 ** np.arange(-6, 1))
 

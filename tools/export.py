@@ -13,9 +13,10 @@ from optax import chain as chain
 
 '''
 OTHERS = {  # public names that are not methods, and the modules that define them
+    "Coordinates": "gradkit._core.coordinates",
     "Parameter": "gradkit._core.width",
     "Parametrization": "gradkit._core.width",
-    "Transfer": "gradkit._observe.diagnostics.sweep_transfer",
+    "Transfer": "gradkit._core.optima",
     "Trial": "gradkit._core.trial",
     "infer_parametrization": "gradkit._core.infer",
     "newton_schulz": "gradkit._core",

@@ -2,91 +2,17 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._core import check, fit, record, table, trial
-from gradkit._core.fit import Estimate
+from gradkit._core import check, record, trial
+from gradkit._core.coordinates import Coordinates
 
 Rename = Callable[[int, str], str | None]  # from a size and a site
 QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
-
-
-class Power(NamedTuple):
-    """The powers of the size as which one site's mean sizes grow."""
-
-    activation: Estimate
-    change: Estimate
-
-
-class Coordinates(NamedTuple):
-    """Mean sizes of activations and of their changes, `[sizes, seeds, steps + 1, sites]`."""
-
-    sizes: tuple[int, ...]
-    sites: tuple[str, ...]
-    activation: np.ndarray  # mean |x_t|
-    change: np.ndarray  # mean |x_t - x_0|
-
-    def powers(self, step: int = -1) -> dict[str, Power]:
-        """By site, after `step` updates: the last, if not said."""
-        slopes = [
-            fit.exponents(self.sizes, values[:, :, step])
-            for values in (self.activation, self.change)
-        ]
-        return {
-            site: Power(*(fit.mean(slope[:, i]) for slope in slopes))
-            for i, site in enumerate(self.sites)
-        }
-
-    def failures(self, tolerance: float = 0.1, step: int = -1) -> dict[str, str]:
-        """What each failing site does: activations must not grow, changes neither grow nor
-        vanish, by more than a power `tolerance` of the size, and must not be zero.
-        """
-        found = {}
-        sizes = np.moveaxis(self.activation[:, :, step], -1, 0)
-        for x, (site, (activation, change)) in zip(sizes, self.powers(step).items()):
-            if not np.isfinite(x).all():
-                found[site] = "diverges"
-            elif np.isnan(change.value):
-                found[site] = "does not move"
-            elif change.value > tolerance:
-                found[site] = "change grows"
-            elif change.value < -tolerance:
-                found[site] = "change vanishes"
-            elif activation.value > tolerance:
-                found[site] = "grows"
-        return found
-
-    def ok(self, tolerance: float = 0.1) -> bool:
-        """Whether no site fails after the last update."""
-        return not self.failures(tolerance)
-
-    def table(self, tolerance: float = 0.1, step: int = -1) -> str:
-        """A line a site: means at the first and last size, powers with intervals, verdict."""
-        first, last = self.sizes[0], self.sizes[-1]
-        heads = [
-            (f"{x} at {first}", f"at {last}", "power") for x in ("|x|", "|x - x0|")
-        ]
-        rows = [("site", *heads[0], *heads[1], "")]
-        means = [v[:, :, step].mean(axis=1) for v in (self.activation, self.change)]
-        failures = self.failures(tolerance, step)
-        for i, (site, powers) in enumerate(self.powers(step).items()):
-            x, change = (
-                (f"{mean[0, i]:.3g}", f"{mean[-1, i]:.3g}", str(power))
-                for mean, power in zip(means, powers)
-            )
-            rows.append((site, *x, *change, failures.get(site, "")))
-        return table.aligned(rows)
-
-    def plot(self, axes: Any, step: int = -1) -> None:
-        """Draw every site's mean change over the size on matplotlib's `axes`."""
-        change = self.change[:, :, step].mean(axis=1)
-        for i, site in enumerate(self.sites):
-            axes.plot(self.sizes, change[:, i], "o-", label=site)
-        axes.set(xscale="log", yscale="log", xlabel="size", ylabel="mean |x - x0|")
 
 
 def check_coordinates(
