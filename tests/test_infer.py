@@ -84,6 +84,8 @@ def test_fans():
     p = FOUND["traced [out, in]"]()["fc1.weight"]
     assert (p.fan_in, p.fan_out, p.base_fan_in, p.base_fan_out) == (20, 256, 20, 64)
     assert (p.growth_in, p.growth_out, p.depth, p.kind) == (1, 4, 1, "input")
+    p = gk.Parameter((3, 8, 2, 12), (3, 4, 2, 4), "hidden", (0, 1), (2, 3))
+    assert (p.fan_in, p.fan_out, p.base_fan_in, p.base_fan_out) == (24, 24, 12, 8)
 
 
 def test_nothing_is_computed():
@@ -108,15 +110,23 @@ def test_delta_tells_widths_that_target_keeps():
     assert [p.widths for p in found.values()] == [p.widths for p in grown.values()]
 
 
+def test_delta_tells_widths_of_new_layers_too():
+    layers = lambda width, n: {"layers": [shape(width, width)] * n}
+    found = gk.infer_parametrization(
+        base=layers(4, 1), target=layers(4, 3), delta=layers(8, 1)
+    )
+    assert {p.role for p in found.values()} == {"hidden"}
+
+
 def test_widths_may_grow_apart():
     def init(model, hidden):
         return {"up": shape(model, hidden), "down": shape(hidden, model)}
 
     found = gk.infer_parametrization(
-        init, base={"model": 4, "hidden": 16}, target={"model": 8, "hidden": 48}
+        init, base={"model": 4, "hidden": 16}, target={"model": 6, "hidden": 48}
     )
-    assert (found["up"].growth_in, found["up"].growth_out) == (2, 3)
-    assert (found["down"].growth_in, found["down"].growth_out) == (3, 2)
+    assert (found["up"].growth_in, found["up"].growth_out) == (1.5, 3)
+    assert (found["down"].growth_in, found["down"].growth_out) == (3, 1.5)
 
 
 def test_layers_of_a_list_are_depth():
@@ -129,13 +139,13 @@ def test_layers_of_a_list_are_depth():
         }
 
     found = gk.infer_parametrization(
-        init, base={"width": 4, "layers": 2}, target={"width": 8, "layers": 6}
+        init, base={"width": 4, "layers": 4}, target={"width": 8, "layers": 12}
     )
-    assert len(found) == 14
+    assert len(found) == 26
     assert {p.depth for k, p in found.items() if "blocks" in k} == {3}
     assert found["in"].depth == found["norms_0"].depth == 1
     text = str(found)
-    assert "blocks/*/fc* (12)" in text and text.count("\n") == 3
+    assert "blocks/*/fc* (24)" in text and text.count("\n") == 3
 
 
 def test_a_new_layer_is_compared_with_the_like_of_it():
@@ -152,23 +162,39 @@ def test_a_new_layer_is_compared_with_the_like_of_it():
     assert found["blocks/2/fc2"].base == (5, 4)
 
 
-def test_layers_in_rows_are_declared():
-    stack = lambda width: {"w": shape(5, width, width)}
-    found = gk.infer_parametrization(stack, base=4, target=8, stacks={"w": (0,)})
+@pytest.mark.parametrize("role, depth", [("hidden", 3), ("expert", 1)])
+def test_layers_in_rows_are_declared(role, depth):
+    found = gk.infer_parametrization(
+        base={"w": shape(2, 4, 4)},
+        target={"w": shape(6, 8, 8)},
+        stacks={"w": (0,)},
+        roles={"w": role},
+    )
+    assert "[6] 8 -> 8" in str(found)
     p = found["w"]
-    assert (p.role, p.inputs, p.outputs, p.stacks) == ("hidden", (1,), (2,), (0,))
-    assert p.fan_in == 8
+    assert (p.role, p.inputs, p.outputs, p.stacks) == (role, (1,), (2,), (0,))
+    assert (p.fan_in, p.depth) == (8, depth)
 
 
-def test_roles_are_declared():
-    table = lambda width: {"w": shape(7, width)}
-    found = gk.infer_parametrization(table, base=4, target=8, roles={"w": "embedding"})
-    assert found["w"].role == "embedding" and found["w"].inputs == (0,)
+@pytest.mark.parametrize("role", ["embedding", "tied"])
+def test_roles_are_declared(role):
+    table = lambda width: {"w": shape(7, 2, width)}
+    p = gk.infer_parametrization(
+        table, base=4, target=8, roles={"^w$": role, ".": "hidden"}
+    )["w"]
+    assert (p.role, p.inputs, p.outputs) == (role, (0,), (1, 2))
+
+
+def test_several_inputs_are_declared():
+    kernel = lambda width: {"w": shape(width, width, 3)}
+    found = gk.infer_parametrization(kernel, base=4, target=8, inputs={"w": (0, 1)})
+    assert (found["w"].role, found["w"].growth_in) == ("output", 4)
 
 
 def test_three_axes_by_convention_are_noted():
     found = gk.infer_parametrization(lambda w: {"k": shape(3, 3, w)}, base=4, target=8)
     assert found.notes[0].startswith("k: all axes but the last count as inputs")
+    assert str(found).endswith(f"Note: {found.notes[0]}")
 
 
 class Model(nnx.Module):
@@ -217,9 +243,11 @@ def test_it_prints_as_a_table():
     text = FOUND["traced"]().table(columns={"lr": lambda p: 1 / p.growth_in})
     head, *lines = text.splitlines()
     assert head.split()[-3:] == ["out", "depth", "lr"]
-    row = next(line for line in lines if line.startswith("fc2.weight"))
-    assert " ".join(row.split()[1:]) == "hidden 64 -> 64 256 -> 256 4 4 1 0.25"
-    assert "convention" in FOUND["by convention"]().explain("fc2.weight")
+    row = next(line for line in lines if line.startswith("readout.weight"))
+    assert " ".join(row.split()[1:]) == "output 64 -> 10 256 -> 10 4 1 1 0.25"
+    said = FOUND["by convention"]().explain("readout.weight")
+    assert "convention" in said
+    assert "64 then 256 entries (x 4)" in said and "10 then 10 (x 1)" in said
 
 
 # What cannot be inferred
@@ -294,6 +322,20 @@ REFUSED = {
     "rule without a leaf": (
         lambda: gk.infer_parametrization(mlp, base=2, target=4, roles={"conv": "input"}),
         "roles must match a leaf, got 'conv'",
+    ),
+    "target out of proportion": (
+        lambda: gk.infer_parametrization(
+            lambda width: {"w": shape(width, max(width, 5))}, base=8, target=4, delta=16
+        ),
+        "leaf w must grow in proportion.*axis 1 from 8 to 5",
+    ),
+    "inputs without a leaf": (
+        lambda: gk.infer_parametrization(mlp, base=2, target=4, inputs={"conv": (0,)}),
+        "inputs must match a leaf, got 'conv'",
+    ),
+    "stacks without a leaf": (
+        lambda: gk.infer_parametrization(mlp, base=2, target=4, stacks={"conv": (0,)}),
+        "stacks must match a leaf, got 'conv'",
     ),
     "unknown role": (
         lambda: gk.infer_parametrization(mlp, base=2, target=4, roles={"fc1": "big"}),

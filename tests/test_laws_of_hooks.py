@@ -219,7 +219,27 @@ def test_cautious_decay_never_opposes_the_update() -> None:
         assert np.all(np.abs(got[k]) >= np.abs(u[k]))
 
 
-@pytest.mark.parametrize("decay", [gk.decay_by_caution, gk.decay_by_weight])
+SAME = gk.Parameter((2, 2), (2, 2), "hidden", (0,), (1,))
+
+
+DECAYS = {
+    "caution": gk.decay_by_caution,
+    "weight": gk.decay_by_weight,
+    "completep": functools.partial(
+        gk.decay_by_completep, gk.Parametrization(dict.fromkeys(draw(0), SAME))
+    ),
+}
+
+
+@pytest.mark.parametrize("decay", DECAYS.values(), ids=DECAYS)
+def test_decay_of_a_short_update_is_rounded_once(decay: Callable[..., Any]) -> None:
+    p, short = draw(0), {k: u.astype(jnp.bfloat16) for k, u in draw(1).items()}
+    wide = {k: u.astype(jnp.float32) for k, u in short.items()}
+    got, want = (once(decay(0.3), u, p) for u in (short, wide))
+    assert_same(got, {k: u.astype(jnp.bfloat16) for k, u in want.items()}, atol=0)
+
+
+@pytest.mark.parametrize("decay", DECAYS.values(), ids=DECAYS)
 def test_decay_has_a_schedule_of_its_own(decay: Callable[..., Any]) -> None:
     """Without gradients a run is the product of its shares, whatever the learning rate."""
     shares = [0.5, 0.2, 0.0, 0.1]

@@ -1,5 +1,7 @@
 """Axes that number experts or layers are no widths: gathered, mapped or scanned over."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -63,6 +65,7 @@ def test_more_experts_are_no_width():
     sizes = {"width": 8, "number": 6}, {"width": 32, "number": 12}
     found = infer(experts, mixed, IMAGES, *sizes)
     assert [found["up"].growth_in, found["up"].growth_out] == [4, 4]
+    assert found["up"].depth == found["bias"].depth == 1
     assert axes(found)["bias"] == ("vector", (), (1,), (0,))
     assert any("roles={'router': 'router'}" in note for note in found.notes)
     found = infer(experts, mixed, IMAGES, *sizes, roles={"router": "router"})
@@ -90,6 +93,18 @@ def test_beside_experts_other_rows_are_none():
     assert axes(infer(init, apply, IMAGES))["place"] == ("vector", (), (0, 1), ())
 
 
+def test_a_bias_of_experts_that_does_not_grow_is_of_experts_too():
+    def init(width):
+        sizes = {"up": (6, 3, width), "down": (6, width, 2), "bias": (6, 2)}
+        return {name: shape(*s) for name, s in sizes.items()}
+
+    def apply(p, x):
+        each = jax.vmap(lambda u, d, b: x @ u @ d + b)
+        return each(p["up"], p["down"], p["bias"]).sum(0)
+
+    assert axes(infer(init, apply, IMAGES))["bias"] == ("fixed", (), (1,), (0,))
+
+
 def test_heads_that_are_all_that_grows_stay_outputs():
     """Matrices of one head each are side by side, as experts are; the query is one matrix."""
 
@@ -114,7 +129,7 @@ def test_heads_that_are_all_that_grows_stay_outputs():
 # Layers
 
 
-def layered(loop):
+def layered(loop, **said):
     """A stack of layers between two others, at 2 and 6 layers."""
 
     def init(width, layers):
@@ -125,7 +140,7 @@ def layered(loop):
         return loop(x @ p["in"], p["stack"]) @ p["out"]
 
     sizes = {"width": 8, "layers": 2}, {"width": 32, "layers": 6}
-    return infer(init, apply, IMAGES, *sizes)
+    return infer(init, apply, IMAGES, *sizes, **said)
 
 
 def layer(h, p):
@@ -158,6 +173,70 @@ def test_stacked_layers_are_depth(name):
         "stack/b": 3.0,
     }
     assert found["stack/w"].growth_in == found["stack/w"].growth_out == 4
+    assert found["stack/w"].widths == (1, 2)
+
+
+def unrolled(h, stack):
+    for i in range(len(stack["b"])):
+        h, _ = layer(h, {"w": stack["w"][i], "b": stack["b"][i]})
+    return h
+
+
+def test_layers_that_are_taken_one_by_one_are_declared():
+    with pytest.raises(ValueError, match="leaf stack/w must not be taken apart along"):
+        layered(unrolled, stacks={"b": (0,)})
+    found = layered(unrolled, stacks={"stack": (0,)})
+    assert axes(found)["stack/w"] == ("hidden", (1,), (2,), (0,))
+    assert found["stack/w"].depth == found["stack/b"].depth == 3
+
+
+def test_declared_inputs_leave_layers_as_they_are():
+    found = layered(LOOPS["scan"], inputs={"w": (2,)})
+    assert axes(found)["stack/w"] == ("hidden", (2,), (1,), (0,))
+
+
+def test_layers_that_are_declared_experts_are_not_depth():
+    p = layered(LOOPS["scan"], roles={"w": "expert"})["stack/w"]
+    assert (p.role, p.stacks, p.depth) == ("expert", (0,), 1)
+
+
+def test_stacks_that_are_declared_away_must_not_grow():
+    found = infer(experts, mixed, IMAGES, stacks={"up": ()})
+    assert axes(found)["up"] == ("hidden", (1,), (2,), ())
+    with pytest.raises(ValueError, match="leaf stack/w must use axis 0, which grows"):
+        layered(LOOPS["scan"], stacks={"w": ()})
+
+
+STACKED = {
+    "outputs": lambda h, w: jnp.einsum("bi,sio->bso", h, w),
+    "inputs": lambda h, w: jnp.einsum("bsi,sio->bo", jnp.stack([h] * 5, 1), w),
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_declared_stacks_are_neither_inputs_nor_outputs(name):
+    found = infer(
+        lambda w: {"in": shape(3, w), "w": shape(5, w, w)},
+        lambda p, x: STACKED[name](x @ p["in"], p["w"]),
+        IMAGES,
+        stacks={"w": (0,)},
+    )
+    assert axes(found)["w"] == ("hidden", (1,), (2,), (0,))
+
+
+def test_lists_of_stacks_are_as_deep_as_both():
+    def init(width, groups, layers):
+        return {"in": shape(3, width), "groups": [shape(layers, width, width)] * groups}
+
+    def apply(p, x):
+        rows = lambda h, w: jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), h, w)[0]
+        return functools.reduce(rows, p["groups"], x @ p["in"])
+
+    sizes = (
+        {"width": 8, "groups": 1, "layers": 2},
+        {"width": 32, "groups": 2, "layers": 6},
+    )
+    assert infer(init, apply, IMAGES, *sizes)["groups/1"].depth == 6
 
 
 class LinenBlock(linen.Module):

@@ -289,28 +289,35 @@ def test_rows_that_the_example_chooses_as_outputs_are_outputs():
 # Doubt
 
 
-REFUSED = {  # what must hold, and what is done
-    "be a gain along its last axis only": lambda p, h: (h[..., None] * p["w"]).sum(-2),
-    "be used by apply": lambda p, h: h,
-    "meet data in a product": lambda p, h: h + jnp.fft.rfft(p["w"]).real.sum(),
-    "be used in one way": lambda p, h: h @ p["w"] + p["w"][0],
-    "sum over all or nothing of axis 0": lambda p, h: jnp.repeat(
-        h[:, :4] @ p["w"].reshape(4, -1)[:, :4], len(p["w"]) // 4, 1
+GAIN, ONE = "be a gain along its last axis only", "be used in one way"
+LOOKED, PARTS = "be looked up in rows that do not grow", "not be taken apart along axis"
+REFUSED = [  # what must hold, and what is done
+    (GAIN, lambda w, h: (h[..., None] * w).sum(-2)),
+    (GAIN, lambda w, h: (h[..., None] / w).sum(-2)),
+    ("be used by apply", lambda w, h: h),
+    ("meet data in a product", lambda w, h: h + jnp.fft.rfft(w).real.sum()),
+    ("meet data in a product", lambda w, h: h + w[0] + jnp.fft.rfft(w).real.sum()),
+    (ONE, lambda w, h: h @ w + w[0]),
+    (ONE, lambda w, h: h @ w @ w.T),
+    (ONE, lambda w, h: w[jnp.argmax(h, -1)] + jnp.tensordot(w, h.T @ h, 2)),
+    (ONE, lambda w, h: w[jnp.argmax(h, -1)] @ w.T + w[0]),
+    (
+        "sum over all or nothing of axis 0",
+        lambda w, h: jnp.repeat(h[:, :4] @ w.reshape(4, -1)[:, :4], len(w) // 4, 1),
     ),
-    "not be taken apart along axis 0": lambda p, h: (
-        h + sum(p["w"][i] for i in range(len(p["w"])))
-    ),
-    "be looked up in rows that do not grow": lambda p, h: p["w"][jnp.argmax(h, -1)],
-}
+    (PARTS, lambda w, h: h + sum(w[i] for i in range(len(w)))),
+    (LOOKED, lambda w, h: w[jnp.argmax(h, -1)]),
+    (LOOKED, lambda w, h: w[jnp.argmax(h, -1)] @ w.T),
+]
 
 
-@pytest.mark.parametrize("must", REFUSED)
-def test_doubt_is_an_error_that_a_declaration_removes(must):
+@pytest.mark.parametrize("must, use", REFUSED)
+def test_doubt_is_an_error_that_a_declaration_removes(must, use):
     def init(width):
         return {"in": shape(3, width), "w": shape(width, width)}
 
     def apply(p, x):
-        return REFUSED[must](p, x @ p["in"])
+        return use(p["w"], x @ p["in"])
 
     with pytest.raises(
         ValueError, match=rf"leaf w must {must}.* (roles|stacks)=\{{'w'"
@@ -318,8 +325,43 @@ def test_doubt_is_an_error_that_a_declaration_removes(must):
         infer(init, apply, IMAGES)
     found = infer(init, apply, IMAGES, roles={"w": "hidden"})
     assert axes(found)["w"] == HIDDEN
-    found = infer(init, apply, IMAGES, roles={"w": "hidden"}, inputs={"w": (-1,)})
+    found = infer(init, apply, IMAGES, inputs={"w": (-1,)})
     assert axes(found)["w"] == ("hidden", (1,), (0,), ())
+
+
+VECTOR, TABLE = ("vector", (), (0, 1), ()), ("embedding", (0,), (1,), ())
+PICKED = {  # what is done, and what it makes of "w"
+    "row and all": (lambda w, x: w + w[0] + x, VECTOR),
+    "row and column": (lambda w, x: w[0] + w[:, :1] + x, VECTOR),
+    "row and lookup": (lambda w, x: w[x.astype(int)] + w[0], TABLE),
+    "rows in turn and lookup": (
+        lambda w, x: w[x[:, 0].astype(int)] + jax.lax.map(lambda row: row * x[0, 0], w),
+        TABLE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_rows_of_what_is_used_whole_are_no_stack(name):
+    use, want = PICKED[name]
+    apply = lambda p, x: use(p["w"], x)
+    found = infer(lambda w: {"w": shape(4, w)}, apply, shape(4, 1))
+    assert axes(found)["w"] == want
+
+
+DECLARED = [  # what is done, what is said of "w", and what that makes of it
+    (lambda w, x: x @ w.T, dict(roles={"w": "vector"}), VECTOR),
+    (lambda w, x: x @ w.T, dict(inputs={"w": (-2,)}), ("output", (0,), (1,), ())),
+    (lambda w, x: x @ w.T, dict(inputs={"w": ()}), VECTOR),
+    (lambda w, x: x + w[:4], dict(roles={"w": "fixed"}), ("fixed", *VECTOR[1:])),
+]
+
+
+@pytest.mark.parametrize("use, said, want", DECLARED)
+def test_a_declaration_is_above_what_is_found(use, said, want):
+    apply = lambda p, x: use(p["w"], x)
+    found = infer(lambda w: {"w": shape(w, 3)}, apply, IMAGES, **said)
+    assert axes(found)["w"] == want
 
 
 def test_a_closed_over_example_is_an_error():

@@ -181,6 +181,17 @@ def test_every_transform_multiplies_by_its_table(method, given, factors):
         tx.update({"other": jnp.ones(2)}, state)
 
 
+@pytest.mark.parametrize("given, hidden", [({}, 1), ({"branch": 0.5}, L**-0.5)])
+def test_completep_decays_matrices_by_their_depth_and_not_their_width(given, hidden):
+    tx = gk.decay_by_completep(gk.Parametrization(GROWN), **given)
+    ones = {k: jnp.ones(p.shape) for k, p in GROWN.items()}
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, ones), tx.init(ones), ones)
+    for k, share in zip(GROWN, (1, hidden, 0, 1)):
+        np.testing.assert_allclose(updates[k], -0.01 * share, rtol=1e-6, err_msg=k)
+    with pytest.raises(ValueError, match="decay_by_completep: params must be passed"):
+        tx.update(ones, tx.init(ones))
+
+
 @pytest.mark.parametrize("theta", [-0.7, 0.3, 1.0])
 @pytest.mark.parametrize(
     "optimizer,factor", [("sgd", 2), ("adam", 1), ("adafactor", 0)]

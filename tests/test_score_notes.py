@@ -117,6 +117,12 @@ def test_each_product_has_its_own_scale():
 
 def test_scores_are_compared_with_delta_where_the_target_is_the_base():
     assert "by its root" in attention(BY_ROOT["after"], target=8, delta=32)[0]
+    assert "4 then 16" in attention(BY_ROOT["after"], delta=16)[0]
+
+
+def test_what_is_said_of_two_products_alike_is_said_once():
+    (note,) = attention(lambda q, k: BY_ROOT["after"](q, k) + BY_ROOT["after"](q, k))
+    assert "by its root" in note
 
 
 @pytest.mark.parametrize("name", OTHERWISE)

@@ -83,6 +83,23 @@ class Body:
         """In the order of the activations."""
         return list(self.found)
 
+    @property
+    def open(self) -> Any:
+        """The jaxpr without its constants."""
+        return getattr(self.jaxpr, "jaxpr", self.jaxpr)
+
+    def settle(self, carries: range) -> None:
+        """Carries that start as constants or parameters are what a turn makes of them."""
+        avals = [v.aval for v in self.open.invars]
+        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+        late = [i for i in carries if not _fed(self.origins[i])]
+        while late:
+            jax.eval_shape(lambda xs: self(xs), shapes)  # `self` is traced but once
+            made = dict(zip(carries, self.ends))
+            fed = {i: _used(made[i]) for i in late if _fed(made[i])}
+            self.origins = [fed.get(i, origin) for i, origin in enumerate(self.origins)]
+            late = [i for i in late if i not in fed] if fed else []
+
     def evaluate(self, jaxpr: Any, arguments: Iterable[Value]) -> list[Value]:
         """The outputs of a jaxpr, closed or not."""
         values = [(c, None) for c in getattr(jaxpr, "consts", ())] + [*arguments]
@@ -131,19 +148,18 @@ class Body:
     def scan(self, eqn: Any, xs: list[Any], origins: Origins) -> list[Value]:
         """The outputs of a scan: what has an axis more outside than inside takes turns."""
         body = Body(eqn.params["jaxpr"], [*map(_used, origins)], self.order)
-        inner = getattr(body.jaxpr, "jaxpr", body.jaxpr)
-        first = sum(
-            map(_alike, eqn.invars, inner.invars)
-        )  # of the inputs taken in turn
-        carried = sum(map(_alike, eqn.outvars, inner.outvars))
-        consts, start = xs[: first - carried], xs[first - carried : first]
+        turned = sum(map(_alike, eqn.invars, body.open.invars))  # the first that is
+        carried = sum(map(_alike, eqn.outvars, body.open.outvars))
+        carries = range(turned - carried, turned)
+        consts, start = xs[: carries.start], xs[carries.start : turned]
+        body.settle(carries)
 
         def step(carry: Any, x: Any) -> tuple[Any, Any]:
             outs, found = body([*consts, *carry, *x])
             return outs[:carried], (outs[carried:], found)
 
         length, reverse = eqn.params["length"], eqn.params["reverse"]
-        last, (ys, found) = jax.lax.scan(step, start, xs[first:], length, reverse)
+        last, (ys, found) = jax.lax.scan(step, start, xs[turned:], length, reverse)
         self.found |= zip(body.sites, found)
         return list(zip([*last, *ys], map(_used, body.ends)))
 
@@ -168,7 +184,9 @@ class Body:
         arms = [arm(i) for i in range(len(bodies))]
         outs, found = jax.lax.switch(index, arms, *xs)
         self.found |= zip((site for body in bodies for site in body.sites), found)
-        return list(zip(outs, map(_used, bodies[0].ends)))
+        ends = zip(*(body.ends for body in bodies))
+        newest = [max(filter(None, each), default=None) for each in ends]
+        return list(zip(outs, map(_used, newest)))
 
 
 def _alike(outer: Any, inner: Any) -> bool:
@@ -179,6 +197,11 @@ def _alike(outer: Any, inner: Any) -> bool:
 def _belongs(x: Any, origin: Origin | None) -> bool:
     """Whether what is added to an activation or multiplies it is a part of it."""
     return jnp.size(x) == 1 if origin is None else origin.order < 0
+
+
+def _fed(origin: Origin | None) -> bool:
+    """Whether what has this origin depends on an input."""
+    return origin is not None and origin.order >= 0
 
 
 def _used(origin: Origin | None) -> Origin | None:

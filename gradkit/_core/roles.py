@@ -138,7 +138,7 @@ def by_uses(leaf: Leaf, uses: Collection[Use], experts: Labels) -> Reading:
         name: NONE.union(*(getattr(use, name) for use in uses)) - inputs - outputs
         for name in ("layers", "experts", "picked")
     }
-    if every["picked"] & leaf.changed:
+    if every["picked"] & leaf.changed - (leaf.stacks or NONE):
         raise leaf.error(
             f"not be taken apart along axis {_list(every['picked'])}, which grows",
             names,
