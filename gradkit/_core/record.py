@@ -94,7 +94,7 @@ class Body:
         shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
         late = [i for i in carries if not _fed(self.origins[i])]
         while late:
-            jax.eval_shape(lambda xs: self(xs), shapes)  # `self` is traced but once
+            jax.eval_shape(lambda xs: self(xs), shapes)  # anew: jax knows `self`
             made = dict(zip(carries, self.ends))
             fed = {i: _used(made[i]) for i in late if _fed(made[i])}
             self.origins = [fed.get(i, origin) for i, origin in enumerate(self.origins)]
@@ -148,7 +148,7 @@ class Body:
     def scan(self, eqn: Any, xs: list[Any], origins: Origins) -> list[Value]:
         """The outputs of a scan: what has an axis more outside than inside takes turns."""
         body = Body(eqn.params["jaxpr"], [*map(_used, origins)], self.order)
-        turned = sum(map(_alike, eqn.invars, body.open.invars))  # the first that is
+        turned = sum(map(_alike, eqn.invars, body.open.invars))  # first of those
         carried = sum(map(_alike, eqn.outvars, body.open.outvars))
         carries = range(turned - carried, turned)
         consts, start = xs[: carries.start], xs[carries.start : turned]
