@@ -20,8 +20,19 @@ import numpy as np
 import optax
 
 import gradkit
+from gradkit.catalogue import METHODS
 
 SHAPES = {"kernel": (6, 4), "wide": (3, 5), "bias": (4,), "scale": ()}
+MADE = {m.name for m in METHODS if m.family == "recipe"} | {  # of parts under test:
+    "project_by_dct",  # these of `subspace.project`, as is `project_by_svd`
+    "project_by_fira",
+    "project_by_grass_jump",
+    "project_by_grass_walk",
+    "project_by_power_iteration",
+    "project_by_random",
+    "project_by_range_finder",
+    "project_by_subspace_momentum",
+}
 ENTRIES: dict[str, "Entry"] = {}
 GOLDEN: dict[str, "Golden"] = {}
 

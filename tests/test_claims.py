@@ -58,6 +58,7 @@ def test_orthogonal_gradients_understand_what_adam_memorizes():
     assert np.all(learned(True).understood > 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("learned")
 def test_what_adam_lowers_after_memorizing_is_the_scale_of_the_logits():
     """arXiv:2501.04697, Section 4: minus the gradient aligns with the weights, which grow."""

@@ -1,30 +1,18 @@
 """Every transform, wrapper and recipe holds every law of `gradkit.testing`, or says why it cannot.
 
-A recipe is a chain of transforms that are held to all laws one by one, and a form of
-`subspace.project` differs from `project_by_svd` in its parts alone: on these the laws that take
-longest are left to `make check-full`.
+On what is made of parts that are held to all laws one by one, the laws that take longest are left
+to `make check-full`; so are most of these on preconditioners, which compile longest.
 """
 
 import functools
 from typing import Any
 
 import pytest
-from entry import ENTRIES
+from entry import ENTRIES, MADE
 
 from gradkit.catalogue import METHODS
 from gradkit.testing import LAWS, Subject, check
 
-RECIPES = {method.name for method in METHODS if method.kind == "recipe"}
-FORMS = {
-    "project_by_dct",
-    "project_by_fira",
-    "project_by_grass_jump",
-    "project_by_grass_walk",
-    "project_by_power_iteration",
-    "project_by_random",
-    "project_by_range_finder",
-    "project_by_subspace_momentum",
-}
 LONG = {
     "checkpoint",
     "composition",
@@ -38,6 +26,13 @@ LONG = {
     "vmap",
     "zero_gradient",
 }
+PRECONDITIONERS = {m.name for m in METHODS if m.family == "precondition"}
+
+
+def is_slow(name: str, law: str) -> bool:
+    """Whether the law is tried on the method by `make check-full` alone."""
+    heavy = name in PRECONDITIONERS and law not in ("jit", "sharding")
+    return law in LONG and (name in MADE or heavy)
 
 
 def each() -> list[Any]:
@@ -47,7 +42,7 @@ def each() -> list[Any]:
             name,
             law,
             id=f"{name}-{law}",
-            marks=[pytest.mark.slow] if name in RECIPES | FORMS and law in LONG else [],
+            marks=[pytest.mark.slow] if is_slow(name, law) else [],
         )
         for name in ENTRIES
         for law in LAWS
@@ -68,10 +63,10 @@ def test_holds(name: str, law: str) -> None:
     assert row.outcome == ("excused" if excused else "pass"), row.reason
 
 
-def test_forms_are_methods() -> None:
-    assert {method.name for method in METHODS} >= FORMS
-
-
 def test_excuses_name_laws() -> None:
     for entry in ENTRIES.values():
         assert set(entry.excused) <= set(LAWS), entry.name
+
+
+def test_what_is_made_of_parts_is_tested() -> None:
+    assert set(ENTRIES) >= MADE

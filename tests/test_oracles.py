@@ -1,4 +1,8 @@
-"""Every transform follows its paper, step by step in float64, and every hyperparameter matters."""
+"""Every transform follows its paper, step by step in float64, and every hyperparameter matters.
+
+Whole numbers change shapes and compile anew: of what is made of parts under test they are left
+to `make check-full`.
+"""
 
 import functools
 import numbers
@@ -9,10 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from entry import ENTRIES, Entry, follow, stream
+from entry import ENTRIES, MADE, Entry, follow, stream
 
 NUMBERS = [
-    pytest.param(entry, name, id=f"{entry.name}-{name}")
+    pytest.param(
+        entry,
+        name,
+        id=f"{entry.name}-{name}",
+        marks=[pytest.mark.slow] * (entry.name in MADE and isinstance(value, int)),
+    )
     for entry in ENTRIES.values()
     for name, value in entry.hyper.items()
     if isinstance(value, numbers.Real) and not isinstance(value, bool)

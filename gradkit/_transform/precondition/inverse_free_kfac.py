@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, linalg, rate, roots, tree
+from gradkit._core import batch, check, inverse_free, rate, roots, tree
 from gradkit._core.types import (
     Extra,
     Params,
@@ -111,19 +111,17 @@ def precondition_by_inverse_free_kfac(
         def fit() -> tuple[roots.Sides, roots.Sides]:
             sides = list(zip(*state.factors))
             gs = [batch.upright(x, batch_axes) for x in leaves]
-            seen = [_seen(x, a, b, pair) for x, (a, b), pair in zip(gs, sides, pairs)]
-            natural = roots.Sides(
-                tuple(
-                    _natural(s, a, b, damping) for (s, _), (a, b) in zip(seen, sides)
-                ),
-                tuple(
-                    _natural(s, b, a, damping) for (_, s), (a, b) in zip(seen, sides)
-                ),
-            )
+            found = [
+                inverse_free.natural(x, *ab, damping, pair)
+                for x, ab, pair in zip(gs, sides, pairs)
+            ]
+            natural = roots.Sides(*(tuple(n[i] for n in found) for i in (0, 1)))
             moves = jax.tree.map(lambda m, n: decay * m + n, state.moves, natural)
             pull = rate.at(fit_rate, state.step)
-            moved = jax.tree.map(lambda a, m: _moved(a, m, pull), state.factors, moves)
-            return moved, jax.tree.map(_finite, moves, state.moves)
+            moved = jax.tree.map(
+                lambda a, m: inverse_free.moved(a, m, pull), state.factors, moves
+            )
+            return moved, jax.tree.map(inverse_free.finite, moves, state.moves)
 
         kept = state.factors, state.moves
         factors, moves = jax.lax.cond(state.step % every == 0, fit, lambda: kept)
@@ -134,40 +132,3 @@ def precondition_by_inverse_free_kfac(
         return tree.like(u, updates), new
 
     return transform(init, update)
-
-
-def _seen(
-    g: jax.Array, a: jax.Array, b: jax.Array, pair: Any
-) -> tuple[jax.Array, jax.Array]:
-    r"""$H H^T$ and $H^T H$, from a gradient or from the covariances that it stands for."""
-    if pair is None:
-        h = a.mT @ g.astype(a.dtype) @ b
-        return h @ h.mT, h.mT @ h
-    u, v = (x.mT @ c.astype(x.dtype) @ x for x, c in zip((a, b), pair))
-    return _trace(v) * u, _trace(u) * v
-
-
-def _natural(
-    seen: jax.Array, own: jax.Array, other: jax.Array, damping: Scalar
-) -> jax.Array:
-    """How far curvature, as a factor sees it, is from the identity: half of the difference."""
-    known = damping * _trace(other.mT @ other) * (own.mT @ own)
-    curvature = (known + seen) / max(other.shape[-1], 1)
-    return (curvature - roots.identity(own)) / 2
-
-
-def _moved(factor: jax.Array, move: jax.Array, pull: Scalar) -> jax.Array:
-    """The factor after a move, at most `pull` long; as it was where that is not finite."""
-    length = linalg.norms(move, (-2, -1))
-    share = jnp.asarray(pull, factor.dtype) / jnp.maximum(length, 1)
-    return _finite(factor - share * (factor @ move), factor)
-
-
-def _finite(new: jax.Array, old: jax.Array) -> jax.Array:
-    """`new`, or each matrix of `old` where that of `new` has an entry that is not finite."""
-    fine = jnp.all(jnp.isfinite(new), (-2, -1), keepdims=True)
-    return jnp.where(fine, new, old)
-
-
-def _trace(x: jax.Array) -> jax.Array:
-    return jnp.trace(x, axis1=-2, axis2=-1)[..., None, None]

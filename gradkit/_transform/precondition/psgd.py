@@ -143,8 +143,7 @@ def precondition_by_psgd(
         factors = jax.lax.cond(due, fit, lambda: state.factors)
         us = map(whitening.whitened, factors, matrices(mu))
         us = [whitening.limited(scale**2 * u, max_rms, max_entry) for u in us]
-        pairs = zip(us, jax.tree.leaves(mu))
-        u = [batch.like(u, m, batch_axes) for u, m in pairs]
+        u = [batch.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
         new = PSGDState(step, jax.random.key_data(following), mu, factors)
         return tree.like(jax.tree.unflatten(jax.tree.structure(mu), u), updates), new
 

@@ -1,0 +1,60 @@
+"""Factors `A` and `B` whose `A A^T` and `B B^T` learn to be inverses of curvatures, one for each side.
+
+A matrix is `[*batch, rows, cols]`, its factors `[*batch, rows, rows]` and `[*batch, cols, cols]`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradkit._core import linalg, roots
+from gradkit._core.types import Scalar
+
+
+def natural(
+    g: jax.Array, a: jax.Array, b: jax.Array, damping: Scalar, covariances: Any = None
+) -> tuple[jax.Array, jax.Array]:
+    r"""The natural gradients of both factors: half of how far curvature is from the identity.
+
+    $$n_A = \tfrac12 \big( \tfrac{1}{d_B} (\mathrm{damping} \; \mathrm{tr}(B^T B) A^T A + S_A)
+      - I \big)$$
+
+    and $n_B$ likewise, with $S_A$ and $S_B$ what each factor sees.
+    """
+
+    def far(seen: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
+        known = damping * _trace(other.mT @ other) * (own.mT @ own)
+        curvature = (known + seen) / max(other.shape[-1], 1)
+        return (curvature - roots.identity(own)) / 2
+
+    rows, cols = _seen(g, a, b, covariances)
+    return far(rows, a, b), far(cols, b, a)
+
+
+def moved(factor: jax.Array, move: jax.Array, pull: Scalar) -> jax.Array:
+    """The factor after a move, at most `pull` long; as it was where that is not finite."""
+    length = linalg.norms(move, (-2, -1))
+    share = jnp.asarray(pull, factor.dtype) / jnp.maximum(length, 1)
+    return finite(factor - share * (factor @ move), factor)
+
+
+def finite(new: jax.Array, old: jax.Array) -> jax.Array:
+    """`new`, or each matrix of `old` where that of `new` has an entry that is not finite."""
+    fine = jnp.all(jnp.isfinite(new), (-2, -1), keepdims=True)
+    return jnp.where(fine, new, old)
+
+
+def _seen(
+    g: jax.Array, a: jax.Array, b: jax.Array, covariances: Any
+) -> tuple[jax.Array, jax.Array]:
+    r"""$H H^T$ and $H^T H$, from a gradient or from the covariances that it stands for."""
+    if covariances is None:
+        h = a.mT @ g.astype(a.dtype) @ b
+        return h @ h.mT, h.mT @ h
+    u, v = (x.mT @ c.astype(x.dtype) @ x for x, c in zip((a, b), covariances))
+    return _trace(v) * u, _trace(u) * v
+
+
+def _trace(x: jax.Array) -> jax.Array:
+    return jnp.trace(x, axis1=-2, axis2=-1)[..., None, None]
