@@ -220,8 +220,6 @@ def test_cautious_decay_never_opposes_the_update() -> None:
 
 
 SAME = gk.Parameter((2, 2), (2, 2), "hidden", (0,), (1,))
-
-
 DECAYS = {
     "caution": gk.decay_by_caution,
     "weight": gk.decay_by_weight,

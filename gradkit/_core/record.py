@@ -148,7 +148,7 @@ class Body:
     def scan(self, eqn: Any, xs: list[Any], origins: Origins) -> list[Value]:
         """The outputs of a scan: what has an axis more outside than inside takes turns."""
         body = Body(eqn.params["jaxpr"], [*map(_used, origins)], self.order)
-        turned = sum(map(_alike, eqn.invars, body.open.invars))  # first of those
+        turned = sum(map(_alike, eqn.invars, body.open.invars))  # from here
         carried = sum(map(_alike, eqn.outvars, body.open.outvars))
         carries = range(turned - carried, turned)
         consts, start = xs[: carries.start], xs[carries.start : turned]
