@@ -19,10 +19,10 @@ import numpy as np
 
 import gradkit as gk
 from gradkit._lab import checkpoints, coords, plots, report, verdict
-from gradkit._lab.coords import Size
+from gradkit._lab.coords import Size, Start
 
 QUESTIONS = {"width": ("mup", "sp"), "layers": ("completep", "sp")}
-ZEROS = "out/|down/"  # blocks begin as the identity, at every size the same model
+ZEROS = coords.BRANCHES  # blocks begin as the identity, at every size the same model
 WORDS = {"width": "width", "layers": "depth"}
 
 
@@ -71,7 +71,7 @@ def run(job: Job, base: Size, data: jax.Array, setting: dict[str, Any]) -> Any:
 
     def make(n: int) -> gk.Trial:
         size = base._replace(**{job.over: n})
-        return coords.trial(job.name, base, size, batch, schedule, ZEROS)
+        return coords.trial(job.name, base, size, batch, Start(ZEROS), schedule)
 
     n = getattr(job.size, job.over)
     found = gk.sweep_transfer(make, [n], setting["rates"], steps, setting["seeds"])

@@ -113,7 +113,10 @@ def coords(
     steps: Annotated[int, typer.Option(help="Updates, on one batch.")] = 5,
     seeds: Annotated[int, typer.Option(help="First parameters and batches.")] = 8,
     rate: Annotated[
-        float | None, typer.Option(help="Learning rate; else near the smallest's best.")
+        float | None,
+        typer.Option(
+            help="Learning rate; else near the smallest's best, over depths a quarter."
+        ),
     ] = None,
     out: Annotated[
         pathlib.Path | None, typer.Option(help="Also draw a picture, as PNG.")

@@ -142,7 +142,7 @@ def test_check_refuses_what_is_no_transform(mine, spec, said):
 def test_coords_measures_shows_and_draws(monkeypatch, tmp_path):
     """Two layers of equal entries, which compile sooner than the transformer."""
 
-    def small(name, base, size, batch):
+    def small(name, base, size, batch, start):
         first, last, other = (
             {"in": jnp.full((4, n), 0.1), "out": jnp.ones((n, 2))}
             for n in (base.width, size.width, 2 * base.width)

@@ -19,6 +19,7 @@ from gradkit._lab.complaint import Complaint
 HEAD = 16  # features of an attention head; wider models have more of them
 READOUT = "head/"  # of a random one the logits fade as the width grows
 QUERIES = "query/"  # of random ones the scores do
+BRANCHES = "out/|down/"  # of random ones what blocks add fades as the depth grows
 
 
 class Size(NamedTuple):
@@ -28,13 +29,37 @@ class Size(NamedTuple):
     layers: int
 
 
+class Start(NamedTuple):
+    """What is done to first weights, by what is found in their paths."""
+
+    zeros: str = "$^"  # start at zero: none of them
+    embedding: float = 1.0  # times the embedding
+
+    def of(self, params: models.Params) -> models.Params:
+        """First weights, from those that were drawn."""
+
+        def weight(path: Any, p: jax.Array) -> jax.Array:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if re.search(self.zeros, name):
+                return 0 * p
+            return self.embedding * p if "embed/" in name else p
+
+        return jax.tree.map_with_path(weight, params)
+
+
+WIDTH = Start(f"{READOUT}|{QUERIES}")
+# Two blocks that begin as the identity and add little to the stream are as near the limit of
+# many as 16 are.
+DEPTH = Start(f"{READOUT}|{BRANCHES}", 128.0)
+
+
 class Parametrization(NamedTuple):
     """An optimizer, and what is done to it, the model and its first weights for transfer."""
 
     rate: float  # about the best one for the smallest of these models
     tx: Callable[[gk.Parametrization, Any], Any]  # from how it grew and a rate
     rule: str = ""  # of first weights and multipliers in the model
-    zeros: str = "$^"  # in whose path it is found start at zero: none of them
+    start: Start = Start()
 
     def branch(self, base: Size, size: Size) -> float:
         """What multiplies all that blocks add."""
@@ -52,16 +77,20 @@ PARAMETRIZATIONS = {
         2**-7,
         lambda grew, rate: gk.chain(adam(rate), gk.transfer_by_mup(grew)),
         "mup",
-        f"{READOUT}|{QUERIES}",
+        WIDTH,
     ),
     "completep": Parametrization(
         2**-7,
-        lambda grew, rate: gk.chain(adam(rate), gk.transfer_by_completep(grew)),
+        lambda grew, rate: gk.chain(
+            gk.transfer_by_gradient_scale(grew, "completep"),  # Adam's eps
+            adam(rate),
+            gk.transfer_by_completep(grew),
+        ),
         "completep",
-        READOUT,  # over the depth heads are as wide
+        WIDTH,
     ),
     "spectral": Parametrization(  # Muon's updates keep the spectral condition as they are
-        2**-5, lambda grew, rate: gk.muon(rate), "mup", f"{READOUT}|{QUERIES}"
+        2**-5, lambda grew, rate: gk.muon(rate), "mup", WIDTH
     ),
 }
 
@@ -80,27 +109,29 @@ class Plan(NamedTuple):
     def maker(self, name: str, data: jax.Array) -> Callable[[int], gk.Trial]:
         """From a size, the trial in the parametrization `name` on windows of `data`."""
         batch = functools.partial(windows, data, 32, 8)
-        return lambda n: trial(name, self.base, self.size(n), batch)
+        start = PARAMETRIZATIONS[name].start if self.over == "width" else DEPTH
+        return lambda n: trial(name, self.base, self.size(n), batch, start)
+
+    def learning_rate(self, name: str) -> float:
+        """What was asked for, or what `name` is trained with; over depths a quarter of it."""
+        best = PARAMETRIZATIONS[name].rate
+        return self.rate or (best if self.over == "width" else best / 4)
 
     def rename(self, n: int, site: str) -> str | None:
         """Over depths, what is at the same share of the depth in every model.
 
-        That is the stream at its begin, half way and at its end, and the attention it meets
-        there. What blocks add, and what follows half a block, has no such share: of it the mean
-        over all blocks is compared.
+        That is all in the first block and in the middle one, and the stream half way and at its
+        end; between attention and MLP of the first block it is at another share in each.
         """
         if self.over == "width" or "blocks/" not in site:
             return site
         half = n // 2 if self.even else None
-        stream = {half: "+ half way", n: "+ last block"}
-        meets = {0: "first block", half: "middle block"}
         plus, _, inside = site.rpartition("blocks/")
         block, _, rest = inside.partition("/")
         if f"{plus}{rest}" == "+ down/kernel":
-            return stream.get(int(block) + 1)
-        if rest.startswith(("out", "up", "down")):
-            return f"{plus}all blocks/{rest}"
-        return f"{meets[int(block)]}/{rest}" if int(block) in meets else None
+            return {half: "+ half way", n: "+ last block"}.get(int(block) + 1)
+        place = {0: not plus and "first block", half: "middle block"}.get(int(block))
+        return f"{plus}{place}/{rest}" if place else None
 
     def scale(self, name: str, n: int, site: str) -> float:
         """What blocks add is compared before `name` divides it by the depth."""
@@ -176,15 +207,11 @@ def trial(
     base: Size,
     size: Size,
     batch: Callable[[jax.Array], Any],
+    start: Start,
     schedule: Callable[[Any], Any] = lambda rate: rate,
-    zeros: str | None = None,
 ) -> gk.Trial:
-    """A transformer of this size, with hyperparameters that were right for `base`.
-
-    Parameters in whose path `zeros` is found start at zero, by default the parametrization's.
-    """
+    """A transformer of this size, with hyperparameters that were right for `base`."""
     chosen, grew = PARAMETRIZATIONS[name], grown(base, size)
-    empty = chosen.zeros if zeros is None else zeros
     forward = multipliers(chosen, grew, base, size)
     init, apply = transformer(size, **forward)
     narrow, _ = transformer(size._replace(width=base.width))
@@ -193,11 +220,7 @@ def trial(
         params = init(key)
         if chosen.rule:
             params = gk.rescale_init(params, grew, narrow(key), chosen.rule)
-        return jax.tree.map_with_path(zero, params)
-
-    def zero(path: Any, p: jax.Array) -> jax.Array:
-        names = jax.tree_util.keystr(path, simple=True, separator="/")
-        return 0 * p if re.search(empty, names) else p
+        return start.of(params)
 
     def loss(params: models.Params, tokens: jax.Array) -> jax.Array:
         return tasks.cross_entropy(apply(params, tokens[:, :-1]), tokens[:, 1:])
@@ -252,7 +275,6 @@ def check(plan: Plan, data: jax.Array, out: pathlib.Path | None) -> bool:
 def measure(plan: Plan, name: str, data: jax.Array, screen: Console) -> Any:
     """The coordinates of one parametrization, and on the way, where it is."""
     make = plan.maker(name, data)
-    rate = plan.rate or PARAMETRIZATIONS[name].rate
     scale = functools.partial(plan.scale, name)
     with screen.status(name) as status:
 
@@ -261,7 +283,13 @@ def measure(plan: Plan, name: str, data: jax.Array, screen: Console) -> Any:
             return make(n)
 
         return gk.check_coordinates(
-            said, plan.sizes, rate, plan.steps, plan.seeds, plan.rename, scale
+            said,
+            plan.sizes,
+            plan.learning_rate(name),
+            plan.steps,
+            plan.seeds,
+            plan.rename,
+            scale,
         )
 
 

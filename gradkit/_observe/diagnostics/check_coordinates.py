@@ -52,9 +52,10 @@ def check_coordinates(
     Paper: Yang and others, "Tensor Programs V", arXiv:2203.03466, Appendix D.1.
     Departure: sites are found in the loss itself, where the release hooks modules; changes
         are measured beside sizes, slopes are fitted and judged, where the release draws.
-    Limits: what is inside a `while_loop` or a kernel is not seen. A mean of zero has no
-        power (nan) and is not judged. Passing is necessary for transfer, not sufficient: see
-        `sweep_transfer`. Few seeds make wide intervals.
+    Limits: what is inside a `while_loop` or a kernel is not seen. A mean size of zero has no
+        power (nan) and is not judged. Few blocks are not yet the limit of many: over depths
+        let them begin as the identity and add little to the stream. Passing is necessary for
+        transfer, not sufficient: see `sweep_transfer`. Few seeds make wide intervals.
 
     >>> net = lambda n: gk.Trial(lambda key: {"w": jnp.ones((n, 3)) / n},  # SGD's update
     ...     lambda p, x: (x @ p["w"]).sum(), gk.sgd, lambda key: jnp.ones((1, n)))
