@@ -33,9 +33,9 @@ def transfer_by_completep(
     Paper: Dey and others, "Don't be lazy: CompleteP enables compute-efficient deep
         transformers", arXiv:2505.01618, Table 1.
     Departure: none for AdamW. Other optimizers follow from the same demands.
-    Limits: as `transfer_by_mup`. Adam's `eps` and the weight decay of the paper's table are
-        columns of `gradkit.multipliers(parametrization, "completep")`. The release has one
-        `eps`, the hidden weights', for all parameters.
+    Limits: as `transfer_by_mup`. Of the paper's table Adam's `eps` is scaled by
+        `transfer_by_gradient_scale`, the weight decay by `decay_by_completep`. The release
+        has one `eps`, the hidden weights', for all parameters.
 
     >>> block = gk.Parameter((2, 2), (2, 2), "hidden", (0,), (1,), depth=4)
     >>> tx = gk.transfer_by_completep(gk.Parametrization({"w": block}), "sgd")
