@@ -1,10 +1,13 @@
 """How a model grew, from its shapes alone: widths, depth, and what cannot be inferred."""
 
+import dataclasses
 import json
 import pathlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen, nnx
 
@@ -218,6 +221,67 @@ def test_paths_are_those_of_what_is_trained():
     assert {*gk.infer_parametrization(dense, base=4, target=8)} == {"kernel", "bias"}
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Attention:
+    query: jax.Array
+    value: jax.Array
+
+
+def test_a_field_called_value_keeps_its_name():
+    """The variables of NNX have none inside."""
+    init = lambda width: {"a": Attention(shape(3, width), shape(width, 2))}
+    found = gk.infer_parametrization(init, base=4, target=8)
+    assert [*found] == ["a/query", "a/value"]
+    held = lambda width: {"a": nnx.Param({"value": jnp.ones((3, width))})}
+    assert [*gk.infer_parametrization(held, base=4, target=8)] == ["a/value"]
+
+
+def test_a_path_is_that_leaf_alone():
+    """Only what is no path is an expression."""
+    init = lambda width: {k: shape(width, width) for k in ("w", "w_out", "w (a)")}
+    found = gk.infer_parametrization(
+        init,
+        base=4,
+        target=8,
+        roles={"w": "expert", "w (a)": "router", "out": "output"},
+    )
+    roles = {path: p.role for path, p in found.items()}
+    assert roles == {"w": "expert", "w_out": "output", "w (a)": "router"}
+
+
+def test_sizes_may_be_of_any_number_or_none():
+    """Of what is no number no proportion can be told."""
+    init = lambda width, drop=0.0: {"w": shape(3, int(width))}
+    for base, target in (
+        (np.int64(4), np.int64(8)),
+        ({"width": 4, "drop": 0.0}, {"width": 8, "drop": 0.1}),
+    ):
+        found = gk.infer_parametrization(init, base=base, target=target)
+        assert found["w"].growth_out == 2
+    both = lambda widths: {"w": shape(*widths), "v": shape(widths[0] + 1)}
+    found = gk.infer_parametrization(
+        both, base={"widths": (4, 6)}, target={"widths": (8, 18)}
+    )
+    assert (found["w"].growth_in, found["w"].growth_out) == (2, 3)
+
+
+class Batch(NamedTuple):
+    x: jax.Array
+    y: jax.Array
+
+
+def test_a_named_tuple_is_one_example():
+    found = gk.infer_parametrization(
+        lambda width: {"w": shape(3, width)},
+        base=4,
+        target=8,
+        apply=lambda p, batch: batch.x @ p["w"],
+        example=Batch(shape(1, 3), shape(1)),
+    )
+    assert found["w"].role == "input"
+
+
 # The mapping itself
 
 
@@ -251,6 +315,12 @@ def test_it_prints_as_a_table():
 
 
 # What cannot be inferred
+
+
+class Shared(nnx.Module):
+    def __init__(self, width):
+        self.read = self.head = nnx.Embed(3, width, rngs=nnx.Rngs(0))
+
 
 WIDE = {"w": shape(4, 8)}
 REFUSED = {
@@ -336,6 +406,28 @@ REFUSED = {
     "stacks without a leaf": (
         lambda: gk.infer_parametrization(mlp, base=2, target=4, stacks={"conv": (0,)}),
         "stacks must match a leaf, got 'conv'",
+    ),
+    "an axis that is not there": (
+        lambda: gk.infer_parametrization(
+            mlp, base=2, target=4, inputs={"fc1.weight": (2,)}
+        ),
+        r"inputs must be a tuple of axes of leaf fc1.weight, got \(2,\) for shape",
+    ),
+    "stacks of a vector": (
+        lambda: gk.infer_parametrization(mlp, base=2, target=4, stacks={"fc1": (1,)}),
+        r"stacks must be a tuple of axes of leaf fc1.bias, got \(1,\).*the leaf itself",
+    ),
+    "no tuple": (
+        lambda: gk.infer_parametrization(mlp, base=2, target=4, stacks={"fc1": 0}),
+        "stacks must be a tuple of axes of leaf fc1.*, got 0",
+    ),
+    "no mapping": (
+        lambda: gk.infer_parametrization(mlp, base=2, target=4, roles=["hidden"]),
+        r"roles must map paths, got \['hidden'\]. Pass a dict",
+    ),
+    "one variable at two paths": (
+        lambda: gk.infer_parametrization(Shared, base=4, target=8),
+        "head/embedding and read/embedding must be one leaf.*nnx.state",
     ),
     "unknown role": (
         lambda: gk.infer_parametrization(mlp, base=2, target=4, roles={"fc1": "big"}),

@@ -161,6 +161,77 @@ LOOPS = {
 }
 
 
+def from_nothing(h, stack):
+    """Layers whose first input is no data, all of which see the example."""
+    step = lambda state, p: (layer(state + h, p)[0], None)
+    return jax.lax.scan(step, jnp.zeros_like(h), stack)[0]
+
+
+def test_a_first_state_of_zeros_makes_layers_no_experts():
+    found = layered(from_nothing)
+    assert axes(found)["stack/w"] == ("hidden", (1,), (2,), (0,))
+    assert found["stack/w"].depth == found["stack/b"].depth == 3
+
+
+def test_experts_may_be_added_to_the_residual():
+    """What one adds no other sees; nor if layers of them are scanned."""
+    number = {"width": 8, "number": 6}, {"width": 32, "number": 12}
+
+    def added(p, x):
+        h = x @ p["in"]
+        gates = jax.nn.softmax(h @ p["router"]).T
+        rows = gates, {k: p[k] for k in ("up", "down", "bias")}
+
+        def step(total, row):
+            gate, e = row
+            return total + gate[:, None] * (
+                jax.nn.relu(h @ e["up"] + e["bias"]) @ e["down"]
+            ), None
+
+        return jax.lax.scan(step, h, rows)[0] @ p["out"]
+
+    found = infer(experts, added, IMAGES, *number, roles={"router": "router"})
+    assert axes(found)["up"] == axes(found)["down"] == ("expert", (1,), (2,), (0,))
+    assert found["up"].depth == 1
+
+    def init(width, layers):
+        sizes = {"in": (3, width), "out": (width, 2), "up": (layers, 4, width, width)}
+        return {k: shape(*s) for k, s in sizes.items()}
+
+    def both(p, x):
+        def block(h, stack):
+            step = lambda total, w: (total + jnp.tanh(h @ w), None)
+            return jax.lax.scan(step, h, stack)[0], None
+
+        return jax.lax.scan(block, x @ p["in"], p["up"])[0] @ p["out"]
+
+    found = infer(init, both, IMAGES, dict(width=8, layers=2), dict(width=32, layers=6))
+    assert axes(found)["up"] == ("expert", (2,), (3,), (0, 1))
+    assert found["up"].depth == 3
+
+
+def test_layers_of_a_list_may_be_stacked_and_scanned():
+    def init(width, layers):
+        blocks = [{"w": shape(width, width), "b": shape(width)}] * layers
+        return {"in": shape(3, width), "blocks": blocks, "out": shape(width, 2)}
+
+    def apply(p, x):
+        stack = jax.tree.map(lambda *xs: jnp.stack(xs), *p["blocks"])
+        return jax.lax.scan(layer, x @ p["in"], stack)[0] @ p["out"]
+
+    def apart(p, x):
+        h, ws = x @ p["in"], jnp.unstack(jnp.stack([b["w"] for b in p["blocks"]]))
+        for w, b in zip(ws, p["blocks"]):
+            h, _ = layer(h, {"w": w, "b": b["b"]})
+        return h @ p["out"]
+
+    sizes = {"width": 8, "layers": 2}, {"width": 32, "layers": 6}
+    for model in apply, apart:
+        found = infer(init, model, IMAGES, *sizes)
+        assert axes(found)["blocks/5/w"] == ("hidden", (0,), (1,), ())
+        assert found["blocks/0/w"].depth == 3
+
+
 @pytest.mark.parametrize("name", LOOPS)
 def test_stacked_layers_are_depth(name):
     found = layered(LOOPS[name])

@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 from inferred import IMAGES, TOKENS, axes, infer, shape
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
 from jax.sharding import SingleDeviceSharding
 
 from gradkit._core.axes import labels, reshape, size, whole
@@ -63,6 +65,9 @@ PRODUCTS = {
     "by its largest": lambda w, h: h @ (w / w.max(0)),
     "ranked": lambda w, h: h @ jnp.where(jnp.argmax(w, 0) > 0, w, -w),
     "masked": lambda w, h: h @ (w * jnp.tri(len(w))),
+    "stacked": lambda w, h: (h @ jnp.stack([w, w]))[1],
+    "tiled": lambda w, h: (h @ jnp.tile(w, (1, 2)))[:, : len(w)],
+    "turned": lambda w, h: h @ w * jnp.abs(jnp.exp(np.complex64(1j) * h.astype("c8"))),
     "split": lambda w, h: jnp.concatenate([h @ x for x in jnp.split(w, 2, 1)], 1),
     "joined": lambda w, h: (h @ jnp.concatenate([w, w], 1))[:, : len(w)],
 }
@@ -118,6 +123,28 @@ def test_entries_are_vectors():
         dict.fromkeys(sizes, "vector") | {"slope": "fixed", "temperature": "fixed"}
     )
     assert not any(inputs for _, inputs, *_ in found.values())
+
+
+def test_a_vector_that_nobody_knows_the_use_of_is_one():
+    """A kernel that normalizes, say, is given a gain."""
+    assert sandwich(lambda p, h: called_back(h, p["g"]), g=("w",)) == {
+        "g": ("vector", (), (0,), ())
+    }
+
+
+def test_what_devices_hold_of_a_parameter_is_of_its_axes():
+    """Inside a `shard_map` a stack of two matrices is one."""
+    mesh = jax.make_mesh((2,), ("a",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def middle(p, h):
+        def part(h, w):
+            return jax.lax.psum(h @ w.reshape(w.shape[1:]), "a")
+
+        specs = dict(in_specs=(P(), P("a")), out_specs=P())
+        return jax.shard_map(part, mesh=mesh, **specs)(h, p["w"])
+
+    role, inputs, outputs, _ = sandwich(middle, w=(2, "w", "w"))["w"]
+    assert (role, inputs, outputs) == ("hidden", (1,), (2,))
 
 
 def test_a_product_that_sums_nothing_is_a_gain():
@@ -289,6 +316,11 @@ def test_rows_that_the_example_chooses_as_outputs_are_outputs():
 # Doubt
 
 
+def called_back(h, w):
+    return jax.pure_callback(np.matmul, jax.ShapeDtypeStruct(h.shape, h.dtype), h, w)
+
+
+solve = jax.scipy.linalg.solve_triangular
 GAIN, ONE = "be a gain along its last axis only", "be used in one way"
 LOOKED, PARTS = "be looked up in rows that do not grow", "not be taken apart along axis"
 REFUSED = [  # what must hold, and what is done
@@ -306,6 +338,8 @@ REFUSED = [  # what must hold, and what is done
         lambda w, h: jnp.repeat(h[:, :4] @ w.reshape(4, -1)[:, :4], len(w) // 4, 1),
     ),
     (PARTS, lambda w, h: h + sum(w[i] for i in range(len(w)))),
+    ("meet data.* got unknown triangular_solve", lambda w, h: solve(w, h.T).T),
+    ("meet data.* got unknown pure_callback", lambda w, h: called_back(h, w)),
     (LOOKED, lambda w, h: w[jnp.argmax(h, -1)]),
     (LOOKED, lambda w, h: w[jnp.argmax(h, -1)] @ w.T),
 ]

@@ -1,5 +1,6 @@
 """Transfer against the releases' own numbers, its laws in training, and its errors."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -183,6 +184,31 @@ def test_initial_sizes_are_the_base_s_times_the_multiplier(rule):
         np.testing.assert_allclose(numbers[k], once[k], rtol=1e-6)
         if rule == "mup" and k == "fc1.bias":
             np.testing.assert_allclose(once[k], 1, rtol=1e-6)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Linear:
+    weight: jax.Array
+    width: int = dataclasses.field(metadata={"static": True})
+
+
+def test_initial_sizes_are_found_by_path():
+    """Modules differ in what is static, and deep models have more layers."""
+
+    def init(width, layers):
+        weights = [jnp.full((width, width), 3.0 + i) for i in range(layers)]
+        blocks = [Linear(w, width) for w in weights]
+        return {"blocks": blocks, "turns": jnp.arange(3)}
+
+    base, target = {"width": 2, "layers": 2}, {"width": 8, "layers": 3}
+    grew = gk.infer_parametrization(init, base=base, target=target)
+    found = gk.rescale_init(init(**target), grew, init(**base))
+    of = [float(block.weight[0, 0]) for block in found["blocks"]]
+    np.testing.assert_allclose(of, [1.5, 2.0, 1.5], rtol=1e-6)
+    assert found["turns"].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="rescale_init: params and base must have the"):
+        gk.rescale_init(init(**target), grew, {"blocks": []})
 
 
 def test_leaves_of_zeros_stay_zeros_and_dtypes_stay():

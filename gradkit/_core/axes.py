@@ -79,6 +79,14 @@ def move(
             return reshape(axes, shape)
         case "slice" | "dynamic_slice" | "split" | "pad" | "concatenate":
             return resize(axes, shape)
+        case "stack":
+            new = eqn.params["axis"]
+            return (*axes[:new], axis(NONE, shape[new]), *axes[new:])
+        case "unstack":
+            gone = eqn.params["axis"]
+            return (*axes[:gone], *axes[gone + 1 :])
+        case "tile":
+            return tuple(axis(NONE, n) + a for n, a in zip(eqn.params["reps"], axes))
         case "reduce_max" | "reduce_min" | "reduce_sum":
             gone = eqn.params["axes"]
             return tuple(parts for i, parts in enumerate(axes) if i not in gone)

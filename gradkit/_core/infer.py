@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from gradkit._core import notes, sizes
-from gradkit._core.axes import Labels
 from gradkit._core.roles import Leaf, parameter
 from gradkit._core.sizes import NAME
 from gradkit._core.trace import Trace, follow
@@ -42,11 +41,12 @@ def infer_parametrization(
         target: the size to train.
         delta: a third size in which every width differs from `base`. Needed where `target`
             leaves a width as it is; without it what differs between the other two is a width.
-        apply: `apply(params, example)`; with a tuple, `apply(params, *example)`. Arguments
-            with the name of a size are given it. With it, each parameter is followed to the
-            equations that use it; without, all axes but the last count as inputs.
+        apply: the forward pass, without a gradient in it: `apply(params, example)`; with a
+            tuple, `apply(params, *example)`. Arguments with the name of a size are given it.
+            With it, each parameter is followed to the equations that use it; without, all axes
+            but the last count as inputs.
         example: arrays, or their shapes.
-        roles: the role, by regular expression on the path, where the model leaves doubt.
+        roles: the role, where the model leaves doubt, by path or by regular expression on it.
         inputs: the axes summed over, likewise.
         stacks: the axes that number layers, or experts, likewise.
 
@@ -77,9 +77,9 @@ def infer_parametrization(
             at_base,
             frozenset(i for i, ns in enumerate(triples) if len({*ns}) > 1),
             depths[path],
-            _declared(roles, path),
-            _axes(inputs, path, len(shape)),
-            _axes(stacks, path, len(shape)),
+            _declared(roles, path, new.shapes),
+            _axes("inputs", inputs, path, new.shapes),
+            _axes("stacks", stacks, path, new.shapes),
         )
         p = parameter(leaf, trace)
         for axis in p.widths:
@@ -115,7 +115,7 @@ def _trace(apply: Callable[..., Any], built: sizes.Built, example: Any) -> Trace
         )
     asked = inspect.signature(apply).parameters.keys() & built.names.keys()
     asked = {name: built.names[name] for name in asked}
-    args = example if isinstance(example, tuple) else (example,)
+    args = example if type(example) is tuple else (example,)  # not a named one
     try:
         program = jax.make_jaxpr(functools.partial(apply, **asked))(built.params, *args)
     except Exception as error:
@@ -126,20 +126,37 @@ def _trace(apply: Callable[..., Any], built: sizes.Built, example: Any) -> Trace
     return follow(program, built.params)
 
 
-def _declared(rules: Mapping[str, Any] | None, path: str) -> Any:
-    """What is declared of `path`, by the first rule that matches."""
-    return next((x for rule, x in (rules or {}).items() if re.search(rule, path)), None)
+def _declared(rules: Mapping[str, Any] | None, path: str, paths: Iterable[str]) -> Any:
+    """What is declared of `path`, by the first rule that names it."""
+    named = (x for rule, x in (rules or {}).items() if _names(rule, path, paths))
+    return next(named, None)
 
 
-def _axes(rules: Axes | None, path: str, rank: int) -> Labels | None:
-    axes = _declared(rules, path)
-    return None if axes is None else frozenset(axis % rank for axis in axes)
+def _names(rule: str, path: str, paths: Iterable[str]) -> bool:
+    """Whether a rule is the path or, itself none of the paths, matches it."""
+    return rule == path if rule in paths else bool(re.search(rule, path))
 
 
-def _check_declared(paths: Iterable[str], **declared: Mapping[str, Any] | None) -> None:
+def _axes(name: str, rules: Axes | None, path: str, shapes: sizes.Shapes) -> Any:
+    """The axes declared of `path`, if any are."""
+    axes, rank = _declared(rules, path, shapes), len(shapes[path])
+    if axes is None:
+        return None
+    if not (isinstance(axes, tuple) and all(-rank <= axis < rank for axis in axes)):
+        raise ValueError(
+            f"{NAME}: {name} must be a tuple of axes of leaf {path}, got {axes!r} for shape "
+            f"{shapes[path]}. Name the leaf itself, if others match too."
+        )
+    return frozenset(axis % rank for axis in axes)
+
+
+def _check_declared(paths: sizes.Shapes, **declared: Mapping[str, Any] | None) -> None:
     for name, rules in declared.items():
+        if not isinstance(rules or {}, Mapping):
+            said = f"{name} must map paths, got {rules!r}"
+            raise ValueError(f"{NAME}: {said}. Pass a dict by path.")
         for rule, said in (rules or {}).items():
-            if not any(re.search(rule, path) for path in paths):
+            if not any(_names(rule, path, paths) for path in paths):
                 said = f"{name} must match a leaf, got {rule!r}"
                 raise ValueError(f"{NAME}: {said}. Choose from {sorted(paths)}.")
             if name == "roles" and said not in KINDS:

@@ -44,9 +44,8 @@ def activations(
     it. Inside a scan all turns are stacked; in a branch not taken all are zero.
     """
     jaxpr = jax.make_jaxpr(f)(params, *args)
-    paths = [keys for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
     inputs = jax.tree.leaves(args)
-    origins = [Origin(-1, tree.path(keys) or "params") for keys in paths]
+    origins = [Origin(-1, path or "params") for path in tree.paths(params)]
     origins += [Origin(0, "input")] * len(inputs)
     body = Body(jaxpr, origins, itertools.count(1))
     _, found = body([*jax.tree.leaves(params), *inputs])

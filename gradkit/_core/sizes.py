@@ -5,6 +5,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -31,15 +32,29 @@ def build(init: Callable[..., Any] | None, size: Any) -> Built:
     if init is None:
         names, params, size = {}, jax.eval_shape(lambda t: t, size), "of the tree"
     elif isinstance(size, Mapping):
-        names, params = size, jax.eval_shape(lambda: init(**size))
+        names, params = size, jax.eval_shape(lambda: _once(init(**size)))
     else:
-        names, params = {"size": size}, jax.eval_shape(lambda: init(size))
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    real = [(k, x) for k, x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return Built(size, names, params, {tree.path(k): x.shape for k, x in real})
+        names, params = {"size": size}, jax.eval_shape(lambda: _once(init(size)))
+    leaves = zip(tree.paths(params), jax.tree.leaves(params))
+    real = {path: x for path, x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)}
+    return Built(size, names, params, {path: x.shape for path, x in real.items()})
 
 
-def twins(new: Shapes, old: Shapes) -> dict[str, str]:
+def _once(params: Any) -> Any:
+    """`params`, in which no NNX variable stands at two paths."""
+    places = defaultdict(list)
+    found = jax.tree.leaves(params, is_leaf=tree.is_variable)
+    for path, x in zip(tree.paths(params, is_leaf=tree.is_variable), found):
+        places[id(x)].append(path)
+        if tree.is_variable(x) and len(places[id(x)]) > 1:
+            raise ValueError(
+                f"{NAME}: {' and '.join(places[id(x)])} must be one leaf, got one NNX variable "
+                "at both. Let init return nnx.state(module, nnx.Param)."
+            )
+    return params
+
+
+def matched(new: Shapes, old: Shapes, method: str, names: str) -> dict[str, str]:
     """For every path of `new` the path of `old` it is compared with: itself, or a like layer."""
     alike = defaultdict(list)
     for path in old:
@@ -51,7 +66,7 @@ def twins(new: Shapes, old: Shapes) -> dict[str, str]:
     odd |= {p for p in new if not alike[pattern(p)]}
     if odd:
         raise ValueError(
-            f"{NAME}: base, target and delta must have the same parameters, up to the number "
+            f"{method}: {names} must have the same parameters, up to the number "
             f"of layers, got only in one: {sorted(odd)}. Build one model at several sizes."
         )
 
@@ -63,13 +78,18 @@ def twins(new: Shapes, old: Shapes) -> dict[str, str]:
         best = found[max(found)]
         if len({old[twin] for twin in best}) > 1:
             raise ValueError(
-                f"{NAME}: leaf {path} must be like the layers of the smaller model, got "
+                f"{method}: leaf {path} must be like the layers of the smaller model, got "
                 f"{ {twin: old[twin] for twin in best} }. Lists that grow hold layers of one "
                 "shape: give other layers a name of their own."
             )
         return best[0]
 
-    found = {path: path if path in old else nearest(path) for path in new}
+    return {path: path if path in old else nearest(path) for path in new}
+
+
+def twins(new: Shapes, old: Shapes) -> dict[str, str]:
+    """The same of shapes, which must have as many axes."""
+    found = matched(new, old, NAME, "base, target and delta")
     for path, twin in found.items():
         if len(new[path]) != len(old[twin]) or 0 in new[path] + old[twin]:
             raise ValueError(
@@ -95,8 +115,10 @@ def check_proportions(base: Built, other: Built) -> None:
         )
     if not new:
         return
-    numbers = [(old[k], new[k]) for k in new if isinstance(new[k], int | float)]
-    powers = [[(b / a) ** k for k in range(-1, 3)] for a, b in numbers if a != b]
+    differ = [(old[k], new[k]) for k in new if old[k] != new[k]]
+    if not all(isinstance(a, Real) and isinstance(b, Real) for a, b in differ):
+        return  # a configuration, say, from which no proportion can be told
+    powers = [[(b / a) ** k for k in range(-1, 3)] for a, b in differ if a * b > 0]
     allowed = [math.prod(choice) for choice in itertools.product(*powers)]
     twin = twins(other.shapes, base.shapes)
     for path, shape in other.shapes.items():
@@ -105,5 +127,6 @@ def check_proportions(base: Built, other: Built) -> None:
                 raise ValueError(
                     f"{NAME}: leaf {path} must grow in proportion to its sizes, {old} to "
                     f"{new}, got axis {axis} from {a} to {b}. Make that width a size with a "
-                    "name of its own, in base, target and delta."
+                    "name of its own, in base, target and delta; for a sum such as width + 1 "
+                    "pass trees of shapes in place of sizes, without init."
                 )

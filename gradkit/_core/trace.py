@@ -24,8 +24,8 @@ Place = tuple[str, int]  # a path, and an axis of the parameter there
 
 def follow(program: Any, params: Any) -> "Trace":
     """What a jaxpr does with each leaf of `params`, its first arguments; the rest is data."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    views = [View(tree.path(keys), axes.whole(x.shape)) for keys, x in leaves]
+    leaves = zip(tree.paths(params), jax.tree.leaves(params))
+    views = [View(path, axes.whole(x.shape)) for path, x in leaves]
     data = [Value(data=True)] * (len(opened(program).invars) - len(views))
     trace = Trace()
     for x in trace.run(program, [*(Value((view,)) for view in views), *data]):
@@ -44,6 +44,8 @@ class Trace:
         self.ranked: set[str] = set()  # paths whose products are ranked
         self.alike: set[frozenset[Place]] = set()  # axes that are one and the same
         self.side_by_side: set[Place] = set()  # axes of experts
+        self.loops = 0  # so far
+        self.serial: set[int] = set()  # loops whose rows meet what their rows made
 
     def spread(self) -> None:
         """Axes that are the same as one of experts are of experts."""
@@ -84,21 +86,29 @@ class Trace:
             case "top_k" | "approx_top_k" | "sort" | "argmax":
                 self.ranked |= values.sources(xs)
         inner = called(eqn)
-        return self._entrywise(eqn, xs) if inner is None else self.run(inner, xs)
+        if inner is None:
+            return self._entrywise(eqn, xs)
+        local = map(values.resized, xs, [x.aval.shape for x in opened(inner).invars])
+        out = self.run(inner, local)
+        return [values.resized(x, v.aval.shape) for x, v in zip(out, eqn.outvars)]
 
     def settle(self, x: Value) -> Value:
         """`x` as plain data, if data it is: what was looked up is an embedding."""
-        return self._use("gather", x) if x.data else x
+        return self._use("gather", x, x.carries) if x.data else x
 
-    def _use(self, by: str, x: Value) -> Value:
-        """Use `x` entry by entry; what is left of it."""
+    def _use(self, by: str, x: Value, near: frozenset[int]) -> Value:
+        """Use `x` entry by entry, beside data of the carries `near`; what is left of it."""
         for view in x.views:
-            way = "dot_general" if view.summed else by
             outputs = labels(view.axes) - view.looked
-            self._record(view, Use(way, view.looked | view.summed, outputs))
+            if by not in values.ENTRYWISE and len(outputs) > 1:
+                self._record(view, Use(f"{UNKNOWN} {by}"), near)
+                continue
+            way = "dot_general" if view.summed else by
+            self._record(view, Use(way, view.looked | view.summed, outputs), near)
         return x._replace(views=())
 
-    def _record(self, view: View, use: Use) -> None:
+    def _record(self, view: View, use: Use, near: frozenset[int] = frozenset()) -> None:
+        self.serial |= view.rows & near
         experts = use.experts | view.experts
         use = use._replace(layers=view.layers, experts=experts, picked=view.picked)
         self.uses[view.path].add(use)
@@ -116,14 +126,15 @@ class Trace:
         for x in (x for x in xs if not x.data):
             for view in values.moved_all(x.views, eqn, shapes[0]):
                 self._link(view, made[0])
-            self._use(name, x)
+            self._use(name, x, values.carries(xs))
         views = [self._views(eqn, [x for x in xs if x.data], s) for s in shapes]
         factor, scale, score = values.scale(name, xs)
         if score is not None:
             old = self.scores[score]
             self.scores[score] = old._replace(scale=old.scale * factor)
         known = True, None, scale, values.sources(xs), score
-        return [Value(v, *known, m) for v, m in zip(views, made)]
+        carries = values.carries(xs)
+        return [Value(v, *known, m, carries) for v, m in zip(views, made)]
 
     def _views(self, eqn: Any, xs: list[Value], shape: Any) -> tuple[View, ...]:
         """The views of `xs` in the result: none in mere statistics of a parameter."""
@@ -147,7 +158,8 @@ class Trace:
         x, chosen = self.settle(x), any(i.data for i in indices)
         fixed = all(i.number is not None for i in indices)
         found = [values.looked_up(view, eqn, chosen, fixed) for view in x.views]
-        return x._replace(views=tuple(found), data=x.data or chosen, made=())
+        data, carries = x.data or chosen, values.carries((x, *indices))
+        return x._replace(views=tuple(found), data=data, made=(), carries=carries)
 
     def _product(self, eqn: Any, left: Value, right: Value) -> Value:
         summed, batch = axes.summed_and_batch(eqn)
@@ -160,24 +172,27 @@ class Trace:
             for view in x.views:
                 use = values.met(eqn.primitive.name, view, summed[i], batch[i])
                 if x.data and not (rows and use.inputs):
-                    self._use("gather", Value((view,)))
+                    self._use("gather", Value((view,)), x.carries)
                     continue
-                self._record(view, use)
+                self._record(view, use, other.carries)
                 found.add(view.path)
                 made.append((i, view))
                 ours, theirs = batch[i], batch[1 - i]
                 self._link(_only(view, ours), [_only(m, theirs) for m in other.made])
-        marks = values.marks(made, eqn)
+        both = left, right
+        result = Value(
+            data=True,
+            sources=frozenset(found) or values.sources(both),
+            made=values.marks(made, eqn),
+            carries=values.carries(both),
+        )
         if found:
-            return Value(data=True, sources=frozenset(found), made=marks)
-        sources = values.sources((left, right))
+            return result
         if not (left.data and right.data):
-            x = left if left.data else right
-            return Value(data=True, scale=x.scale, sources=sources, made=marks)
+            return result._replace(scale=(left if left.data else right).scale)
         count = math.prod(eqn.invars[0].aval.shape[i] for i in summed[0])
-        self.scores.append(Score(count, left.scale * right.scale, sources))
-        score = len(self.scores) - 1
-        return Value(data=True, sources=sources, score=score, made=marks)
+        self.scores.append(Score(count, left.scale * right.scale, result.sources))
+        return result._replace(score=len(self.scores) - 1)
 
     def _of_parameters(self, eqn: Any, left: Value, right: Value) -> Value:
         """A product in which no data is: one matrix, made of both."""
@@ -197,13 +212,24 @@ class Trace:
         carries = with_more_axes(inside.outvars, eqn.outvars, 0)
         begin = len(xs) - carries - with_more_axes(inside.invars, eqn.invars, 1)
         consts, carry, rows = xs[:begin], xs[begin:][:carries], xs[begin + carries :]
-        serial = any(x.data for x in carry)
-        entries = [values.entry(x, serial) for x in rows]
+        self.loops += 1
+        loop = self.loops
 
-        def body(carry: list[Value]) -> list[Value]:
-            return self.run(eqn.params["jaxpr"], [*consts, *carry, *entries])
+        def turns(serial: bool) -> list[Value]:
+            entries = [values.entry(x, loop, serial) for x in rows]
 
-        out = self._loop(body, carry)
+            def body(carry: list[Value]) -> list[Value]:
+                carry = [x._replace(carries=x.carries | {loop}) for x in carry]
+                out = self.run(eqn.params["jaxpr"], [*consts, *carry, *entries])
+                return [x._replace(carries=x.carries - {loop}) for x in out]
+
+            return self._loop(body, carry)
+
+        before = copy.deepcopy(vars(self))
+        out = turns(serial=False)
+        if loop in self.serial:  # layers, each of which sees what the one before made
+            vars(self).update(before)
+            out = turns(serial=True)
         stacked = [values.stacked(x, eqn.params["length"]) for x in out[carries:]]
         return out[:carries] + stacked
 
@@ -237,11 +263,13 @@ class Trace:
     def _join(self, x: Value, y: Value) -> Value:
         """What is known of an array that may be either."""
         data = x.data or y.data
+        carries = values.carries((x, y))
         if data:
-            x, y = (v if v.data else self._use("select_n", v) for v in (x, y))
+            x, y = (v if v.data else self._use("select_n", v, carries) for v in (x, y))
         number = x.number if x.number == y.number else None
         views = tuple(dict.fromkeys(x.views + y.views))
-        return Value(views, data, number, sources=values.sources((x, y)))
+        sources = values.sources((x, y))
+        return Value(views, data, number, sources=sources, carries=carries)
 
 
 def _only(view: View, chosen: Iterable[int]) -> View:

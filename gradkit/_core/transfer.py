@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rules, tree
+from gradkit._core import check, rules, sizes, tree
 from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
 from gradkit._core.width import Parametrization
@@ -65,7 +65,8 @@ def rescale_init(
         params: initial parameters at the target size, from any initializer.
         parametrization: from `infer_parametrization`.
         base: initial parameters at the base size, or a number in place of each: its
-            standard deviation there. None only for a rule without a base (`spectral`, `umup`).
+            standard deviation there. Leaves are found by path, those of more layers by that
+            of a like one. None only for a rule without a base (`spectral`, `umup`).
         rule: as in `multipliers`.
 
     >>> base, w = {"w": jnp.ones((2, 2))}, {"w": jnp.full((8, 8), 3.0)}
@@ -81,16 +82,30 @@ def rescale_init(
         "Pass the initial parameters at the base size, or their standard deviations.",
     )
     found = rules.follow("rescale_init", parametrization, rule, "adam")
-    wanted = jax.tree.map(lambda p: 1.0, params) if base is None else base
+    trained, like = _trained(params), _trained(params if base is None else base)
+    for path in trained:
+        at(path, found, "rescale_init")
+    new, old = ({k: jnp.shape(x) for k, x in t.items()} for t in (trained, like))
+    twins = sizes.matched(new, old, "gradkit.rescale_init", "params and base")
 
-    def leaf(path: str, p: jax.Array, at_base: Any) -> jax.Array:
-        init = at(path, found, "rescale_init").init
+    def leaf(path: str, p: jax.Array) -> jax.Array:
+        if path not in trained:
+            return p
         x = p.astype(tree.wide_dtype(p))
-        target, now = init * mean_size(jnp.asarray(at_base, x.dtype)), mean_size(x)
+        at_base = 1.0 if base is None else like[twins[path]]
+        target = found[path].init * mean_size(jnp.asarray(at_base, x.dtype))
+        now = mean_size(x)
         factor = jnp.where(now > 0, target / tree.divisible(now), 1)
         return (factor * x).astype(p.dtype)
 
-    return tree.map_with_path(leaf, params, wanted)
+    return tree.map_with_path(leaf, params)
+
+
+def _trained(params: Params) -> dict[str, jax.Array]:
+    """The leaves that a parametrization knows, by path."""
+    leaves = zip(tree.paths(params), jax.tree.leaves(params))
+    real = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    return {path: x for path, x in leaves if real(x)}
 
 
 def mean_size(x: jax.Array) -> jax.Array:

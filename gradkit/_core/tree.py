@@ -12,14 +12,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import GetAttrKey, keystr, tree_map_with_path
+from jax.tree_util import keystr, tree_leaves_with_path
 
 Tree = Any
 
 
 def wide_dtype(x: Any) -> Any:
     """The dtype `x` is computed and kept in: at least float32."""
-    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)  # of NumPy's, what JAX makes of it
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def finite(x: jax.Array) -> jax.Array:
@@ -202,14 +203,31 @@ def whole_norm(norms: jax.Array, given: Any = None) -> jax.Array:
     return jnp.where(jnp.isfinite(given), given, own)
 
 
-def path(keys: tuple[Any, ...]) -> str:
-    """A leaf's path as names joined by `/`, the same for dicts, linen, NNX and dataclasses."""
-    match keys:
-        case (*names, GetAttrKey(name="value")):
-            keys = tuple(names)  # the NNX variable around the array, in init only
-    return keystr(keys, simple=True, separator="/")
+def paths(t: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
+    """Each leaf's path as names joined by `/`, the same for dicts, linen, NNX and dataclasses.
+
+    An NNX variable, which is around an array in init only, has no name of its own in it.
+    """
+    held = {
+        keys
+        for keys, x in tree_leaves_with_path(t, is_leaf=is_variable)
+        if is_variable(x)
+    }
+
+    def path(keys: tuple[Any, ...]) -> str:
+        within = (i for i in range(len(keys)) if keys[:i] in held)
+        i = next(within, len(keys))
+        return keystr(keys[:i] + keys[i + 1 :], simple=True, separator="/")
+
+    return [path(keys) for keys, _ in tree_leaves_with_path(t, is_leaf=is_leaf)]
+
+
+def is_variable(x: Any) -> bool:
+    """Whether this is a variable of an NNX module."""
+    return hasattr(x, "get_raw_value")
 
 
 def map_with_path(f: Callable[..., Any], t: Tree, *rest: Tree) -> Tree:
-    """`jax.tree.map` with each leaf's `path` as the first argument."""
-    return tree_map_with_path(lambda keys, *xs: f(path(keys), *xs), t, *rest)
+    """`jax.tree.map` with each leaf's path as the first argument."""
+    names = iter(paths(t))
+    return jax.tree.map(lambda *xs: f(next(names), *xs), t, *rest)

@@ -30,6 +30,7 @@ class View(NamedTuple):
     picked: Labels = NONE  # of which the program takes an entry
     looked: Labels = NONE  # of which the example chooses entries
     summed: Labels = NONE  # multiplied away with another parameter
+    rows: frozenset[int] = frozenset()  # loops that give it a row at a time
 
 
 class Value(NamedTuple):
@@ -42,6 +43,7 @@ class Value(NamedTuple):
     sources: frozenset[str] = frozenset()  # of data: the parameters of its products
     score: int | None = None  # of data: which product of two activations it is
     made: tuple[View, ...] = ()  # of data: of which outputs its axes are
+    carries: frozenset[int] = frozenset()  # loops by whose carry it is made
 
 
 class Use(NamedTuple):
@@ -89,6 +91,42 @@ LINEAR = MOVES | {
     "select_n",
     "slice",
     "split",
+    "stack",
+    "sub",
+    "tile",
+    "unstack",
+}
+ENTRYWISE = MOVES | {  # of several operands; any other may be a product
+    "add",
+    "add_any",
+    "atan2",
+    "clamp",
+    "complex",
+    "concatenate",
+    "div",
+    "dynamic_update_slice",
+    "eq",
+    "gather",
+    "ge",
+    "gt",
+    "le",
+    "lt",
+    "max",
+    "min",
+    "mul",
+    "ne",
+    "nextafter",
+    "pad",
+    "pow",
+    "rem",
+    "scatter",
+    "scatter-add",
+    "scatter-max",
+    "scatter-min",
+    "scatter-mul",
+    "scatter-sub",
+    "select_n",
+    "stack",
     "sub",
 }
 NUMBERS: dict[str, Callable[..., float]] = {
@@ -106,8 +144,13 @@ NUMBERS: dict[str, Callable[..., float]] = {
 
 def constant(x: Any) -> Value:
     """The value of a literal."""
-    real = np.size(x) == 1 and jnp.issubdtype(getattr(x, "dtype", type(x)), np.number)
-    return Value(number=float(np.asarray(x).item()) if real else None)
+    kind = getattr(x, "dtype", type(x))
+    real = jnp.issubdtype(kind, np.number) and not jnp.issubdtype(
+        kind, np.complexfloating
+    )
+    return Value(
+        number=float(np.asarray(x).item()) if real and np.size(x) == 1 else None
+    )
 
 
 def number(eqn: Any, xs: Sequence[Value]) -> float | None:
@@ -116,9 +159,10 @@ def number(eqn: Any, xs: Sequence[Value]) -> float | None:
     if rule is None or None in numbers:
         return None
     try:
-        return rule(*numbers)
+        found = rule(*numbers)
     except (ArithmeticError, ValueError):
         return None
+    return None if isinstance(found, complex) else found
 
 
 def scale(name: str, xs: Sequence[Value]) -> tuple[float, float, int | None]:
@@ -146,6 +190,8 @@ def moved(view: View, eqn: Any, shape: Sequence[int]) -> View | None:
     if eqn.primitive.name in ("slice", "split"):
         cut = [a for a, b in zip(view.axes, axes) if size(a) > size(b) == 1]
         picked |= labels(cut)
+    elif eqn.primitive.name == "unstack":
+        picked |= labels([view.axes[eqn.params["axis"]]])
     return view._replace(axes=axes, picked=picked)
 
 
@@ -181,19 +227,30 @@ def looked_up(view: View, eqn: Any, chosen: bool, fixed: bool) -> View:
 def stacked(x: Value, n: int) -> Value:
     """`n` of `x` along a new first axis."""
     views = (view._replace(axes=(*repeated([n]), *view.axes)) for view in x.views)
-    return Value(tuple(views), x.data, x.number, sources=x.sources)
+    return Value(tuple(views), x.data, x.number, sources=x.sources, carries=x.carries)
 
 
-def entry(x: Value, serial: bool) -> Value:
-    """One entry of `x` along its first axis: of a layer if `serial`, of an expert if not."""
+def entry(x: Value, loop: int, serial: bool) -> Value:
+    """What `loop` is given of `x` at a time: of a layer if `serial`, of an expert if not."""
 
     def one(view: View) -> View:
         first, rest = labels(view.axes[:1]), view.axes[1:]
+        view = view._replace(axes=rest, rows=view.rows | {loop})
         if serial:
-            return view._replace(axes=rest, layers=view.layers | first)
-        return view._replace(axes=rest, experts=view.experts | first)
+            return view._replace(layers=view.layers | first)
+        return view._replace(experts=view.experts | first)
 
-    return Value(tuple(map(one, x.views)), x.data, x.number, sources=x.sources)
+    views = tuple(map(one, x.views))
+    return Value(views, x.data, x.number, sources=x.sources, carries=x.carries)
+
+
+def resized(x: Value, shape: Sequence[int]) -> Value:
+    """`x` in the part of `shape` that one device has of it, or whole again."""
+    views, made = (
+        tuple(view._replace(axes=resize(view.axes, shape)) for view in each)
+        for each in (x.views, x.made)
+    )
+    return x._replace(views=views, made=made)
 
 
 def met(by: str, view: View, summed: Collection[int], batch: Collection[int]) -> Use:
@@ -216,3 +273,8 @@ def met(by: str, view: View, summed: Collection[int], batch: Collection[int]) ->
 def sources(xs: Iterable[Value]) -> frozenset[str]:
     """All that the data is made of."""
     return frozenset().union(*(x.sources for x in xs))
+
+
+def carries(xs: Iterable[Value]) -> frozenset[int]:
+    """All loops by whose carry they are made."""
+    return frozenset().union(*(x.carries for x in xs))

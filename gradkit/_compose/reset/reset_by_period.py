@@ -65,7 +65,7 @@ def reset_by_period(
 
     def init(params: Params) -> ResetState:
         state = inner.init(params)
-        paths = [tree.path(k) for k, _ in jax.tree_util.tree_leaves_with_path(state)]
+        paths = tree.paths(state)
         check.holds(
             "reset_by_period",
             not jax.tree.leaves(params) or any(re.search(only, x) for x in paths),

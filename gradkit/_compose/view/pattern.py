@@ -73,8 +73,8 @@ def view_by_pattern(
     inner = optax.with_extra_args_support(inner)
 
     def leaves(t: Any) -> list[Leaf]:
-        paths = jax.tree_util.tree_leaves_with_path(t)
-        return [_leaf(known, tree.path(keys), x) for keys, x in paths]
+        named = zip(tree.paths(t), jax.tree.leaves(t))
+        return [_leaf(known, path, x) for path, x in named]
 
     def see(t: Any) -> dict[str, Any]:
         """The views of all leaves by their names."""
@@ -135,10 +135,9 @@ def _leaf(known: Mapping[str, view.Pattern], path: str, x: Any) -> Leaf:
 def _check_all_used(known: Mapping[str, view.Pattern], params: Params) -> None:
     """Every pattern names a leaf, unless some are masked out, as in `optax.partition`."""
     masked = lambda x: isinstance(x, optax.MaskedNode)
-    found = jax.tree_util.tree_leaves_with_path(params, is_leaf=masked)
-    paths = [tree.path(keys) for keys, _ in found]
+    paths = tree.paths(params, is_leaf=masked)
     idle = [rule for rule in known if not any(re.search(rule, x) for x in paths)]
-    if idle and paths and not any(masked(x) for _, x in found):
+    if idle and paths and not any(map(masked, jax.tree.leaves(params, is_leaf=masked))):
         what = "every pattern must name a parameter"
         raise _wrong(what, f"none for {idle} in {paths}", "Correct the expression.")
 
