@@ -5,8 +5,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from gradkit._core.axes import NONE, Labels
+from gradkit._core.primitives import PRODUCTS
 from gradkit._core.trace import Trace
-from gradkit._core.values import PRODUCTS, UNKNOWN, Use
+from gradkit._core.values import UNKNOWN, Use
 from gradkit._core.width import Parameter
 
 

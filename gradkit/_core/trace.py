@@ -17,7 +17,8 @@ import jax
 from gradkit._core import axes, tree, values
 from gradkit._core.axes import Labels, labels
 from gradkit._core.jaxpr import called, opened, with_more_axes
-from gradkit._core.values import MOVES, UNKNOWN, Score, Use, Value, View
+from gradkit._core.primitives import ENTRYWISE, MOVES
+from gradkit._core.values import UNKNOWN, Score, Use, Value, View
 
 Place = tuple[str, int]  # a path, and an axis of the parameter there
 
@@ -100,7 +101,7 @@ class Trace:
         """Use `x` entry by entry, beside data of the carries `near`; what is left of it."""
         for view in x.views:
             outputs = labels(view.axes) - view.looked
-            if by not in values.ENTRYWISE and len(outputs) > 1:
+            if by not in ENTRYWISE and len(outputs) > 1:
                 self._record(view, Use(f"{UNKNOWN} {by}"), near)
                 continue
             way = "dot_general" if view.summed else by

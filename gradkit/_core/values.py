@@ -1,6 +1,6 @@
 """What is known of an array while a model is followed: parameters it is made of, data, numbers."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from gradkit._core.axes import (
     resize,
     size,
 )
+from gradkit._core.primitives import LINEAR, NUMBERS
 
 
 class View(NamedTuple):
@@ -65,81 +66,7 @@ class Score(NamedTuple):
     sources: frozenset[str]  # whose products the activations are
 
 
-PRODUCTS = {"dot_general", "ragged_dot_general", "conv_general_dilated"}
 UNKNOWN = "unknown"  # begins the `by` of a use of which the axes say nothing
-MOVES = {
-    "broadcast_in_dim",
-    "convert_element_type",
-    "copy",
-    "device_put",
-    "expand_dims",
-    "name",
-    "optimization_barrier",
-    "reduce_precision",
-    "reshape",
-    "sharding_constraint",
-    "squeeze",
-    "stop_gradient",
-    "transpose",
-}
-LINEAR = MOVES | {
-    "add",
-    "concatenate",
-    "neg",
-    "pad",
-    "rev",
-    "select_n",
-    "slice",
-    "split",
-    "stack",
-    "sub",
-    "tile",
-    "unstack",
-}
-ENTRYWISE = MOVES | {  # of several operands; any other may be a product
-    "add",
-    "add_any",
-    "atan2",
-    "clamp",
-    "complex",
-    "concatenate",
-    "div",
-    "dynamic_update_slice",
-    "eq",
-    "gather",
-    "ge",
-    "gt",
-    "le",
-    "lt",
-    "max",
-    "min",
-    "mul",
-    "ne",
-    "nextafter",
-    "pad",
-    "pow",
-    "rem",
-    "scatter",
-    "scatter-add",
-    "scatter-max",
-    "scatter-min",
-    "scatter-mul",
-    "scatter-sub",
-    "select_n",
-    "stack",
-    "sub",
-}
-NUMBERS: dict[str, Callable[..., float]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "pow": lambda a, b: a**b,
-    "neg": lambda a: -a,
-    "sqrt": lambda a: a**0.5,
-    "rsqrt": lambda a: a**-0.5,
-    **dict.fromkeys(MOVES, lambda a: a),
-}
 
 
 def constant(x: Any) -> Value:
