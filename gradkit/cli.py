@@ -83,6 +83,13 @@ def check(
             help="A transform or what makes one, such as optax:adamw or mine.rules:rule.",
         ),
     ],
+    shapes: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the parameters: 6x4,3x5 for a method of matrices. Else two matrices, a "
+            "vector and a scalar."
+        ),
+    ] = None,
 ) -> None:
     """Hold a transform to the laws; exit with 1 if it breaks any."""
     flags = os.environ.get("XLA_FLAGS", "")
@@ -92,7 +99,7 @@ def check(
         from gradkit import testing
         from gradkit._lab import spec as named
 
-        table = testing.check(named.load(spec))
+        table = testing.check(named.load(spec, shapes))
     print(table)
     if not table.ok:
         raise SystemExit(1)

@@ -121,6 +121,15 @@ def test_check_prints_the_matrix_and_fails_where_a_law_does(mine, monkeypatch):
     assert "fail" in said and len(said.splitlines()) == 2
 
 
+def test_check_takes_the_shapes_that_a_method_is_for(mine):
+    polar = "gradkit:normalize_by_polar"
+    assert "must have at least 2 axes" in run("check", polar, code=1)
+    assert run("check", polar, "--shapes", "3x2,2x2x2").split().count("pass") == 2
+    for shapes in "3x", "3x0", "a":
+        said = run("check", polar, "--shapes", shapes, code=2)
+        assert f"--shapes must read 6x4,3x5 or the like, got {shapes}." in said
+
+
 @pytest.mark.parametrize(
     "spec, said",
     [

@@ -17,7 +17,7 @@ NUMBERS = [
     != "diagnostic"  # these ask for a model first, and have tests of their own
     for name, p in inspect.signature(getattr(gk, m.name)).parameters.items()
     if isinstance(p.default, int | float) and not isinstance(p.default, bool)
-    for bad in (-1, math.nan)
+    for bad in (-1, math.nan, "1")
 ]
 MATRIX_METHODS = [
     "normalize_by_polar",

@@ -9,16 +9,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def _require(
     method: str, want: str, holds: Callable[[Any], bool], values: dict[str, Any]
 ) -> None:
     for name, value in values.items():
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.item()
         if isinstance(value, numbers.Real) and not holds(value):
             raise ValueError(
                 f"gradkit.{method}: {name} must be {want}, got {value!r}. "
                 f"Choose {name} within this range."
+            )
+        if not (
+            isinstance(value, numbers.Real | np.ndarray | jax.Array) or callable(value)
+        ):
+            raise TypeError(
+                f"gradkit.{method}: {name} must be a number, {want}, or a schedule where one "
+                f"is taken, got {value!r}. Choose a number."
             )
 
 
@@ -69,7 +79,8 @@ def count(method: str, **values: Any) -> None:
         if not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(
                 f"gradkit.{method}: {name} must be a whole number of at least 1, "
-                f"got {value!r}. It sets shapes, so it cannot be traced or scheduled."
+                f"got {value!r}. It is part of the program and cannot be traced or scheduled: "
+                f"name it in static_args of optax.inject_hyperparams."
             )
 
 

@@ -17,6 +17,7 @@ def at(rate: Rate, step: jax.Array) -> Scalar:
 
 def product(rate: Rate, factor: Rate) -> Rate:
     """`rate * factor`, a schedule where either is one."""
+    check.nonnegative("step_by_learning_rate", learning_rate=rate)
     if callable(rate) or callable(factor):
         return lambda step: at(rate, step) * at(factor, step)
     return rate * factor

@@ -45,6 +45,7 @@ def adamw_subset_norm(
     Limits: sharded leaves are gathered.
     """
     check.nonnegative("adamw_subset_norm", learning_rate=learning_rate)
+    check.fraction("adamw_subset_norm", b1=b1)
     of_sums = rate.product(rate.product(learning_rate, 1 - b1), rate.debiasing(b1))
     return optax.chain(
         scale_by_subset_norm(average_by_heavy_ball(b1), b2, eps),

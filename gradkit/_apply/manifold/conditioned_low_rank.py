@@ -1,6 +1,7 @@
 """CondLR: matrices of low rank whose singular values stay close to each other."""
 
 import functools
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +48,10 @@ def retract_by_conditioned_low_rank(
     name = "retract_by_conditioned_low_rank"
     if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
         check.count(name, rank=rank)
+    check.positive(name, max_condition=max_condition)
     check.holds(
         name,
-        not isinstance(max_condition, float | int) or max_condition >= 1,
+        not isinstance(max_condition, numbers.Real) or max_condition >= 1,
         "max_condition must be at least 1",
         repr(max_condition),
         "At 1 all singular values are equal.",

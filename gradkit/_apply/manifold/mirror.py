@@ -1,5 +1,7 @@
 """Mirror descent: the update is added to a power of the weights."""
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 
@@ -37,9 +39,10 @@ def retract_by_mirror(power: Scalar = 3.0) -> Transform:
     >>> [round(float(x), 3) for x in p + u]
     [3.0, 2.0]
     """
+    check.positive("retract_by_mirror", power=power)
     check.holds(
         "retract_by_mirror",
-        not isinstance(power, float | int) or power > 1,
+        not isinstance(power, numbers.Real) or power > 1,
         "power must be above 1",
         repr(power),
         "At 2 this is plain addition.",
