@@ -4,6 +4,8 @@ Factorizations see finite matrices of mean eigenvalue 1, whatever the size of th
 are taken for all leaves of one shape at once where that is faster (`batch.map_shapes`).
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -125,6 +127,27 @@ def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
     return jnp.where(mean > 0, root, identity(a)).astype(a.dtype)
 
 
+def renewed(due: jax.Array, take: Callable[[], Any], kept: Any, grams: Any) -> Any:
+    """`take()`, the roots of `grams`, where `due`, else `kept`, but for identities of zero.
+
+    An identity knows of no gradient: it is renewed once its matrix is not zero. To look whole
+    matrices through is left to updates at which the first entry of a root is 1.
+    """
+
+    def blank(root: jax.Array, gram: jax.Array) -> jax.Array:
+        same = jnp.all(root == identity(root), (-2, -1), keepdims=True)
+        return same & (_mean_eigenvalue(gram) > 0)
+
+    def look() -> Any:
+        blanks = jax.tree.map(blank, kept, grams)
+        pick = lambda blank, new, old: jnp.where(due | blank, new, old)
+        renew = lambda: jax.tree.map(pick, blanks, take(), kept)
+        return jax.lax.cond(_some(due, blanks), renew, lambda: kept)
+
+    ones = jax.tree.map(lambda root: root[..., :1, :1] == 1, kept)
+    return jax.lax.cond(_some(due, ones), look, lambda: kept)
+
+
 def largest_eigenvalue(a: jax.Array) -> jax.Array:
     """That of every `[*batch, n, n]`: exact up to `n` of 32, else a lower bound, of sizes `[*batch]`.
 
@@ -228,5 +251,15 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
 
 def _of_mean_one(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`a` over its mean eigenvalue, and that, `[*batch, 1, 1]`; zero stays zero."""
-    mean = jnp.trace(a, axis1=-2, axis2=-1)[..., None, None] / max(a.shape[-1], 1)
+    mean = _mean_eigenvalue(a)
     return a / jnp.where(mean > 0, mean, 1), mean
+
+
+def _mean_eigenvalue(a: jax.Array) -> jax.Array:
+    """That of every matrix, `[*batch, 1, 1]`."""
+    return jnp.trace(a, axis1=-2, axis2=-1)[..., None, None] / max(a.shape[-1], 1)
+
+
+def _some(flag: jax.Array, flags: Any) -> jax.Array:
+    """Whether `flag` or any entry of `flags` is true."""
+    return functools.reduce(operator.or_, map(jnp.any, jax.tree.leaves(flags)), flag)

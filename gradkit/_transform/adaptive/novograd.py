@@ -49,7 +49,8 @@ def scale_by_novograd(
     Paper: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
         Training of Deep Networks", arXiv:1905.11286, Algorithm 1.
     Departure: a layer is a leaf, as in the releases: a kernel and its bias are two. Kept is
-        the root of `v`, whose square could overflow or vanish.
+        the root of `v`, whose square could overflow or vanish. `v` starts with a leaf's first
+        gradient that is not zero.
     Limits: a steady gradient grows by `1 / (1 - b1)`; weight decay passes through the
         momentum and so is not decoupled from it.
 
@@ -75,7 +76,7 @@ def scale_by_novograd(
         norms = tree.norms(updates).astype(state.root.dtype)
         norms = jnp.minimum(norms, jnp.finfo(norms.dtype).max)
         root = tree.average_root(b2, state.root, norms)
-        root = jnp.where(step == 1, norms, root)
+        root = jnp.where(state.root == 0, norms, root)
         floor = root + eps
         unit = tree.scale_each(jnp.where(floor > 0, 1 / floor, 0), g)
 

@@ -1,6 +1,5 @@
 """AutoClip: clip to a percentile of the gradient norms seen so far."""
 
-import numbers
 from typing import NamedTuple
 
 import jax
@@ -43,7 +42,7 @@ def clip_by_percentile(percentile: Scalar = 10.0, history: int = 1000) -> Transf
     -2.0
     """
     check.percent("clip_by_percentile", percentile=percentile)
-    if isinstance(history, numbers.Number):  # in optax.inject_hyperparams an array
+    if not isinstance(history, jax.Array):  # as which optax.inject_hyperparams has it
         check.count("clip_by_percentile", history=history)
 
     def init(params: Params) -> PercentileState:
@@ -71,7 +70,8 @@ def clip_by_percentile(percentile: Scalar = 10.0, history: int = 1000) -> Transf
 
         kept = jnp.minimum(seen, size)
         limit = percentile_of(norms, kept, percentile)
-        u = tree.scale(jnp.where(norm > limit, limit / norm, 1), g)
+        share = limit / jnp.where(norm > 0, norm, 1)
+        u = tree.scale(jnp.where(norm > limit, share, 1), g)
         return tree.like(u, updates), PercentileState(seen, norms)
 
     return transform(init, update)
@@ -81,6 +81,7 @@ def percentile_of(x: jax.Array, kept: jax.Array, percentile: Scalar) -> jax.Arra
     """The percentile of the `kept` first entries, linear between neighbours; 0 of none."""
     place = jnp.arange(x.size, dtype=jnp.int32)
     ordered = jnp.sort(jnp.where(place < kept, x, jnp.inf))
+    ordered = jnp.where(place < kept, ordered, 0)
     rank = percentile / 100 * jnp.maximum(kept - 1, 0).astype(x.dtype)
     share = jnp.maximum(1 - jnp.abs(place.astype(x.dtype) - rank), 0)
-    return jnp.sum(jnp.where(place < kept, share * ordered, 0)).astype(x.dtype)
+    return jnp.sum(share * ordered).astype(x.dtype)

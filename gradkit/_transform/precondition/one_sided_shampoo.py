@@ -41,7 +41,7 @@ def precondition_by_one_sided_shampoo(
 
     for a $g$ with no more rows than columns; a tall one is turned on its side before, and back
     after. $L = L_t / (1 - \mathrm{decay}^t)$ is that of the last $t$ for which `every` divides
-    $t - 1$; $\bar\lambda$ is the mean of its eigenvalues.
+    $t - 1$, or the first not zero; $\bar\lambda$ is the mean of its eigenvalues.
 
     Args:
         b1: decay of the average gradient.
@@ -102,7 +102,7 @@ def precondition_by_one_sided_shampoo(
             return roots.each(root, tree.debias(grams, decay, step))
 
         due = state.step % every == 0
-        taken = jax.lax.cond(due, take, lambda: state.roots)
+        taken = roots.renewed(due, take, state.roots, grams)
         leaves, structure = jax.tree.flatten(tree.debias(mu, b1, step))
         u = structure.unflatten(
             batch.unwide(root @ batch.wide(m, batch_axes), m, batch_axes)

@@ -46,7 +46,8 @@ def precondition_by_shampoo(
       (R + \mathrm{damping} \, \bar\lambda_R I)^{-\mathrm{cols\_power}}$$
 
     $L = L_t / (1 - \mathrm{decay}^t)$ and $R$ likewise are those of the last $t$ for which
-    `every` divides $t - 1$; $\bar\lambda$ is the mean of their eigenvalues.
+    `every` divides $t - 1$, or of the first not zero; $\bar\lambda$ is the mean of their
+    eigenvalues.
 
     Args:
         b1: decay of the average gradient.
@@ -109,7 +110,7 @@ def precondition_by_shampoo(
             )
 
         due = state.step % every == 0
-        taken = jax.lax.cond(due, take, lambda: state.roots)
+        taken = roots.renewed(due, take, state.roots, grams)
         m = tree.debias(mu, b1, step)
         u = roots.between(taken.rows, m, taken.cols, batch_axes)
         return tree.like(u, updates), ShampooState(step, mu, grams, taken)
