@@ -86,6 +86,11 @@ def test_show_turns_equations_into_text():
     assert "    m_t = b_1 m_(t-1) + (1 - b_1) g_t\n" in page
     assert "    u_t = (m_t / (1 - b_1^t)) / (sqrt(v_t / (1 - b_2^t)) + ε)\n" in page
     assert "In a 1024 x 1024 matrix: 8 bytes a parameter." in page
+    page = run("show", "shrink_by_nonconvex")
+    assert (
+        "    p\u0302 = p + Δ\n    u = -p + (0 if |p\u0302| <= shrinkage;\n        sign"
+        in page
+    )
 
 
 def test_looking_up_starts_no_device():

@@ -13,6 +13,7 @@ SIGNS = {
     "eta": "η",
     "gamma": "γ",
     "ge": ">=",
+    "kappa": "κ",
     "lambda": "λ",
     "langle": "⟨",
     "le": "<=",
@@ -30,6 +31,8 @@ SIGNS = {
     "textstyle": "",
     "to": "->",
 }
+ACCENTS = {"bar": "\u0304", "hat": "\u0302"}  # which stand on the letter before
+WIDTH = 88
 GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"  # braces, with one more level inside
 ATOM = r"(\w+|‖[^‖()]*‖|⟨[^⟩()]*⟩)"  # what needs no parentheses in a fraction
 
@@ -52,6 +55,7 @@ def text(latex: str) -> str:
         said = re.sub(r"([_^])\{(\w+)\}", r"\1\2", said)
         said = re.sub(r"([_^])\{([^{}]*)\}", r"\1(\2)", said)
     said = re.sub(r",?\s*\\q?quad\s*", "\n\n", said)
+    said = re.sub(r"\\(bar|hat)\s*\\?([A-Za-z]+)", _accented, said)
     said = re.sub(r"\\([A-Za-z]+)", lambda m: SIGNS.get(m[1], m[1]), said)
     said = re.sub(r"\\[,;! ]", " ", said)
     said = re.sub(r"[\\{}]", "", said)
@@ -60,7 +64,15 @@ def text(latex: str) -> str:
     said = re.sub(rf"\({ATOM}\) / \({ATOM}\)", r"\1/\2 ", said)
     said = re.sub(rf"\({ATOM}\) / ", r"\1 / ", said)
     said = re.sub(rf" / \({ATOM}\)", r" / \1", said)
-    return "\n".join(" ".join(line.split()) for line in said.strip().split("\n\n"))
+    lines = (" ".join(line.split()) for line in said.strip().split("\n\n"))
+    return "\n".join(
+        line if len(line) <= WIDTH else line.replace("; ", ";\n    ") for line in lines
+    )
+
+
+def _accented(found: re.Match[str]) -> str:
+    letter = SIGNS.get(found[2], found[2])
+    return letter[0] + ACCENTS[found[1]] + letter[1:]
 
 
 def _cases(found: re.Match[str]) -> str:

@@ -23,9 +23,9 @@ def precondition_by_paired_factors(
 
     Args:
         pairs: for a regular expression that a whole path matches, the path of the other
-            factor, with `\\1` for its first group and so on. The first is `A`
+            factor, with `\1` for its first group and so on. The first is `A`
             `[..., rows, rank]`, the other `B` `[..., rank, cols]`; a leaf that is its own
-            partner (`\\g<0>`) is `X`. Paths are names joined by `/`.
+            partner (`\g<0>`) is `X`. Paths are names joined by `/`.
         damping: added to the eigenvalues, in units of a squared parameter.
 
     Needs: params.
