@@ -4,6 +4,7 @@ import inspect
 import math
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from entry import ENTRIES
 
@@ -110,3 +111,11 @@ def test_schedules_name_what_does_not_fit():
     assert "warmup must be below steps = 4, got 4" in text
     text = message(lambda: gk.schedule_by_warmup_stable_decay(1.0, 4, 3, 2))
     assert "warmup + cooldown must be at most steps = 4, got 5" in text
+
+
+@pytest.mark.parametrize("name", ["scale_by_adam", "muon", "shampoo", "lamb"])
+def test_leaves_of_numpy_are_taken_as_jax_takes_them(name):
+    """In float32 where float64 is off, without a warning, which would fail here."""
+    tx, leaf = getattr(gk, name)(), np.ones((3, 2))
+    updates, _ = tx.update({"w": leaf}, tx.init({"w": leaf}), {"w": leaf})
+    assert updates["w"].dtype == jnp.float32

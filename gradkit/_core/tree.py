@@ -19,8 +19,7 @@ Tree = Any
 
 def wide_dtype(x: Any) -> Any:
     """The dtype `x` is computed and kept in: at least float32."""
-    dtype = jax.dtypes.canonicalize_dtype(x.dtype)  # of NumPy's, what JAX makes of it
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def finite(x: jax.Array) -> jax.Array:

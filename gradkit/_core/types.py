@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gradkit._core import check
@@ -29,15 +31,22 @@ def transform(
 
     def checked_init(params: Params) -> Any:
         check.real(name, params)
-        return init(params)
+        return init(_of_jax(params))
 
     def checked_update(updates: Updates, state: Any, params: Params = None, **extra):
         check.real(name, updates)
         if params is not None:
             check.alike(name, updates, params)
-        return update(updates, state, params, **extra)
+        return update(_of_jax(updates), state, _of_jax(params), **extra)
 
     return cast(Transform, Transform(checked_init, checked_update))
+
+
+def _of_jax(t: Any) -> Any:
+    """`t`, with NumPy's leaves as JAX takes them: in float32 where float64 is off."""
+    if not any(isinstance(x, np.ndarray) for x in jax.tree.leaves(t)):
+        return t
+    return jax.tree.map(jnp.asarray, t)
 
 
 def stateless(update: Callable[..., Updates]) -> Transform:
