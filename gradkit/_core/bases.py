@@ -20,6 +20,7 @@ class Basis(NamedTuple):
     renew: Callable[[Sequence[Kept], Sequence[jax.Array], Any], list[Kept]]  # and key
     vectors: Callable[[Kept, int, Any], jax.Array]  # kept, seen, dtype: `p`
     draws: bool = True  # whether it needs a key
+    waits: bool = False  # from a start of `none`, for a `g` that is not zero
 
 
 def principal() -> Basis:
@@ -36,7 +37,7 @@ def principal() -> Basis:
         rank = max((k.shape[-1] for k in kept), default=0)
         return batch.map_shapes(functools.partial(leading, rank=rank), gs)
 
-    return Basis(zeros, renew, itself, draws=False)
+    return Basis(none, renew, itself, draws=False, waits=True)
 
 
 def in_range() -> Basis:
@@ -61,13 +62,13 @@ def in_range() -> Basis:
         inside = lapack.eigh(gram)[1][..., : -kept.shape[-1] - 1 : -1]
         return linalg.signed(q @ inside)
 
-    return Basis(zeros, each(renew), itself)
+    return Basis(none, each(renew), itself, waits=True)
 
 
 def by_power() -> Basis:
     """One step of subspace iteration from the basis before: `orth(g g^T p)`, the first random.
 
-    Columns keep their order and sign while the gradient is steady.
+    Columns keep their order and sign while the gradient is steady, and stay where it is zero.
 
     Paper: Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression
         for Distributed Optimization", arXiv:1905.13727, Algorithm 1.
@@ -77,7 +78,7 @@ def by_power() -> Basis:
         return linalg.orthonormal(jax.random.normal(key, shape, dtype))
 
     def renew(kept: Kept, g: jax.Array, key: Any) -> Kept:
-        return linalg.orthonormal(g @ (g.mT @ kept))
+        return jnp.where(nonzero(g), linalg.orthonormal(g @ (g.mT @ kept)), kept)
 
     return Basis(start, each(renew), itself)
 
@@ -115,9 +116,24 @@ def unit(g: jax.Array) -> jax.Array:
     return g / tree.divisible(jnp.max(jnp.abs(g), initial=0))
 
 
-def zeros(shape: tuple[int, ...], dtype: Any, key: Any) -> Kept:
-    """No basis yet."""
-    return jnp.zeros(shape, dtype)
+def none(shape: tuple[int, ...], dtype: Any, key: Any = None) -> Kept:
+    """No basis yet: minus the first axes, as largest entries of what is found are positive."""
+    return jnp.broadcast_to(-jnp.eye(*shape[-2:], dtype=dtype), shape)
+
+
+def is_none(kept: Kept) -> jax.Array:
+    """Whether each matrix has no basis yet, `[*batch, 1, 1]`."""
+    return jnp.all(kept == none(kept.shape, kept.dtype), (-2, -1), keepdims=True)
+
+
+def may_be_none(kept: Kept) -> jax.Array:
+    """The same by the first entry alone, which is cheap; it may be so by chance."""
+    return kept[..., :1, :1] == -1
+
+
+def nonzero(g: jax.Array) -> jax.Array:
+    """Whether each matrix has a finite entry other than zero, `[*batch, 1, 1]`."""
+    return jnp.any(tree.finite(g) != 0, (-2, -1), keepdims=True)
 
 
 def itself(kept: Kept, seen: int, dtype: Any) -> jax.Array:

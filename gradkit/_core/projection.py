@@ -79,7 +79,7 @@ def project(
     >>> bool(jnp.allclose(u + state.rest[0], g, atol=1e-6))
     True
     """
-    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it; init reads it
+    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
         check.count(name, rank=rank)
     check.nonnegative(name, key=key)
     seeing.check_side(name, side)
@@ -87,6 +87,8 @@ def project(
 
     def init(params: Params) -> SubspaceState:
         check.matrix(name, params, batch_axes)
+        if isinstance(rank, jax.core.Tracer):
+            check.count(name, rank=rank)  # and say so
         sizes = lambda p: seeing.sizes(p, int(rank), side, batch_axes)
         leaves = [sizes(p) for p in jax.tree.leaves(params)]
         first = sample.typed(key) if basis.draws else None

@@ -32,10 +32,15 @@ def random_walk(angle: Scalar = 0.5) -> Basis:
             x = angle * x / jnp.sqrt(jnp.asarray(x.shape[-2], x.dtype))
             return linalg.orthonormal(geodesic(kept, x))
 
-        first = jnp.all(kept == 0)
-        return jax.lax.cond(first, lambda: bases.leading(g, kept.shape[-1]), walk)
+        def first() -> Kept:
+            return bases.leading(g, kept.shape[-1])
 
-    return Basis(bases.zeros, bases.each(renew), bases.itself)
+        missing = bases.is_none(kept)
+        found = jax.lax.cond(jnp.any(missing), first, lambda: kept)
+        walked = jax.lax.cond(jnp.all(missing), lambda: kept, walk)
+        return jnp.where(missing, found, walked)
+
+    return Basis(bases.none, bases.each(renew), bases.itself, waits=True)
 
 
 def random_jump() -> Basis:
@@ -48,7 +53,7 @@ def random_jump() -> Basis:
     def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
         return linalg.orthonormal(jax.random.normal(key, kept.shape, kept.dtype))
 
-    return Basis(bases.zeros, bases.each(renew), bases.itself)
+    return Basis(bases.none, bases.each(renew), bases.itself)
 
 
 def gaussian() -> Basis:

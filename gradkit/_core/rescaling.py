@@ -94,11 +94,11 @@ def slow_growth(
 ) -> tuple[jax.Array, jax.Array]:
     """What keeps a `norm` to at most `growth` times the `last`, as a factor; and that norm.
 
-    From zero it may grow freely.
+    From the zero it begins with it may grow freely; later a zero leaves the last as it was.
     """
     most = jnp.where(last > 0, growth * (last + eps), norm)
     kept = jnp.minimum(most, norm).astype(last.dtype)
-    return jnp.where(norm > 0, kept / norm, 1), kept
+    return jnp.where(norm > 0, kept / norm, 1), jnp.where(norm > 0, kept, last)
 
 
 def _norms(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:

@@ -51,7 +51,7 @@ def retract_by_conditioned_low_rank(
     check.positive(name, max_condition=max_condition)
     check.holds(
         name,
-        not isinstance(max_condition, numbers.Real) or max_condition >= 1,
+        not isinstance(max_condition, numbers.Real) or bool(max_condition >= 1),
         "max_condition must be at least 1",
         repr(max_condition),
         "At 1 all singular values are equal.",

@@ -42,7 +42,7 @@ def retract_by_mirror(power: Scalar = 3.0) -> Transform:
     check.positive("retract_by_mirror", power=power)
     check.holds(
         "retract_by_mirror",
-        not isinstance(power, numbers.Real) or power > 1,
+        not isinstance(power, numbers.Real) or bool(power > 1),
         "power must be above 1",
         repr(power),
         "At 2 this is plain addition.",

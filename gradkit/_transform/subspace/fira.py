@@ -45,9 +45,9 @@ def project_by_fira(
         Constraint?", arXiv:2410.01623, Algorithm 1.
     Departure: as in the release, with which the paper's results were made, $s$ is apart from
         `scale`, and with `scale` below 1 has some of what `inner` saw; the paper's $s$ is
-        $g - P r$, and scaled. With `scale=1.0` they agree. $s$ may grow freely from zero, where
-        both would restart at $\epsilon$ and need thousands of updates. The basis is that of
-        `project_by_svd`, with its departures.
+        $g - P r$, and scaled. With `scale=1.0` they agree. $s$ may grow freely from the zero it
+        begins with, and one of zeros is not counted, where both would restart at $\epsilon$ and
+        need thousands of updates. The basis is that of `project_by_svd`, with its departures.
     Limits: the step that renews the bases costs an eigendecomposition a matrix. A column of
         $r$ near zero beside a large rest makes a long $s$: nothing limits the first one.
 

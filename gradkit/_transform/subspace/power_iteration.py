@@ -37,7 +37,7 @@ def project_by_power_iteration(
     Paper: none. Subspace iteration as in Vogels, Karimireddy and Jaggi, "PowerSGD: Practical
         Low-Rank Gradient Compression for Distributed Optimization", arXiv:1905.13727,
         Algorithm 1, without its feedback of what is left out.
-    Departure: none.
+    Departure: a matrix with a gradient of zeros keeps its basis.
     Limits: the first bases are near random; they find a steady gradient's singular vectors
         as fast as its singular values fall. Columns keep their order and sign while the
         gradient is steady, so that what `inner` remembers keeps its meaning.

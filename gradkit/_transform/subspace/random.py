@@ -47,8 +47,8 @@ def project_by_random(
         arXiv:2412.05270, Algorithm 1, by channels.
     Departure: the paper's $P_{ij}$ are normal, of the same mean and variance; signs keep lengths
         as well, and cost a fraction to make. `scale` multiplies; the release's is the square of
-        it. $s$ may grow freely from zero, where the release's restarts at $\epsilon$. The
-        release keeps $P$.
+        it. $s$ may grow freely from the zero it begins with, and one of zeros is not counted,
+        where the release's restarts at $\epsilon$. The release keeps $P$.
     Limits: directions are the gradient's own: with plain momentum as `inner` nothing is
         averaged but the lengths.
 

@@ -42,7 +42,8 @@ def project_by_range_finder(
         Algorithms 4.1 and 5.1; in GaLore's place for an SVD.
     Departure: the paper's $\Omega$ is normal; uniform numbers span as much and cost less. The
         small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed: the entry of
-        largest size in each vector is positive.
+        largest size in each vector is positive. A matrix with a gradient of zeros keeps its
+        basis; its first is that of its first other one.
     Limits: where singular values fall slowly the basis holds less of the gradient than the
         best one. What `inner` remembers is kept when the basis changes, and read in the new.
 

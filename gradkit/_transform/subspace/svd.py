@@ -42,7 +42,8 @@ def project_by_svd(
     Departure: singular vectors come from the eigenvectors of $g g^T$, which in float32 are
         arbitrary where singular values are under about 1/3000 of the largest. Signs are
         fixed: the entry of largest size in each vector is positive. As in the release, what
-        `inner` remembers is kept when the basis changes, and read in the new one.
+        `inner` remembers is kept when the basis changes, and read in the new one. A matrix
+        with a gradient of zeros keeps its basis; its first is that of its first other one.
     Limits: the step that renews the bases costs an eigendecomposition a matrix. A gradient
         with no component in the basis gives no update.
 
