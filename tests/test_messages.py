@@ -3,8 +3,10 @@
 import inspect
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from entry import ENTRIES
 
@@ -74,6 +76,18 @@ def test_missing_params_are_asked_for():
     )
 
 
+@pytest.mark.parametrize("axes", [0, (5,), (0, -4)])
+@pytest.mark.parametrize(
+    "name", ["normalize_by_polar", "retract_by_conditioned_low_rank"]
+)
+def test_batch_axes_are_axes(name, axes):
+    """A negative one may be the same as another."""
+    tx, p = getattr(gk, name)(batch_axes=axes), {"w": jnp.ones((2, 3, 4, 5))}
+    text = message(lambda: tx.update(p, tx.init(p), p))
+    assert text.startswith(f"gradkit.{name}: batch_axes must be"), text
+    assert f"got {axes}" in text
+
+
 @pytest.mark.parametrize("name", MATRIX_METHODS)
 def test_vectors_are_sent_elsewhere(name):
     tx = ENTRIES[name].factory()
@@ -119,3 +133,18 @@ def test_leaves_of_numpy_are_taken_as_jax_takes_them(name):
     tx, leaf = getattr(gk, name)(), np.ones((3, 2))
     updates, _ = tx.update({"w": leaf}, tx.init({"w": leaf}), {"w": leaf})
     assert updates["w"].dtype == jnp.float32
+
+
+JITTED = ["galore", "dion", "psgd", "soap", "shampoo", "clip_by_percentile"]
+
+
+@pytest.mark.parametrize("name", JITTED)
+def test_what_init_must_know_is_named_where_it_is_traced(name):
+    """As `inject_hyperparams` makes it of every number that is not in `static_args`."""
+    factory, params = getattr(gk, name), {"w": jnp.ones((3, 2))}
+    asked = inspect.signature(factory).parameters.keys() & {"learning_rate"}
+    tx = optax.inject_hyperparams(factory)(**dict.fromkeys(asked, 0.1))
+    text = message(lambda: jax.jit(tx.init)(params))
+    assert text.startswith("gradkit.") and "must be known before tracing" in text
+    assert "static_args of optax.inject_hyperparams" in text
+    tx.init(params)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def _require(
@@ -79,8 +80,17 @@ def count(method: str, **values: Any) -> None:
         if not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(
                 f"gradkit.{method}: {name} must be a whole number of at least 1, "
-                f"got {value!r}. It is part of the program and cannot be traced or scheduled: "
-                f"name it in static_args of optax.inject_hyperparams."
+                f"got {value!r}. It is part of the program, so it cannot be traced or scheduled."
+            )
+
+
+def concrete(method: str, **values: Any) -> None:
+    """No value is traced, as those are that `inject_hyperparams` makes in a jitted `init`."""
+    for name, value in values.items():
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"gradkit.{method}: {name} must be known before tracing, got {value!r}. Name it "
+                "in static_args of optax.inject_hyperparams, or call init outside of jit."
             )
 
 
@@ -142,10 +152,22 @@ def alike(method: str, updates: Any, params: Any) -> None:
 
 def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
     """Every leaf has at least two axes besides `batch_axes`, as methods on matrices need."""
+    if not isinstance(batch_axes, tuple):
+        raise TypeError(
+            f"gradkit.{method}: batch_axes must be a tuple, got {batch_axes!r}. Pass (0,), say."
+        )
     for path, leaf in leaves(tree):
         if leaf.ndim < 2 + len(batch_axes):
             besides = f" besides batch_axes {batch_axes}" if batch_axes else ""
             raise ValueError(
                 f"gradkit.{method}: leaf {path} must have at least 2 axes{besides}, got "
                 f"shape {leaf.shape}. Send vectors elsewhere with gradkit.route."
+            )
+        within = [
+            axis % leaf.ndim for axis in batch_axes if -leaf.ndim <= axis < leaf.ndim
+        ]
+        if len(set(within)) < len(batch_axes):
+            raise ValueError(
+                f"gradkit.{method}: batch_axes must be different axes of leaf {path}, got "
+                f"{batch_axes} for shape {leaf.shape}. Choose from 0 to {leaf.ndim - 1}."
             )

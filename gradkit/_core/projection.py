@@ -87,8 +87,7 @@ def project(
 
     def init(params: Params) -> SubspaceState:
         check.matrix(name, params, batch_axes)
-        if isinstance(rank, jax.core.Tracer):
-            check.count(name, rank=rank)  # and say so
+        check.concrete(name, rank=rank)
         sizes = lambda p: seeing.sizes(p, int(rank), side, batch_axes)
         leaves = [sizes(p) for p in jax.tree.leaves(params)]
         first = sample.typed(key) if basis.draws else None

@@ -46,6 +46,7 @@ def clip_by_percentile(percentile: Scalar = 10.0, history: int = 1000) -> Transf
         check.count("clip_by_percentile", history=history)
 
     def init(params: Params) -> PercentileState:
+        check.concrete("clip_by_percentile", history=history)
         dtype = tree.zero_per_leaf(params).dtype
         return PercentileState(jnp.zeros([], jnp.int32), jnp.zeros(history, dtype))
 

@@ -104,6 +104,7 @@ def precondition_by_psgd(
 
     def init(params: Params) -> PSGDState:
         leaves = jax.tree.leaves(params)
+        check.concrete("precondition_by_psgd", max_size=max_size)
         factors = tuple(whitening.identities(p, max_size, batch_axes) for p in leaves)
         start = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
         return PSGDState(jnp.zeros([], jnp.int32), start, tree.zeros(params), factors)

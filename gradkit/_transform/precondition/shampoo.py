@@ -89,6 +89,7 @@ def precondition_by_shampoo(
 
     def init(params: Params) -> ShampooState:
         check.matrix(name, params, batch_axes)
+        check.concrete("precondition_by_shampoo", max_size=max_size)
         grams, first = (roots.zeros(params, max_size, batch_axes) for _ in range(2))
         return ShampooState(jnp.zeros([], jnp.int32), tree.zeros(params), grams, first)
 

@@ -85,6 +85,7 @@ def precondition_by_soap(
 
     def init(params: Params) -> SOAPState:
         mu, nu = tree.zeros(params), tree.zeros(params)
+        check.concrete("precondition_by_soap", max_size=max_size)
         grams, bases = (roots.zeros(params, max_size, batch_axes) for _ in range(2))
         return SOAPState(jnp.zeros([], jnp.int32), mu, nu, grams, bases)
 

@@ -58,13 +58,14 @@ def project_by_dion(
     >>> bool(jnp.allclose(u * 2**0.5, g / 5, atol=1e-6))
     True
     """
-    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it; init reads it
+    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
         check.count("project_by_dion", rank=rank)
     check.fraction("project_by_dion", decay=decay)
     check.nonnegative("project_by_dion", eps=eps, key=key)
 
     def init(params: Params) -> DionState:
         check.matrix("project_by_dion", params, batch_axes)
+        check.concrete("project_by_dion", rank=rank)
 
         def start(p: jax.Array) -> jax.Array:
             front, rows, cols = batch.shape(p, batch_axes)
