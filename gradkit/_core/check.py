@@ -4,7 +4,7 @@ Traced values pass unread, so that any hyperparameter can be a schedule, vmapped
 """
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -152,7 +152,7 @@ def alike(method: str, updates: Any, params: Any) -> None:
 
 def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
     """Every leaf has at least two axes besides `batch_axes`, as methods on matrices need."""
-    if not isinstance(batch_axes, tuple):
+    if not isinstance(batch_axes, Sequence):
         raise TypeError(
             f"gradkit.{method}: batch_axes must be a tuple, got {batch_axes!r}. Pass (0,), say."
         )

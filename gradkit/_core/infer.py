@@ -142,7 +142,7 @@ def _axes(name: str, rules: Axes | None, path: str, shapes: sizes.Shapes) -> Any
     axes, rank = _declared(rules, path, shapes), len(shapes[path])
     if axes is None:
         return None
-    if not (isinstance(axes, tuple) and all(-rank <= axis < rank for axis in axes)):
+    if not (isinstance(axes, Iterable) and all(-rank <= axis < rank for axis in axes)):
         raise ValueError(
             f"{NAME}: {name} must be a tuple of axes of leaf {path}, got {axes!r} for shape "
             f"{shapes[path]}. Name the leaf itself, if others match too."
