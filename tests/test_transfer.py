@@ -213,7 +213,7 @@ def test_initial_sizes_are_found_by_path():
 
 def test_leaves_of_zeros_stay_zeros_and_dtypes_stay():
     zeros = {"w": jnp.zeros((8, 8), jnp.bfloat16)}
-    found = gk.rescale_init(zeros, gk.Parametrization({"w": SQUARE}), {"w": 1.0})
+    found = gk.rescale_init(zeros, gk.Parametrization({"w": SQUARE}), {"w": 1})
     assert not jnp.any(found["w"]) and found["w"].dtype == jnp.bfloat16
 
 

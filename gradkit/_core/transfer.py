@@ -1,6 +1,7 @@
 """Parameters and updates of another size: each leaf times a rule's number."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import jax
@@ -102,10 +103,13 @@ def rescale_init(
 
 
 def _trained(params: Params) -> dict[str, jax.Array]:
-    """The leaves that a parametrization knows, by path."""
+    """The leaves that a parametrization knows, or numbers in their place, by path."""
+
+    def known(x: Any) -> bool:
+        return isinstance(x, Real) or jnp.issubdtype(x.dtype, jnp.inexact)
+
     leaves = zip(tree.paths(params), jax.tree.leaves(params))
-    real = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-    return {path: x for path, x in leaves if real(x)}
+    return {path: x for path, x in leaves if known(x)}
 
 
 def mean_size(x: jax.Array) -> jax.Array:
