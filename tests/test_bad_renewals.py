@@ -30,6 +30,7 @@ AVERAGING: dict[str, Callable[..., Any]] = {  # a bad step counts in averages
     "lorp": functools.partial(gk.lorp, 1.0),
 }
 BAD = {"nan first": (0, jnp.nan), "zero first": (0, 0.0), "nan renewal": (5, jnp.nan)}
+LONG = {"fira of Adam", "snsm", "grass_walk", "lorp"}  # left to make check-full
 STEPS = 9
 
 
@@ -63,7 +64,13 @@ def clean(name: str) -> Any:
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("name", [*DIRECT, *AVERAGING])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in LONG))
+        for name in [*DIRECT, *AVERAGING]
+    ],
+)
 def test_a_basis_is_not_made_of_a_bad_gradient(name: str, bad: str) -> None:
     """Of one leaf, and of two: good updates are of the size of those of a clean run."""
     at, value = BAD[bad]

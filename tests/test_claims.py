@@ -144,6 +144,7 @@ def test_tangent_momentum_lengthens_weights_by_its_steps_alone():
     assert np.all(grown > 5 * steps)
 
 
+@pytest.mark.slow
 def test_adamp_does_not_slow_down():
     """arXiv:2006.08217, Figures 1 and 3: under Adam scale-invariant weights grow and their
     effective step falls; AdamP's stays larger and, where the rate falls, ends lower."""
@@ -166,8 +167,13 @@ def test_adamp_does_not_slow_down():
 
 
 @pytest.mark.parametrize(
-    "make,rates", [(heavy_ball, [0.04, 0.64]), (adam, [0.02, 0.32])]
+    "make,rates",
+    [
+        (heavy_ball, [0.04, 0.64]),
+        pytest.param(adam, [0.02, 0.32], marks=pytest.mark.slow),
+    ],
 )
+@pytest.mark.xdist_group("spikes")
 def test_decoupled_decay_is_tuned_once_for_all_rates(make: Any, rates: list[float]):
     """arXiv:1711.05101, Section 4, Figures 1 and 2: decay in the gradient does something else
     at another rate, and one for both is worse than one for each; decoupled, as a share of the
@@ -224,6 +230,7 @@ def harm(name: str) -> dict[str, np.ndarray]:
     "name", ["clip_by_ema_norm", "clip_by_zscore", "clip_by_percentile"]
 )
 @pytest.mark.parametrize("at", ["once", "often"])
+@pytest.mark.xdist_group("spikes")  # which share what was trained
 def test_a_relative_clip_undoes_spikes(name: str, at: str):
     """ZClip (arXiv:2504.02507, Section 3) and AdaGC (arXiv:2502.11034, Section 3): a gradient a
     thousand times too large, which sets Adam back for good, leaves no trace."""
@@ -232,6 +239,7 @@ def test_a_relative_clip_undoes_spikes(name: str, at: str):
 
 
 @pytest.mark.parametrize("name", ["clip_by_ema_norm", "scale_by_gradient_norm"])
+@pytest.mark.xdist_group("spikes")
 def test_spikes_at_the_start_need_an_absolute_bound(name: str):
     """AdaGC (arXiv:2502.11034, Section 3.2) warms up under a global bound; a clip that learns
     what is usual from the spikes themselves, as ZClip's does, comes too late."""
@@ -239,12 +247,14 @@ def test_spikes_at_the_start_need_an_absolute_bound(name: str):
     assert np.all(harm("clip_by_zscore")["early"] > 3)
 
 
+@pytest.mark.xdist_group("spikes")
 def test_stable_spam_bears_repeated_spikes():
     """arXiv:2502.17055, Section 3: clipped entries and normalized norms together."""
     assert np.all(harm("stable")["often"] < 3)
     assert np.all(harm("none")["often"] > 4)
 
 
+@pytest.mark.slow
 def test_fixed_norms_keep_the_loss_from_vanishing_while_it_is_learned():
     """LAWN (arXiv:2108.05839, Sections 1 and 3): weights of a memorizing network grow, logits
     with them, and held-out loss gets worse; at fixed norms it does not, at any rate."""

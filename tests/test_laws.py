@@ -18,6 +18,7 @@ LONG = {
     "composition",
     "control_flow",
     "jit",
+    "keys",
     "linen",
     "live_hyperparameters",
     "nnx",

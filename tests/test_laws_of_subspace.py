@@ -407,7 +407,14 @@ def pairs(choice: tuple[Any, ...]) -> set[Any]:
 
 @pytest.mark.parametrize(
     "basis,refresh,rest,align,side",
-    pairwise({**ORTHONORMAL, **DRAWN}, REFRESHES, RESTS, ALIGNS, ("small", "large")),
+    [  # half of them by make check-full alone
+        pytest.param(*each, marks=[pytest.mark.slow] * (i % 2))
+        for i, each in enumerate(
+            pairwise(
+                {**ORTHONORMAL, **DRAWN}, REFRESHES, RESTS, ALIGNS, ("small", "large")
+            )
+        )
+    ],
 )
 def test_parts_combine(basis: str, refresh: str, rest: str, align: str, side: Any):
     """Any of each: finite updates, none where there is no gradient, and no new shapes."""
