@@ -4,8 +4,6 @@ Factorizations see finite matrices of mean eigenvalue 1, whatever the size of th
 are taken for all leaves of one shape at once where that is faster (`batch.map_shapes`).
 """
 
-import functools
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -142,10 +140,10 @@ def renewed(due: jax.Array, take: Callable[[], Any], kept: Any, grams: Any) -> A
         blanks = jax.tree.map(blank, kept, grams)
         pick = lambda blank, new, old: jnp.where(due | blank, new, old)
         renew = lambda: jax.tree.map(pick, blanks, take(), kept)
-        return jax.lax.cond(_some(due, blanks), renew, lambda: kept)
+        return jax.lax.cond(due | tree.some(blanks), renew, lambda: kept)
 
     ones = jax.tree.map(lambda root: root[..., :1, :1] == 1, kept)
-    return jax.lax.cond(_some(due, ones), look, lambda: kept)
+    return jax.lax.cond(due | tree.some(ones), look, lambda: kept)
 
 
 def largest_eigenvalue(a: jax.Array) -> jax.Array:
@@ -258,8 +256,3 @@ def _of_mean_one(a: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _mean_eigenvalue(a: jax.Array) -> jax.Array:
     """That of every matrix, `[*batch, 1, 1]`."""
     return jnp.trace(a, axis1=-2, axis2=-1)[..., None, None] / max(a.shape[-1], 1)
-
-
-def _some(flag: jax.Array, flags: Any) -> jax.Array:
-    """Whether `flag` or any entry of `flags` is true."""
-    return functools.reduce(operator.or_, map(jnp.any, jax.tree.leaves(flags)), flag)

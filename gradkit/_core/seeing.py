@@ -107,44 +107,27 @@ def renew(
     A basis that `waits` is kept where the gradient is zero, and due wherever there is none yet.
     """
 
-    def among(
-        due: jax.Array,
-        kept: tuple[Kept, ...],
-        gs: Sequence[jax.Array],
-        axes: Sequence[int],
-        key: Any,
-    ) -> tuple[Kept, ...]:
-        def look() -> tuple[Kept, ...]:
-            finite = map(tree.finite, gs)
-            lying = [g.mT if axis == -1 else g for g, axis in zip(finite, axes)]
-            return tuple(basis.renew(kept, lying, key))
+    def look() -> tuple[Kept, ...]:
+        finite = map(tree.finite, gs)
+        lying = [g.mT if axis == -1 else g for g, axis in zip(finite, axes)]
+        return tuple(basis.renew(kept, lying, key))
 
-        if not basis.waits:
-            return jax.lax.cond(due, look, lambda: kept)
+    def look_where_nonzero() -> tuple[Kept, ...]:
+        news = [(due | bases.is_none(k)) & bases.nonzero(g) for k, g in zip(kept, gs)]
+        found = lambda: tuple(map(jnp.where, news, look(), kept))
+        return jax.lax.cond(tree.some(news), found, lambda: kept)
 
-        def look_where_nonzero() -> tuple[Kept, ...]:
-            news = [
-                (due | bases.is_none(k)) & bases.nonzero(g) for k, g in zip(kept, gs)
-            ]
-            found = lambda: tuple(map(jnp.where, news, look(), kept))
-            return jax.lax.cond(some(news), found, lambda: kept)
+    if due.ndim:  # each by itself
 
-        maybe = due | some([bases.may_be_none(k) for k in kept])
-        return jax.lax.cond(maybe, look_where_nonzero, lambda: kept)
+        def one(i: int, k: Kept, g: jax.Array, axis: int) -> Kept:
+            own = None if key is None else jax.random.fold_in(key, i)
+            return renew(basis, due[i], (k,), [g], [axis], own)[0]
 
-    if not due.ndim:
-        return among(due, kept, gs, axes, key)
-
-    def one(i: int, k: Kept, g: jax.Array, axis: int) -> Kept:
-        own = None if key is None else jax.random.fold_in(key, i)
-        return among(due[i], (k,), [g], [axis], own)[0]
-
-    return tuple(one(i, *leaf) for i, leaf in enumerate(zip(kept, gs, axes)))
-
-
-def some(masks: Sequence[jax.Array]) -> jax.Array:
-    """Whether any entry of any mask is set."""
-    return functools.reduce(jnp.logical_or, map(jnp.any, masks), jnp.array(False))
+        return tuple(one(i, *leaf) for i, leaf in enumerate(zip(kept, gs, axes)))
+    if not basis.waits:
+        return jax.lax.cond(due, look, lambda: kept)
+    maybe = due | tree.some([*map(bases.may_be_none, kept)])
+    return jax.lax.cond(maybe, look_where_nonzero, lambda: kept)
 
 
 def aligned(

@@ -6,7 +6,9 @@ A non-finite entry of a gradient counts as zero, so that one bad step poisons no
 which come after directions, take what they are given (`wide`).
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -200,6 +202,13 @@ def whole_norm(norms: jax.Array, given: Any = None) -> jax.Array:
         return own
     given = jnp.asarray(given).astype(own.dtype)
     return jnp.where(jnp.isfinite(given), given, own)
+
+
+def some(t: Tree) -> jax.Array:
+    """Whether any entry of any leaf is true."""
+    return functools.reduce(
+        operator.or_, map(jnp.any, jax.tree.leaves(t)), jnp.array(False)
+    )
 
 
 def paths(t: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:

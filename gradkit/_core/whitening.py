@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, lapack, linalg, roots, tree
+from gradkit._core import batch, check, lapack, linalg, roots, tree
 from gradkit._core.types import Scalar
 
 Factor = jax.Array | None
@@ -33,6 +33,7 @@ class Factors(NamedTuple):
 
 def identities(p: Any, max_size: int, batch_axes: batch.Axes) -> Factors:
     """The first factors of a leaf: triangles of the sides of a matrix up to `max_size`."""
+    check.concrete("precondition_by_psgd", max_size=max_size)
     lengths, rows, cols = batch.shape(p, batch_axes)
     matrix, dtype = rows > 1 and cols > 1, tree.wide_dtype(p)
 

@@ -98,13 +98,12 @@ def precondition_by_psgd(
     name = "precondition_by_psgd"
     check.fraction(name, b1=b1, decay=decay)
     check.nonnegative(name, fit_rate=fit_rate, fit_share=fit_share, damping=damping)
-    check.nonnegative(name, key=key)
     check.positive(name, scale=scale, max_rms=max_rms, max_entry=max_entry)
+    check.nonnegative(name, key=key)
     check.positive(name, max_size=max_size)
 
     def init(params: Params) -> PSGDState:
         leaves = jax.tree.leaves(params)
-        check.concrete("precondition_by_psgd", max_size=max_size)
         factors = tuple(whitening.identities(p, max_size, batch_axes) for p in leaves)
         start = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
         return PSGDState(jnp.zeros([], jnp.int32), start, tree.zeros(params), factors)
