@@ -1,7 +1,6 @@
 """Composable gradient transformations for JAX. Written by tools/export.py."""
 
 from optax import apply_updates as apply_updates
-from optax import chain as chain
 
 from gradkit._apply.manifold.conditioned_low_rank import (
     retract_by_conditioned_low_rank as retract_by_conditioned_low_rank,
@@ -30,6 +29,7 @@ from gradkit._compose.route.share_norm import share_norm as share_norm
 from gradkit._compose.view.pattern import view_by_pattern as view_by_pattern
 from gradkit._core import newton_schulz as newton_schulz
 from gradkit._core import subspace as subspace
+from gradkit._core.chain import chain as chain
 from gradkit._core.coordinates import Coordinates as Coordinates
 from gradkit._core.infer import infer_parametrization as infer_parametrization
 from gradkit._core.optima import Transfer as Transfer

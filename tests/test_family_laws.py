@@ -160,10 +160,10 @@ def bound(name: str, at: Step) -> tuple[Any, Any]:
         seen = at.new.norms[: int(at.new.seen)]
         return whole(at.u), np.percentile(np.asarray(seen, np.float64), 40.0)
     if name == "clip_by_zscore":
-        warm = at.state.seen < 3
+        warm = at.state.count < 3
         return whole(at.u), np.inf if warm else at.state.mean + at.state.deviation / 2
     if name == "clip_by_ema_norm":
-        if at.state.step < 2:
+        if at.state.count < 2:
             return whole(at.u), 1.0
         return [norm(at.u[k]) for k in sorted(at.u)], 1.05 * at.state.norms
     norms = [np.ravel(unit_norms(x)) for x in at.u.values()]

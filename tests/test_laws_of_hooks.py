@@ -303,7 +303,7 @@ def test_a_part_is_reset_and_the_rest_runs_on() -> None:
     _, young = trace(gk.scale_by_adam(), gs[3:], p)
     for t, state in enumerate(part):
         assert_same(state.inner.nu, plain[t].nu)
-        assert state.inner.step == state.step == t
+        assert state.inner.count == state.count == t
         assert_same(state.inner.mu, (plain[t] if t <= 3 else young[t - 3]).mu)
 
 

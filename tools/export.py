@@ -9,10 +9,10 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "gradkit"
 HEAD = '''"""Composable gradient transformations for JAX. Written by tools/export.py."""
 
 from optax import apply_updates as apply_updates
-from optax import chain as chain
 
 '''
 OTHERS = {  # public names that are not methods, and the modules that define them
+    "chain": "gradkit._core.chain",
     "Coordinates": "gradkit._core.coordinates",
     "Parameter": "gradkit._core.width",
     "Parametrization": "gradkit._core.width",

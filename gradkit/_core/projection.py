@@ -25,7 +25,7 @@ from gradkit._core.types import (
 class SubspaceState(NamedTuple):
     """The subspaces, and what each part remembers; `()` where a part remembers nothing."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     bases: tuple[Kept, ...]  # what the bases are made from, one a leaf
     refresh: Memory
     rest: tuple[Memory, ...]  # one a leaf
@@ -93,7 +93,7 @@ def project(
         first = sample.typed(key) if basis.draws else None
         *keys, following = _split(first, len(leaves) + 1)
         return SubspaceState(
-            step=jnp.zeros([], jnp.int32),
+            count=jnp.zeros([], jnp.int32),
             bases=tuple(basis.start(x.basis, x.dtype, k) for x, k in zip(leaves, keys)),
             refresh=refresh.start(len(leaves)),
             rest=tuple(rest.start(x.leaf, x.dtype) for x in leaves),
@@ -110,13 +110,13 @@ def project(
         gs = [rest.meet(g, memory) for g, memory in zip(gs, state.rest)]
         axes = [seeing.seen_axis(g.shape, side) for g in gs]
         now, following = _split(_restored(state.key, key), 2)
-        due = refresh.due(state.refresh, state.step, len(gs))
+        due = refresh.due(state.refresh, state.count, len(gs))
         bases = seeing.renew(basis, due, state.bases, gs, axes, now)
         ps = seeing.vectors(basis, bases, gs, axes)
         low = seeing.see(basis, bases, gs, axes)
         olds = lambda: seeing.vectors(basis, state.bases, gs, axes)
-        again = due & (state.step > 0)
-        change = (again, low, ps, olds, axes, state.step)
+        again = due & (state.count > 0)
+        change = (again, low, ps, olds, axes, state.count)
         inner_state = seeing.aligned(align, state.inner, *change)
         directions, inner_state = inner.update(low, inner_state, None, **extra)
         ds = jax.tree.leaves(directions)
@@ -127,7 +127,7 @@ def project(
             batch.like(u, x, batch_axes) for (u, _), x in zip(done, leaves)
         )
         return tree.like(u, updates), SubspaceState(
-            step=state.step + 1,
+            count=tree.increment(state.count),
             bases=bases,
             refresh=refresh.note(state.refresh, due, lambda: seeing.shares(seen)),
             rest=tuple(memory for _, memory in done),

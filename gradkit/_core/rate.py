@@ -38,7 +38,7 @@ def before_debiasing(eps: Scalar, b2: Scalar) -> Schedule:
     check.nonnegative("scale_by_adam", eps=eps)
 
     def schedule(step: jax.Array) -> jax.Array:
-        t = (step + 1).astype(jnp.result_type(float))
+        t = step.astype(jnp.result_type(float)) + 1
         return eps / jnp.sqrt(tree.one_minus_power(b2, t, t.dtype))
 
     return schedule
@@ -48,7 +48,7 @@ def debiasing(decay: Scalar) -> Callable[[ArrayLike], jax.Array]:
     """What debiasing makes of an average that began at zero, as a factor."""
 
     def schedule(step: ArrayLike) -> jax.Array:
-        t = (jnp.asarray(step) + 1).astype(jnp.result_type(float))
+        t = jnp.asarray(step, jnp.result_type(float)) + 1
         return 1 / tree.one_minus_power(decay, t, t.dtype)
 
     return schedule

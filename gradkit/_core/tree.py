@@ -14,9 +14,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
 
 Tree = Any
+
+
+def opaque(t: Tree) -> Tree:
+    """`t`, of whose values XLA knows nothing when it compiles.
+
+    It reorders products of what it knows, such as the gradient of a parameter that the loss does
+    not use, and one of the orders may overflow: `(a * 0)^2` became `a^2 * 0^2`, infinity times 0.
+    Adding minus zero, which it does not know either, changes no number and no fusion.
+    """
+
+    @functools.cache
+    def zero(dtype: Any) -> jax.Array:
+        return jax.lax.optimization_barrier(jnp.array(-0.0, dtype))
+
+    def leaf(x: Any) -> Any:
+        floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
+        return x + zero(x.dtype) if isinstance(x, Tracer) and floating else x
+
+    return jax.tree.map(leaf, t)
 
 
 def wide_dtype(x: Any) -> Any:
@@ -59,6 +80,11 @@ def wide(t: Tree) -> Tree:
         return x.astype(wide_dtype(x))
 
     return jax.tree.map(leaf, t)
+
+
+def increment(count: jax.Array) -> jax.Array:
+    """`count + 1`, which stays at the largest number of its dtype once it is there."""
+    return jnp.asarray(optax.safe_increment(count))
 
 
 def like(x: Tree, y: Tree) -> Tree:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradkit._core import check
+from gradkit._core import check, tree
 
 Params = Any  # a pytree of real arrays
 Updates = Any  # a pytree like Params: gradients, directions, or updates
@@ -37,7 +37,10 @@ def transform(
         check.real(name, updates)
         if params is not None:
             check.alike(name, updates, params)
-        return update(_of_jax(updates), state, _of_jax(params), **extra)
+        given = _of_jax(updates)
+        if not extra.get("unrounded"):  # else the chain around this one has done so
+            given = tree.opaque(given)
+        return update(given, state, _of_jax(params), **extra)
 
     return cast(Transform, Transform(checked_init, checked_update))
 

@@ -1,8 +1,7 @@
 """AdaBound, as its authors release it, with decoupled weight decay."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -39,7 +38,7 @@ def adabound(
         decay to the gradient; see `scale_by_adabound` for the rest.
     Limits: the last learning rate must suit the problem as SGD's must.
     """
-    return optax.chain(
+    return chain(
         scale_by_adabound(b1, b2, eps, final_ratio, gamma),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

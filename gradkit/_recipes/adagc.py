@@ -1,8 +1,7 @@
 """AdaGC over AdamW."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -45,7 +44,7 @@ def adagc(
     Departure: that of `clip_by_ema_norm`.
     Limits: those of `clip_by_ema_norm`: a leaf's gradients can grow only slowly.
     """
-    return optax.chain(
+    return chain(
         clip_by_ema_norm(max_ratio, decay, max_norm, warmup),
         scale_by_adam(b1, b2, eps),
         step_by_learning_rate(learning_rate),

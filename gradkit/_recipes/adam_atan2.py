@@ -1,8 +1,7 @@
 """Adam-atan2, as adam-atan2-pytorch releases it."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -38,7 +37,7 @@ def adam_atan2(
     Limits: no entry moves by more than `a * pi / 2` learning rates; a gradient of pure noise
         is not damped by any `eps`.
     """
-    return optax.chain(
+    return chain(
         scale_by_adam_atan2(b1, b2, a, b),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

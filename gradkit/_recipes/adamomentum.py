@@ -1,8 +1,7 @@
 """AdaMomentum, with decoupled weight decay."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -34,7 +33,7 @@ def adamomentum(
     Departure: weight decay, decoupled as AdamW's is.
     Limits: the first steps are up to `1 / (1 - b1)` times Adam's; warm the learning rate up.
     """
-    return optax.chain(
+    return chain(
         scale_by_adamomentum(b1, b2, eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

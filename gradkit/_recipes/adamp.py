@@ -1,8 +1,7 @@
 """AdamP, as its authors release it."""
 
-import optax
-
 from gradkit._core import check, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -54,5 +53,5 @@ def adamp(
         return decay_by_weight(rate.coupled_decay(learning_rate, share * weight_decay))
 
     step = step_by_learning_rate(learning_rate)
-    adamw = optax.chain(scale_by_adam(b1, b2, eps), step, decay(1 - wd_ratio))
-    return optax.chain(normalize_by_tangent(adamw, delta), decay(wd_ratio))
+    adamw = chain(scale_by_adam(b1, b2, eps), step, decay(1 - wd_ratio))
+    return chain(normalize_by_tangent(adamw, delta), decay(wd_ratio))

@@ -1,8 +1,7 @@
 """AdamW, as torch and optax release it."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -34,7 +33,7 @@ def adamw(
     Departure: the decay is multiplied by the learning rate, as in torch and optax.
     Limits: decays every leaf, gains and biases too.
     """
-    return optax.chain(
+    return chain(
         scale_by_adam(b1, b2, eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

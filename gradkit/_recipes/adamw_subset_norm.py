@@ -1,8 +1,7 @@
 """AdamSN with decoupled weight decay."""
 
-import optax
-
 from gradkit._core import check, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -47,7 +46,7 @@ def adamw_subset_norm(
     check.nonnegative("adamw_subset_norm", learning_rate=learning_rate)
     check.fraction("adamw_subset_norm", b1=b1)
     of_sums = rate.product(rate.product(learning_rate, 1 - b1), rate.debiasing(b1))
-    return optax.chain(
+    return chain(
         scale_by_subset_norm(average_by_heavy_ball(b1), b2, eps),
         step_by_learning_rate(of_sums),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

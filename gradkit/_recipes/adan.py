@@ -1,8 +1,7 @@
 """Adan, as its authors release it, with decoupled weight decay."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -37,7 +36,7 @@ def adan(
         release's with `no_prox`; the paper divides by `1 + learning_rate * weight_decay`.
     Limits: four times the parameters' memory.
     """
-    return optax.chain(
+    return chain(
         scale_by_adan(b1, b2, b3, eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

@@ -1,8 +1,7 @@
 """AdEMAMix, as its authors release it."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -39,7 +38,7 @@ def ademamix(
     Departure: `b3` and `alpha` are constant unless schedules are given; the paper warms both up.
     Limits: without the warm-ups, early training can diverge; three states a parameter.
     """
-    return optax.chain(
+    return chain(
         scale_by_second_moment(average_by_ademamix(b1, b3, alpha), b2, eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

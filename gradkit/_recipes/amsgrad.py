@@ -1,8 +1,7 @@
 """AMSGrad, as torch releases it, with decoupled weight decay."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -36,7 +35,7 @@ def amsgrad(
         not have.
     Limits: one large gradient slows its entry for good.
     """
-    return optax.chain(
+    return chain(
         scale_by_amsgrad(b1, b2, eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

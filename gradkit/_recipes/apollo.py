@@ -4,6 +4,7 @@ import optax
 
 from gradkit._compose.route.route import route
 from gradkit._core import batch, rate, sample
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -62,13 +63,13 @@ def apollo(
     """
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
     debiasing = rate.adam_debiasing(b1, b2)
-    biased = optax.chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
+    biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
     hidden, rest = batch.hidden(others, batch_axes)
     shadows = project_by_random(
         biased, rank, every, scale, growth, shadow_eps, key, batch_axes
     )
-    low_rank = optax.chain(shadows, optax.scale_by_schedule(debiasing))
-    return optax.chain(
+    low_rank = chain(shadows, optax.scale_by_schedule(debiasing))
+    return chain(
         route({hidden: low_rank, rest: adam}),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

@@ -1,8 +1,7 @@
 """diffGrad, with decoupled weight decay."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -35,7 +34,7 @@ def diffgrad(
     Departure: weight decay, which the paper does not have; the release adds it to the gradient.
     Limits: how much it slows depends on the scale of the loss.
     """
-    return optax.chain(
+    return chain(
         scale_by_diffgrad(b1, b2, eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

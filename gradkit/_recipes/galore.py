@@ -1,9 +1,8 @@
 """GaLore over Adam for hidden matrices, Adam for everything else."""
 
-import optax
-
 from gradkit._compose.route.route import route
 from gradkit._core import batch, rate, subspace
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -60,7 +59,7 @@ def galore(
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
     hidden, rest = batch.hidden(others, batch_axes)
     low_rank = project_by_svd(adam, rank, every, scale, batch_axes, side)
-    return optax.chain(
+    return chain(
         route({hidden: low_rank, rest: adam}),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

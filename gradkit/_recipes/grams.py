@@ -1,8 +1,7 @@
 """Grams over Adam, with decoupled weight decay."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -35,7 +34,7 @@ def grams(
     Departure: none.
     Limits: a zero gradient entry stops that entry, whatever its momentum.
     """
-    return optax.chain(
+    return chain(
         direct_by_grams(scale_by_adam(b1, b2, eps)),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

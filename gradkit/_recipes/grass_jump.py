@@ -1,9 +1,8 @@
 """GrassJump over Adam for hidden matrices, Adam for everything else."""
 
-import optax
-
 from gradkit._compose.route.route import route
 from gradkit._core import batch, rate, sample
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -63,7 +62,7 @@ def grass_jump(
     low_rank = project_by_grass_jump(
         adam, rank, every, scale, growth, column_eps, b1, b2, key, batch_axes
     )
-    return optax.chain(
+    return chain(
         route({hidden: low_rank, rest: adam}),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

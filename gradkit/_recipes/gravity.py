@@ -1,8 +1,7 @@
 """Gravity, as its authors release it."""
 
-import optax
-
 from gradkit._core import sample
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.normalize.gravity import normalize_by_gravity
@@ -33,6 +32,6 @@ def gravity(
     Departure: none.
     Limits: those of `normalize_by_gravity`: not for large gradients.
     """
-    return optax.chain(
+    return chain(
         normalize_by_gravity(decay, start, key), step_by_learning_rate(learning_rate)
     )

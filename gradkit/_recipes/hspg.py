@@ -1,9 +1,8 @@
 """HSPG of Only Train Once: gradient descent that ends with groups at zero."""
 
-import optax
-
 from gradkit._apply.proximal.half_space import shrink_by_half_space
 from gradkit._core import check, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 
@@ -39,7 +38,7 @@ def hspg(
     """
     check.nonnegative("hspg", penalty=penalty)
     shrinkage = rate.product(learning_rate, penalty)
-    return optax.chain(
+    return chain(
         step_by_learning_rate(learning_rate),
         shrink_by_half_space(shrinkage, eps, warmup, axes),
     )

@@ -1,7 +1,6 @@
 """INNAprop, as its authors release it."""
 
-import optax
-
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.innaprop import scale_by_innaprop
@@ -34,7 +33,7 @@ def innaprop(
     Departure: none.
     Limits: singular where `learning_rate` reaches `beta`, also in the middle of a schedule.
     """
-    return optax.chain(
+    return chain(
         scale_by_innaprop(learning_rate, alpha, beta, decay, eps, weight_decay),
         step_by_learning_rate(learning_rate),
     )

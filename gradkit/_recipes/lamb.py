@@ -4,6 +4,7 @@ import math
 
 import optax
 
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -45,9 +46,9 @@ def lamb(
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """
     turn = optax.scale(-1.0)  # decay_by_weight subtracts
-    return optax.chain(
+    return chain(
         scale_by_adam(b1, b2, eps),
-        optax.chain(turn, decay_by_weight(weight_decay), turn),
+        chain(turn, decay_by_weight(weight_decay), turn),
         normalize_by_trust_ratio(min_norm=min_norm, max_norm=max_norm),
         step_by_learning_rate(learning_rate),
     )

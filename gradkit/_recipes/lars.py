@@ -1,8 +1,7 @@
 """LARS: momentum of gradients as long as the weights they move."""
 
-import optax
-
 from gradkit._core import check, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.momentum.heavy_ball import average_by_heavy_ball
@@ -38,7 +37,7 @@ def lars(
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """
     check.nonnegative("lars", learning_rate=learning_rate, trust=trust)
-    return optax.chain(
+    return chain(
         normalize_by_trust_ratio(weight_decay),
         step_by_learning_rate(rate.product(learning_rate, trust)),
         average_by_heavy_ball(momentum),

@@ -1,8 +1,7 @@
 """Adam-LAWN: Adam that keeps the norms of weights after a free start."""
 
-import optax
-
 from gradkit._apply.manifold.fixed_norm import retract_by_fixed_norm
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -35,7 +34,7 @@ def lawn(
         averages are kept when norms become fixed. The default of `free_steps` is ours.
     Limits: leaves of fewer than two axes stay free.
     """
-    return optax.chain(
+    return chain(
         scale_by_adam(b1, b2, eps),
         step_by_learning_rate(learning_rate),
         retract_by_fixed_norm(free_steps),

@@ -1,8 +1,7 @@
 """Lion, as its authors release it."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -33,7 +32,7 @@ def lion(
     Departure: none.
     Limits: parameters are drawn into a box of half-width `1 / weight_decay`.
     """
-    return optax.chain(
+    return chain(
         average_by_lion(b1, b2),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -40,7 +40,7 @@ def lion_kappa(
         `jnp.sign`, in a box of half-width `1 / weight_decay`. Name `kappa` in the
         `static_args` of `optax.inject_hyperparams`, which takes functions for schedules.
     """
-    return optax.chain(
+    return chain(
         average_by_lion_kappa(kappa, b1, b2),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

@@ -1,8 +1,7 @@
 """MADGRAD, as its authors release it, with decoupled weight decay."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -34,7 +33,7 @@ def madgrad(
     Limits: weight decay pulls against the anchor, towards which parameters return; less of it
         is needed than under SGD.
     """
-    return optax.chain(
+    return chain(
         scale_by_madgrad(learning_rate, momentum, eps),
         step_by_learning_rate(1.0),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

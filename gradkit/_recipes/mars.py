@@ -1,8 +1,7 @@
 """MARS over Adam in its approximate form, as its authors release it."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -43,7 +42,7 @@ def mars(
         AdamW: here, `route` does.
     Limits: keeps the last gradient, so half as much memory again as Adam's.
     """
-    return optax.chain(
+    return chain(
         average_by_mars(gamma, b1),
         clip_by_component_norm(max_norm),
         scale_by_adam(b1, b2, eps),

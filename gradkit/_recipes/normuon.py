@@ -1,9 +1,8 @@
 """NorMuon, as its authors release it, and Adam for everything else."""
 
-import optax
-
 from gradkit._compose.route.route import route
 from gradkit._core import batch, check, newton_schulz, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -62,14 +61,14 @@ def normuon(
 
     check.nonnegative("normuon", eps=eps, adam_ratio=adam_ratio)
     slow = rate.product(learning_rate, adam_ratio)
-    matrices = optax.chain(
+    matrices = chain(
         average_by_nesterov(momentum),
         normalize_by_polar(eps / (1 - momentum), batch_axes, coefficients),
         scale_by_neuron_norm(neuron_decay, neuron_eps, batch_axes),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )
-    vectors = optax.chain(
+    vectors = chain(
         scale_by_adam(b1, b2, adam_eps),
         step_by_learning_rate(slow),
         decay_by_weight(rate.coupled_decay(slow, weight_decay)),

@@ -1,7 +1,6 @@
 """NovoGrad, as its authors release it."""
 
-import optax
-
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.novograd import scale_by_novograd
@@ -32,7 +31,7 @@ def novograd(
     Departure: a layer is a leaf, as in the releases: a kernel and its bias are two.
     Limits: a steady direction grows by `1 / (1 - b1)`; lower the learning rate by it.
     """
-    return optax.chain(
+    return chain(
         scale_by_novograd(b1, b2, eps, weight_decay),
         step_by_learning_rate(learning_rate),
     )

@@ -1,8 +1,7 @@
 """Optimistic AMSGrad."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -38,7 +37,7 @@ def opt_amsgrad(
         decay, which the paper does not have.
     Limits: noise counts up to threefold.
     """
-    return optax.chain(
+    return chain(
         average_by_optimism(scale_by_amsgrad(b1, b2, eps)),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

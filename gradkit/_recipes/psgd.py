@@ -1,8 +1,7 @@
 """PSGD with Kronecker factors, as its author releases it."""
 
-import optax
-
 from gradkit._core import batch, rate, sample
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -56,7 +55,7 @@ def psgd(
     """
     clips = (max_rms, max_entry, max_size)
     fits = (fit_rate, fit_share, decay, damping, scale)
-    return optax.chain(
+    return chain(
         precondition_by_psgd(b1, *fits, *clips, key, batch_axes),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

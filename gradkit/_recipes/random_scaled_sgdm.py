@@ -1,8 +1,7 @@
 """Momentum with steps of random length."""
 
-import optax
-
 from gradkit._core import rate, sample
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -34,7 +33,7 @@ def random_scaled_sgdm(
         `sgd`, which sums, take a learning rate `1 / (1 - momentum)` times as large.
     Limits: one step in twenty is over three times as long as planned.
     """
-    return optax.chain(
+    return chain(
         average_by_random_scaling(momentum, key),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

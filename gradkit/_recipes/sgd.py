@@ -1,8 +1,7 @@
 """Stochastic gradient descent with Polyak's momentum."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -29,7 +28,7 @@ def sgd(
         decoupled; torch's enters the momentum: `optax.add_decayed_weights` before this.
     Limits: keeps its sum at momentum 0 too; `step_by_learning_rate` alone keeps nothing.
     """
-    return optax.chain(
+    return chain(
         average_by_heavy_ball(momentum),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

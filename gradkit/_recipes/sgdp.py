@@ -1,8 +1,7 @@
 """SGDP, as its authors release it."""
 
-import optax
-
 from gradkit._core import check, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -54,5 +53,5 @@ def sgdp(
         return decay_by_weight(rate.coupled_decay(learning_rate, share * total))
 
     step = step_by_learning_rate(learning_rate)
-    sgd = optax.chain(average, step, decay(1 - wd_ratio))
-    return optax.chain(normalize_by_tangent(sgd, delta), decay(wd_ratio))
+    sgd = chain(average, step, decay(1 - wd_ratio))
+    return chain(normalize_by_tangent(sgd, delta), decay(wd_ratio))

@@ -4,6 +4,7 @@ import optax
 
 from gradkit._compose.route.route import route
 from gradkit._core import batch, check, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -61,9 +62,9 @@ def shampoo(
     check.nonnegative("shampoo", adam_ratio=adam_ratio)
     refresh = (damping, every, max_size, batch_axes)
     matrices = precondition_by_shampoo(b1, decay, 0.25, 0.25, *refresh)
-    adam = optax.chain(scale_by_adam(b1, b2, eps), optax.scale(adam_ratio))
+    adam = chain(scale_by_adam(b1, b2, eps), optax.scale(adam_ratio))
     hidden, rest = batch.hidden(others, batch_axes)
-    return optax.chain(
+    return chain(
         route({hidden: matrices, rest: adam}),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

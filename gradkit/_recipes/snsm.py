@@ -4,6 +4,7 @@ import optax
 
 from gradkit._compose.route.route import route
 from gradkit._core import batch, check, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -57,11 +58,11 @@ def snsm(
     average = optax.ema(b1, debias=False)
     hidden, rest = batch.hidden(others, batch_axes)
     inside = project_by_subspace_momentum(average, rank, every, batch_axes)
-    numerator = optax.chain(
+    numerator = chain(
         route({hidden: inside, rest: average}),
         optax.scale_by_schedule(rate.debiasing(b1)),
     )
-    return optax.chain(
+    return chain(
         scale_by_subset_norm(numerator, b2, rate.before_debiasing(eps, b2)),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),

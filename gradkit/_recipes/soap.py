@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from gradkit._core import batch, check, rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -59,7 +59,7 @@ def soap(
         return rate.at(learning_rate, step) * (1 - decayed(step))
 
     floor = rate.before_debiasing(eps, b2)
-    return optax.chain(
+    return chain(
         precondition_by_soap(b1, b2, decay, floor, every, max_size, batch_axes),
         step_by_learning_rate(shortened),
         decay_by_weight(decayed),

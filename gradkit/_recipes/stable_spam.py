@@ -1,9 +1,8 @@
 """Stable-SPAM: Adam of clipped and normalized gradients, begun again from time to time."""
 
-import optax
-
 from gradkit._compose.reset.reset_by_period import reset_by_period
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -52,7 +51,7 @@ def stable_spam(
     Limits: gradients are near unit norm, however small the loss makes them. After a reset a
         step is as large as the first: warm the learning rate up again if that was needed.
     """
-    return optax.chain(
+    return chain(
         clip_by_spike(spike_decay),
         scale_by_gradient_norm(norm_b1, norm_b2, eps),
         reset_by_period(scale_by_adam(b1, b2, eps), every),

@@ -1,8 +1,7 @@
 """ZClip over AdamW."""
 
-import optax
-
 from gradkit._core import rate
+from gradkit._core.chain import chain
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -49,7 +48,7 @@ def zclip_adamw(
         `max_norm` then shrinks a spike once more.
     Limits: those of `clip_by_zscore`: only `max_norm` limits the first `warmup` updates.
     """
-    return optax.chain(
+    return chain(
         clip_by_zscore(max_zscore, decay, warmup, norm_eps),
         clip_by_global_norm(max_norm),
         scale_by_adam(b1, b2, eps),

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class FixedNormState(NamedTuple):
     """How long the run is, and the norms to keep."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     norms: jax.Array  # norm of every leaf at the last free update, [leaves]
 
 
@@ -54,7 +54,7 @@ def retract_by_fixed_norm(free_steps: Scalar = 0) -> Transform:
     ) -> tuple[Updates, FixedNormState]:
         del extra
         check.given("retract_by_fixed_norm", params)
-        step = state.step.astype(jnp.float32)
+        step = state.count.astype(jnp.float32)
         wanted = jnp.asarray(free_steps, jnp.float32)
         p = tree.read(params)
         now = tree.norms(p).astype(state.norms.dtype)
@@ -73,6 +73,6 @@ def retract_by_fixed_norm(free_steps: Scalar = 0) -> Transform:
             return jnp.where((step < wanted) | (c == 0), u, on_sphere)
 
         u = structure.unflatten(map(retract, leaves, jax.tree.leaves(p), norms))
-        return tree.like(u, updates), FixedNormState(state.step + 1, norms)
+        return tree.like(u, updates), FixedNormState(tree.increment(state.count), norms)
 
     return transform(init, update)

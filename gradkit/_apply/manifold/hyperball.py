@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Transform, Updates, transform
 class HyperballState(NamedTuple):
     """Whether the spheres are known, and their radii."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     radii: jax.Array  # norm of every leaf before the first update, [leaves]
 
 
@@ -55,7 +55,7 @@ def retract_by_hyperball() -> Transform:
         del extra
         check.given("retract_by_hyperball", params)
         now = tree.norms(params).astype(state.radii.dtype)
-        radii = jnp.where(state.step == 0, now, state.radii)
+        radii = jnp.where(state.count == 0, now, state.radii)
         leaves, structure = jax.tree.flatten(tree.read(updates))
 
         def retract(u: jax.Array, p: jax.Array, radius: jax.Array) -> jax.Array:
@@ -67,6 +67,6 @@ def retract_by_hyperball() -> Transform:
 
         ps = jax.tree.leaves(tree.read(params))
         u = structure.unflatten(map(retract, leaves, ps, radii))
-        return tree.like(u, updates), HyperballState(state.step + 1, radii)
+        return tree.like(u, updates), HyperballState(tree.increment(state.count), radii)
 
     return transform(init, update)

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class StiefelState(NamedTuple):
     """What the optimizer remembers of every matrix, a point of one manifold."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average tangent gradient, like the parameters
     nu: jax.Array  # root of the average of its squared norm, [leaves]
     most: jax.Array  # the largest `nu` so far, [leaves]
@@ -86,7 +86,7 @@ def retract_by_stiefel(
 
         nu = tree.average_root(b2, state.nu, tree.norms(gs).astype(state.nu.dtype))
         most = jnp.maximum(state.most, nu)
-        length = rate.at(learning_rate, state.step)
+        length = rate.at(learning_rate, state.count)
         steps = (length * tree.ratio(m, n.astype(m.dtype)) for m, n in zip(ms, most))
         reached = [x - step.astype(x.dtype) for x, step in zip(xs, steps)]
         us = [y - x for y, x in zip(batch.map_shapes(orthonormal, reached), xs)]
@@ -94,7 +94,7 @@ def retract_by_stiefel(
         def shape(matrices: list[jax.Array]) -> Updates:
             return structure.unflatten(map(batch.unwide, matrices, ps))
 
-        new = StiefelState(state.step + 1, shape(ms), nu, most)
+        new = StiefelState(tree.increment(state.count), shape(ms), nu, most)
         return tree.like(shape(us), updates), new
 
     return transform(init, update)

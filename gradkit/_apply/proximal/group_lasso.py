@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 class GroupLassoState(NamedTuple):
     """How far along the schedule the run is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def shrink_by_group_lasso(
@@ -57,7 +57,7 @@ def shrink_by_group_lasso(
     ) -> tuple[Updates, GroupLassoState]:
         del extra
         check.given("shrink_by_group_lasso", params)
-        loss = rate.at(shrinkage, state.step)
+        loss = rate.at(shrinkage, state.count)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             if u.ndim < 2:
@@ -71,6 +71,6 @@ def shrink_by_group_lasso(
             return jnp.where(short, -p, u - share * (p + u))
 
         u = jax.tree.map(shrink, tree.read(updates), params)
-        return tree.like(u, updates), GroupLassoState(state.step + 1)
+        return tree.like(u, updates), GroupLassoState(tree.increment(state.count))
 
     return transform(init, update)

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class HalfSpaceState(NamedTuple):
     """How far along warm-up and schedule the run is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def shrink_by_half_space(
@@ -73,8 +73,8 @@ def shrink_by_half_space(
     ) -> tuple[Updates, HalfSpaceState]:
         del extra
         check.given("shrink_by_half_space", params)
-        loss = rate.at(shrinkage, state.step)
-        warm = state.step.astype(jnp.float32) < jnp.asarray(warmup, jnp.float32)
+        loss = rate.at(shrinkage, state.count)
+        warm = state.count.astype(jnp.float32) < jnp.asarray(warmup, jnp.float32)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             if u.ndim < 2:
@@ -91,6 +91,6 @@ def shrink_by_half_space(
             return jnp.where(gone & ~warm, -p, trial)
 
         u = jax.tree.map(shrink, tree.read(updates), params)
-        return tree.like(u, updates), HalfSpaceState(state.step + 1)
+        return tree.like(u, updates), HalfSpaceState(tree.increment(state.count))
 
     return transform(init, update)

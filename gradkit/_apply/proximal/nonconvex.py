@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class NonconvexState(NamedTuple):
     """How far along the schedule the run is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def shrink_by_nonconvex(shrinkage: Rate = 1e-4, plateau: Scalar = 1e-2) -> Transform:
@@ -67,7 +67,7 @@ def shrink_by_nonconvex(shrinkage: Rate = 1e-4, plateau: Scalar = 1e-2) -> Trans
     ) -> tuple[Updates, NonconvexState]:
         del extra
         check.given("shrink_by_nonconvex", params)
-        least = rate.at(shrinkage, state.step)
+        least = rate.at(shrinkage, state.count)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             p = p.astype(u.dtype)
@@ -78,6 +78,6 @@ def shrink_by_nonconvex(shrinkage: Rate = 1e-4, plateau: Scalar = 1e-2) -> Trans
             return jnp.where(size <= low, -p, moved)
 
         u = jax.tree.map(shrink, tree.read(updates), params)
-        return tree.like(u, updates), NonconvexState(state.step + 1)
+        return tree.like(u, updates), NonconvexState(tree.increment(state.count))
 
     return transform(init, update)

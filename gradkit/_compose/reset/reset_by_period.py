@@ -22,7 +22,7 @@ from gradkit._core.types import (
 class ResetState(NamedTuple):
     """How long the run is, and what `inner` remembers since the last reset."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     inner: optax.OptState
 
 
@@ -79,13 +79,13 @@ def reset_by_period(
         updates: Updates, state: ResetState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, ResetState]:
         check.given("reset_by_period", params)
-        again = state.step % every == 0
+        again = state.count % every == 0
 
         def renew(path: str, old: Any, new: Any) -> Any:
             return jnp.where(again, new, old) if re.search(only, path) else old
 
         before = tree.map_with_path(renew, state.inner, inner.init(params))
         u, after = inner.update(updates, before, params, **extra)
-        return u, ResetState(state.step + 1, after)
+        return u, ResetState(tree.increment(state.count), after)
 
     return transform(init, update)

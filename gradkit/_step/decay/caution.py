@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 class CautiousDecayState(NamedTuple):
     """How far along the schedule the run is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
@@ -52,7 +52,7 @@ def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
     ) -> tuple[Updates, CautiousDecayState]:
         del extra
         check.given("decay_by_caution", params)
-        share = rate.at(weight_decay, state.step)
+        share = rate.at(weight_decay, state.count)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             p = p.astype(u.dtype)
@@ -60,6 +60,6 @@ def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
             return jnp.where(towards_zero, u - share * p, u).astype(u.dtype)
 
         u = jax.tree.map(shrink, tree.wide(updates), params)
-        return tree.like(u, updates), CautiousDecayState(state.step + 1)
+        return tree.like(u, updates), CautiousDecayState(tree.increment(state.count))
 
     return transform(init, update)

@@ -22,7 +22,7 @@ from gradkit._core.width import Parametrization
 class CompletePDecayState(NamedTuple):
     """How far along the schedule the run is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def decay_by_completep(
@@ -76,7 +76,7 @@ def decay_by_completep(
     ) -> tuple[Updates, CompletePDecayState]:
         del extra
         check.given(method, params)
-        base = rate.at(weight_decay, state.step)
+        base = rate.at(weight_decay, state.count)
 
         def shrink(path: str, u: jax.Array, p: jax.Array) -> jax.Array:
             m = transfer.at(path, found, method)
@@ -84,6 +84,6 @@ def decay_by_completep(
             return (u - share * p.astype(u.dtype)).astype(u.dtype)
 
         u = tree.map_with_path(shrink, tree.wide(updates), params)
-        return tree.like(u, updates), CompletePDecayState(state.step + 1)
+        return tree.like(u, updates), CompletePDecayState(tree.increment(state.count))
 
     return transform(init, update)

@@ -22,7 +22,7 @@ from gradkit._core.types import (
 class RelevanceState(NamedTuple):
     """How far along the schedule the run is, and what `inner` remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     inner: optax.OptState
 
 
@@ -69,14 +69,14 @@ def decay_by_relevance(
         check.given("decay_by_relevance", params)
         g = tree.read(updates)
         moved, inner_state = inner.update(g, state.inner, params, **extra)
-        most = rate.at(weight_decay, state.step)
+        most = rate.at(weight_decay, state.count)
 
         def shrink(u: jax.Array, x: jax.Array, p: jax.Array) -> jax.Array:
             share = most * jnp.exp(-jnp.abs(x) / scale)
             return (u - share.astype(u.dtype) * p.astype(u.dtype)).astype(u.dtype)
 
         u = jax.tree.map(shrink, tree.wide(moved), g, params)
-        step = state.step + 1
+        step = tree.increment(state.count)
         return tree.like(u, updates), RelevanceState(step, inner_state)
 
     return transform(init, update)

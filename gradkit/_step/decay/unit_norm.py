@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 class UnitNormState(NamedTuple):
     """How far along the schedule the run is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
@@ -56,7 +56,7 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
     ) -> tuple[Updates, UnitNormState]:
         del extra
         check.given("decay_by_unit_norm", params)
-        share = rate.at(weight_decay, state.step)
+        share = rate.at(weight_decay, state.count)
 
         def draw(u: jax.Array, p: jax.Array) -> jax.Array:
             if u.ndim < 2:
@@ -67,6 +67,6 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
             return (u - 2 * share * (w - unit)).astype(u.dtype)
 
         u = jax.tree.map(draw, tree.wide(updates), params)
-        return tree.like(u, updates), UnitNormState(state.step + 1)
+        return tree.like(u, updates), UnitNormState(tree.increment(state.count))
 
     return transform(init, update)

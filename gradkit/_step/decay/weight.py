@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 class WeightDecayState(NamedTuple):
     """How far along the schedule the run is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def decay_by_weight(weight_decay: Rate = 1e-2) -> Transform:
@@ -50,12 +50,12 @@ def decay_by_weight(weight_decay: Rate = 1e-2) -> Transform:
     ) -> tuple[Updates, WeightDecayState]:
         del extra
         check.given("decay_by_weight", params)
-        share = rate.at(weight_decay, state.step)
+        share = rate.at(weight_decay, state.count)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             return (u - share * p.astype(u.dtype)).astype(u.dtype)
 
         u = jax.tree.map(shrink, tree.wide(updates), params)
-        return tree.like(u, updates), WeightDecayState(state.step + 1)
+        return tree.like(u, updates), WeightDecayState(tree.increment(state.count))
 
     return transform(init, update)

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 class LearningRateState(NamedTuple):
     """How far along the schedule the run is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def step_by_learning_rate(learning_rate: Rate = 1e-3) -> Transform:
@@ -48,8 +48,8 @@ def step_by_learning_rate(learning_rate: Rate = 1e-3) -> Transform:
         **extra: Extra,
     ) -> tuple[Updates, LearningRateState]:
         del params, extra
-        factor = -rate.at(learning_rate, state.step)
+        factor = -rate.at(learning_rate, state.count)
         u = tree.scale(factor, tree.wide(updates))
-        return tree.like(u, updates), LearningRateState(state.step + 1)
+        return tree.like(u, updates), LearningRateState(tree.increment(state.count))
 
     return transform(init, update)

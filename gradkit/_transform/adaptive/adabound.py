@@ -19,7 +19,7 @@ from gradkit._core.types import (
 class AdaBoundState(NamedTuple):
     """What AdaBound remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     nu: Updates  # average squared gradient, like the parameters
 
@@ -75,7 +75,7 @@ def scale_by_adabound(
     ) -> tuple[Updates, AdaBoundState]:
         del params, extra
         g = tree.read_squarable(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         nu = tree.average_square(b2, state.nu, g)
 

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class AdamState(NamedTuple):
     """What Adam remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     nu: Updates  # average squared gradient, like the parameters
 
@@ -61,10 +61,10 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Rate = 1e-8) -> Tra
     ) -> tuple[Updates, AdamState]:
         del params, extra
         g = tree.read_squarable(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         nu = tree.average_square(b2, state.nu, g)
-        floor = rate.at(eps, state.step)
+        floor = rate.at(eps, state.count)
         u = jax.tree.map(
             lambda m, v: tree.ratio(m, jnp.sqrt(v) + floor),
             tree.debias(mu, b1, step),

@@ -19,7 +19,7 @@ from gradkit._core.types import (
 class AdamAtan2State(NamedTuple):
     """What Adam-atan2 remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     root: Updates  # root of the average squared gradient, like the parameters
 
@@ -65,7 +65,7 @@ def scale_by_adam_atan2(
     ) -> tuple[Updates, AdamAtan2State]:
         del params, extra
         g = tree.read(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         root = tree.average_root(b2, state.root, g)
 

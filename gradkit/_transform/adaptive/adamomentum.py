@@ -19,7 +19,7 @@ from gradkit._core.types import (
 class AdaMomentumState(NamedTuple):
     """What AdaMomentum remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     nu: Updates  # average squared mu, and the eps gathered, like the parameters
 
@@ -64,7 +64,7 @@ def scale_by_adamomentum(
     ) -> tuple[Updates, AdaMomentumState]:
         del params, extra
         g = tree.read_squarable(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         nu = tree.average_square(b2, state.nu, mu)
         nu = jax.tree.map(lambda v: (v + eps).astype(v.dtype), nu)

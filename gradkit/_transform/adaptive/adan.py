@@ -19,7 +19,7 @@ from gradkit._core.types import (
 class AdanState(NamedTuple):
     """What Adan remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     slope: Updates  # average difference of successive gradients, like the parameters
     nu: Updates  # average square of the gradient ahead, like the parameters
@@ -69,7 +69,7 @@ def scale_by_adan(
     ) -> tuple[Updates, AdanState]:
         del params, extra
         g = tree.like(tree.read_squarable(updates), state.previous)
-        step = state.step + 1
+        step = tree.increment(state.count)
         delta = jax.tree.map(
             lambda g, before: jnp.where(step == 1, 0, g - before), g, state.previous
         )

@@ -19,7 +19,7 @@ from gradkit._core.types import (
 class AMSBoundState(NamedTuple):
     """What AMSBound remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     nu: Updates  # average squared gradient, like the parameters
     nu_max: Updates  # the largest nu so far, like the parameters
@@ -76,7 +76,7 @@ def scale_by_amsbound(
     ) -> tuple[Updates, AMSBoundState]:
         del params, extra
         g = tree.read_squarable(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         nu = tree.average_square(b2, state.nu, g)
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)

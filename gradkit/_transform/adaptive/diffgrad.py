@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class DiffGradState(NamedTuple):
     """What diffGrad remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     nu: Updates  # average squared gradient, like the parameters
     previous: Updates  # the gradient before this one, like the parameters
@@ -68,10 +68,10 @@ def scale_by_diffgrad(
     ) -> tuple[Updates, DiffGradState]:
         del params, extra
         g = tree.like(tree.read_squarable(updates), state.previous)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         nu = tree.average_square(b2, state.nu, g)
-        floor = rate.at(eps, state.step)
+        floor = rate.at(eps, state.count)
 
         def direction(
             m: jax.Array, v: jax.Array, g: jax.Array, before: jax.Array

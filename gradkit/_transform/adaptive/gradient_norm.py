@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class GradientNormState(NamedTuple):
     """How long the run is, and how long gradients are."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: jax.Array  # average norm of every leaf, [leaves]
     root_nu: jax.Array  # root of the average squared norm of every leaf, [leaves]
 
@@ -63,7 +63,7 @@ def scale_by_gradient_norm(
         del params, extra
         g = tree.read(updates)
         n = tree.norms(updates).astype(state.mu.dtype)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, n)
         root_nu = tree.average_root(b2, state.root_nu, n)
         root = tree.debias_root(root_nu, b2, step)

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class INNApropState(NamedTuple):
     """What INNAprop remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     psi: Updates  # the dynamics' second variable, in units of the parameters, like them
     nu: Updates  # average squared gradient, like the parameters
 
@@ -84,9 +84,9 @@ def scale_by_innaprop(
         check.given(name, params)
         g = tree.read_squarable(updates)
         p = tree.like(params, state.psi)
-        step = state.step + 1
+        step = tree.increment(state.count)
         nu = tree.average_square(decay, state.nu, g)
-        lr = rate.at(learning_rate, state.step)
+        lr = rate.at(learning_rate, state.count)
         decayed = tree.scale(1 - lr * weight_decay, p)
 
         def inertia(s: jax.Array, p: jax.Array, shrunk: jax.Array) -> jax.Array:

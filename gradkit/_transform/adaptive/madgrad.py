@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class MADGRADState(NamedTuple):
     """What MADGRAD remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     total: Updates  # weighted sum of gradients, like the parameters
     squares: Updates  # weighted sum of squared gradients, like the parameters
     anchor: Updates  # the first parameters, 0 before the first update, like them
@@ -76,8 +76,8 @@ def scale_by_madgrad(
         check.given(name, params)
         g = tree.like(tree.read_squarable(updates), state.total)
         p = tree.like(params, state.anchor)
-        step = state.step + 1
-        size = rate.at(learning_rate, state.step) + eps
+        step = tree.increment(state.count)
+        size = rate.at(learning_rate, state.count) + eps
 
         def gather(total: jax.Array, new: jax.Array) -> jax.Array:
             weight = size * jnp.sqrt(step.astype(new.dtype))

@@ -19,7 +19,7 @@ from gradkit._core.types import (
 class NovoGradState(NamedTuple):
     """What NovoGrad remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # decayed sum of normalized gradients, like the parameters
     root: jax.Array  # root of the average squared norm of every leaf, [leaves]
 
@@ -72,7 +72,7 @@ def scale_by_novograd(
         del extra
         check.given("scale_by_novograd", params)
         g = tree.read(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         norms = tree.norms(updates).astype(state.root.dtype)
         norms = jnp.minimum(norms, jnp.finfo(norms.dtype).max)
         root = tree.average_root(b2, state.root, norms)

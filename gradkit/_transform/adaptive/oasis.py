@@ -19,7 +19,7 @@ from gradkit._core.types import (
 class OASISState(NamedTuple):
     """What OASIS remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     curvature: Updates  # average diagonal of the Hessian, like the parameters
 
 
@@ -83,13 +83,13 @@ def scale_by_oasis(decay: Scalar = 0.99, min_curvature: Scalar = 1e-3) -> Transf
         h = tree.like(tree.read(hessian_diagonal), state.curvature)
         average = tree.average(decay, state.curvature, h)
         curvature = jax.tree.map(
-            lambda new, kept: jnp.where(state.step == 0, new, kept), h, average
+            lambda new, kept: jnp.where(state.count == 0, new, kept), h, average
         )
 
         def divide(g: jax.Array, d: jax.Array) -> jax.Array:
             return g / jnp.maximum(jnp.abs(d), min_curvature)
 
         u = jax.tree.map(divide, g, curvature)
-        return tree.like(u, updates), OASISState(state.step + 1, curvature)
+        return tree.like(u, updates), OASISState(tree.increment(state.count), curvature)
 
     return transform(init, update)

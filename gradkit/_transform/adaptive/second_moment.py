@@ -21,7 +21,7 @@ from gradkit._core.types import (
 class SecondMomentState(NamedTuple):
     """The average squared gradient, and what the numerator remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     nu: Updates  # average squared gradient, like the parameters
     inner: optax.OptState
 
@@ -69,7 +69,7 @@ def scale_by_second_moment(
         **extra: Extra,
     ) -> tuple[Updates, SecondMomentState]:
         g = tree.read_squarable(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         nu = tree.average_square(b2, state.nu, g)
         m, inner_state = inner.update(g, state.inner, tree.wide(params), **extra)
         v = tree.debias(nu, b2, step)

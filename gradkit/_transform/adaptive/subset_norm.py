@@ -23,7 +23,7 @@ from gradkit._core.types import (
 class SubsetNormState(NamedTuple):
     """The average squared norms of the subsets, and what the numerator remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     roots: tuple[jax.Array, ...]  # root of the average squared norm, [subsets], by leaf
     inner: optax.OptState
 
@@ -78,13 +78,13 @@ def scale_by_subset_norm(
         updates: Updates, state: SubsetNormState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SubsetNormState]:
         g = tree.read(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         norms = tuple(subset_norms(x) for x in jax.tree.leaves(g))
         roots = tree.average_root(b2, state.roots, norms)
         direction, inner_state = inner.update(
             g, state.inner, tree.wide(params), **extra
         )
-        floor = rate.at(eps, state.step)
+        floor = rate.at(eps, state.count)
 
         def divide(m: jax.Array, root: jax.Array) -> jax.Array:
             k = subset(m.size)

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class EmaNormState(NamedTuple):
     """How long the run is, and how long clipped gradients are."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     norms: jax.Array  # average clipped norm of every leaf, [leaves], 0 until it has one
 
 
@@ -74,7 +74,7 @@ def clip_by_ema_norm(
         g = tree.read(updates)
         norms = tree.norms(updates).astype(state.norms.dtype)
         whole = tree.whole_norm(norms, global_norm)
-        step = state.step + 1
+        step = tree.increment(state.count)
 
         unseen = state.norms == 0
         started = step.astype(norms.dtype) >= jnp.asarray(warmup, norms.dtype)

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class SpikeState(NamedTuple):
     """How long the run is, and how large the largest entries are."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     largest: jax.Array  # average largest size of an entry of every leaf, [leaves]
 
 
@@ -52,15 +52,15 @@ def clip_by_spike(decay: Scalar = 0.999) -> Transform:
         del params, extra
         gs, structure = jax.tree.flatten(tree.read(updates))
         if not gs:
-            return updates, SpikeState(state.step + 1, state.largest)
+            return updates, SpikeState(tree.increment(state.count), state.largest)
         maxima = [
             jnp.max(jnp.abs(g), initial=0).astype(state.largest.dtype) for g in gs
         ]
         largest = tree.average(decay, state.largest, jnp.stack(maxima))
-        limits = tree.debias(largest, decay, state.step + 1)
+        limits = tree.debias(largest, decay, tree.increment(state.count))
         u = [shrink(*leaf) for leaf in zip(gs, maxima, limits)]
         return tree.like(structure.unflatten(u), updates), SpikeState(
-            state.step + 1, largest
+            tree.increment(state.count), largest
         )
 
     return transform(init, update)

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class AdEMAMixState(NamedTuple):
     """The two averages."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     fast: Updates  # average with decay b1, like the parameters
     slow: Updates  # average with decay b3, like the parameters
 
@@ -63,10 +63,10 @@ def average_by_ademamix(
     ) -> tuple[Updates, AdEMAMixState]:
         del params, extra
         g = tree.read(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         fast = tree.average(b1, state.fast, g)
-        slow = tree.average(rate.at(b3, state.step), state.slow, g)
-        weight = rate.at(alpha, state.step)
+        slow = tree.average(rate.at(b3, state.count), state.slow, g)
+        weight = rate.at(alpha, state.count)
         u = jax.tree.map(lambda m, s: m + weight * s, tree.debias(fast, b1, step), slow)
         return tree.like(u, updates), AdEMAMixState(step, fast, slow)
 

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Transform, Updates, transform
 class RunningMedianState(NamedTuple):
     """The two gradients before the next one."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     last: Updates  # the gradient of the last update, like the parameters
     before: Updates  # the gradient of the update before it, like the parameters
 
@@ -47,7 +47,7 @@ def average_by_running_median() -> Transform:
     ) -> tuple[Updates, RunningMedianState]:
         del params, extra
         g = tree.like(tree.read(updates), state.last)
-        first = state.step == 0
+        first = state.count == 0
 
         def known(g: jax.Array, kept: jax.Array) -> jax.Array:
             return jnp.where(first, g, kept)
@@ -55,7 +55,9 @@ def average_by_running_median() -> Transform:
         last = jax.tree.map(known, g, state.last)
         before = jax.tree.map(known, g, state.before)
         u = jax.tree.map(median, g, last, before)
-        return tree.like(u, updates), RunningMedianState(state.step + 1, g, last)
+        return tree.like(u, updates), RunningMedianState(
+            tree.increment(state.count), g, last
+        )
 
     return transform(init, update)
 

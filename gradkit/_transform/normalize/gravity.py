@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class GravityState(NamedTuple):
     """What rolls on."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # velocity, like the parameters; before the first update in units of `start`
     key: jax.Array  # data of the key that the first velocities are from, uint32 [2]
 
@@ -66,12 +66,14 @@ def normalize_by_gravity(
         del params, extra
 
         def roll(m: jax.Array, g: jax.Array) -> jax.Array:
-            t, g = state.step.astype(m.dtype), g.astype(m.dtype)
+            t, g = state.count.astype(m.dtype), g.astype(m.dtype)
             z = g / (1 + jnp.square(g * jnp.max(jnp.abs(g), initial=0)))
             b = (decay * t + 1) / (t + 2)
             return (b * jnp.where(t > 0, 1, start) * m + (1 - b) * z).astype(m.dtype)
 
         mu = jax.tree.map(roll, state.mu, tree.read(updates))
-        return tree.like(mu, updates), GravityState(state.step + 1, mu, state.key)
+        return tree.like(mu, updates), GravityState(
+            tree.increment(state.count), mu, state.key
+        )
 
     return transform(init, update)

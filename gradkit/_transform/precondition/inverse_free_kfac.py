@@ -21,7 +21,7 @@ from gradkit._core.types import (
 class InverseFreeKFACState(NamedTuple):
     """The factors, and how they have been moving."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     factors: roots.Sides  # A of the rows, B of the columns
     moves: roots.Sides  # decayed sums of natural gradients, like the factors
 
@@ -117,18 +117,18 @@ def precondition_by_inverse_free_kfac(
             ]
             natural = roots.Sides(*(tuple(n[i] for n in found) for i in (0, 1)))
             moves = jax.tree.map(lambda m, n: decay * m + n, state.moves, natural)
-            pull = rate.at(fit_rate, state.step)
+            pull = rate.at(fit_rate, state.count)
             moved = jax.tree.map(
                 lambda a, m: inverse_free.moved(a, m, pull), state.factors, moves
             )
             return moved, jax.tree.map(inverse_free.finite, moves, state.moves)
 
         kept = state.factors, state.moves
-        factors, moves = jax.lax.cond(state.step % every == 0, fit, lambda: kept)
+        factors, moves = jax.lax.cond(state.count % every == 0, fit, lambda: kept)
         back = roots.turned(factors)
         inside = roots.between(back.rows, g, factors.cols, batch_axes)
         u = roots.between(factors.rows, inside, back.cols, batch_axes)
-        new = InverseFreeKFACState(state.step + 1, factors, moves)
+        new = InverseFreeKFACState(tree.increment(state.count), factors, moves)
         return tree.like(u, updates), new
 
     return transform(init, update)

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class KLShampooState(NamedTuple):
     """The average gradient, and the two covariances of every leaf."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     grams: roots.Sides  # S: average covariances
     bases: roots.Sides  # Q^T: about their eigenvectors, as rows, as last used
@@ -94,15 +94,15 @@ def precondition_by_kl_shampoo(
         updates: Updates, state: KLShampooState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, KLShampooState]:
         del params, extra
-        g, values, moves = roots.read(updates), state.values, state.step > 0
+        g, values, moves = roots.read(updates), state.values, state.count > 0
 
         def turn(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
             grams, bases = kept
             first = lambda: roots.each(roots.eigenbasis, grams)
             later = lambda: roots.each(roots.orthonormal, roots.pushed(grams, bases))
-            return grams, jax.lax.cond(state.step > 1, later, first)
+            return grams, jax.lax.cond(state.count > 1, later, first)
 
-        due = moves & ((state.step - 1) % every == 0)
+        due = moves & ((state.count - 1) % every == 0)
         grams, bases = roots.when(due, turn, (state.grams, state.bases))
         late = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
         mu = tree.average(b1, state.mu, late)
@@ -134,7 +134,7 @@ def precondition_by_kl_shampoo(
 
         values = jax.tree.map(limited, new)
         return tree.like(u, updates), KLShampooState(
-            state.step + 1, mu, grams, bases, values
+            tree.increment(state.count), mu, grams, bases, values
         )
 
     return transform(init, update)

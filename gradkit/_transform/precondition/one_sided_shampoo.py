@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class OneSidedShampooState(NamedTuple):
     """What is remembered of every leaf and of its small side."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     grams: tuple[jax.Array, ...]  # averages of g g^T, [*batch, small, small]
     roots: tuple[jax.Array, ...]  # their inverse roots, when these were last taken
@@ -92,7 +92,7 @@ def precondition_by_one_sided_shampoo(
     ) -> tuple[Updates, OneSidedShampooState]:
         del params, extra
         g = roots.read(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         gs = [batch.wide(x, batch_axes) for x in jax.tree.leaves(g)]
         grams = tree.average(decay, state.grams, tuple(map(roots.gram, gs)))
@@ -101,7 +101,7 @@ def precondition_by_one_sided_shampoo(
             root = functools.partial(roots.inverse_root, power=0.5, damping=damping)
             return roots.each(root, tree.debias(grams, decay, step))
 
-        due = state.step % every == 0
+        due = state.count % every == 0
         taken = roots.renewed(due, take, state.roots, grams)
         leaves, structure = jax.tree.flatten(tree.debias(mu, b1, step))
         u = structure.unflatten(

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class PSGDState(NamedTuple):
     """The average gradient, and the factors that whiten."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     key: jax.Array  # data of the key of the next update, uint32
     mu: Updates  # average gradient, like the parameters
     factors: tuple[whitening.Factors, ...]  # one a leaf
@@ -118,7 +118,7 @@ def precondition_by_psgd(
     ) -> tuple[Updates, PSGDState]:
         del params, extra
         following, seed, coin = sample.split(state.key, 3, key)
-        step = state.step + 1
+        step = tree.increment(state.count)
 
         def average(m: jax.Array, g: jax.Array) -> jax.Array:
             return tree.average(jnp.minimum(b1, 1 - 1 / step.astype(m.dtype)), m, g)
@@ -130,7 +130,7 @@ def precondition_by_psgd(
         def fit() -> tuple[whitening.Factors, ...]:
             gs = matrices(roots.read(updates))  # not outside, where it would be stored
             vs = matrices(sample.normal(seed, mu) if probe is None else probe)
-            pull = rate.at(fit_rate, state.step)
+            pull = rate.at(fit_rate, state.count)
             eps = [damping + jnp.finfo(x.dtype).eps * jnp.abs(x) for x in gs]
             return tuple(
                 whitening.fitted(f, scale * (x + e * v), v / scale, pull, decay)
@@ -138,7 +138,7 @@ def precondition_by_psgd(
             )
 
         mu = jax.tree.map(average, state.mu, roots.read(updates))
-        share = jnp.asarray(rate.at(fit_share, state.step), jnp.float32)
+        share = jnp.asarray(rate.at(fit_share, state.count), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < share
         factors = jax.lax.cond(due, fit, lambda: state.factors)
         us = map(whitening.whitened, factors, matrices(mu))

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class ShampooState(NamedTuple):
     """What Shampoo remembers of every leaf, its rows and its columns."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
     grams: roots.Sides  # averages of g g^T and of g^T g
     roots: roots.Sides  # their inverse roots, when these were last taken
@@ -98,7 +98,7 @@ def precondition_by_shampoo(
     ) -> tuple[Updates, ShampooState]:
         del params, extra
         g = roots.read(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         grams = roots.average_grams(decay, state.grams, g, batch_axes)
 
@@ -110,7 +110,7 @@ def precondition_by_shampoo(
                 roots.each(functools.partial(root, power=cols_power), cols),
             )
 
-        due = state.step % every == 0
+        due = state.count % every == 0
         taken = roots.renewed(due, take, state.roots, grams)
         m = tree.debias(mu, b1, step)
         u = roots.between(taken.rows, m, taken.cols, batch_axes)

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 class SOAPState(NamedTuple):
     """What Adam remembers in the bases, and what these are made from."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient in the bases, like the parameters
     nu: Updates  # average squared gradient in the bases, like the parameters
     grams: roots.Sides  # averages of g g^T and of g^T g
@@ -93,7 +93,7 @@ def precondition_by_soap(
         updates: Updates, state: SOAPState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SOAPState]:
         del params, extra
-        g, moves = roots.read(updates), state.step > 0
+        g, moves = roots.read(updates), state.count > 0
 
         def first(kept: tuple[Any, ...]) -> tuple[Any, ...]:
             grams, _, mu, nu = kept
@@ -108,8 +108,8 @@ def precondition_by_soap(
             return grams, new, mu, nu
 
         grams, bases, mu, nu = roots.when(
-            moves & ((state.step - 1) % every == 0),
-            lambda kept: jax.lax.cond(state.step > 1, turn, first, kept),
+            moves & ((state.count - 1) % every == 0),
+            lambda kept: jax.lax.cond(state.count > 1, turn, first, kept),
             (state.grams, state.bases, state.mu, state.nu),
         )
         back = roots.turned(bases)
@@ -117,7 +117,7 @@ def precondition_by_soap(
         low = jax.tree.map(lambda x: jnp.where(moves, x, 0), low)
         mu = tree.average(b1, mu, low)
         nu = tree.average_square(b2, nu, low)
-        moved = jnp.maximum(state.step, 1)
+        moved = jnp.maximum(state.count, 1)
         floor = rate.at(eps, moved - 1)
         d = jax.tree.map(
             lambda m, v: tree.ratio(m, jnp.sqrt(v) + floor),
@@ -126,6 +126,8 @@ def precondition_by_soap(
         )
         u = roots.between(back.rows, d, bases.cols, batch_axes)
         grams = roots.average_grams(decay, grams, g, batch_axes)
-        return tree.like(u, updates), SOAPState(state.step + 1, mu, nu, grams, bases)
+        return tree.like(u, updates), SOAPState(
+            tree.increment(state.count), mu, nu, grams, bases
+        )
 
     return transform(init, update)

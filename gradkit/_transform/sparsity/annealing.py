@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class AnnealingState(NamedTuple):
     """How far the annealing is."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
 
 
 def mask_by_annealing(
@@ -60,7 +60,7 @@ def mask_by_annealing(
     ) -> tuple[Updates, AnnealingState]:
         del extra
         check.given("mask_by_annealing", params)
-        x = state.step.astype(jnp.result_type(float)) / steps
+        x = state.count.astype(jnp.result_type(float)) / steps
         left = jnp.maximum((1 + jnp.cos(jnp.pi * x)) / 2, jax.nn.sigmoid(6 - 12 * x))
         left = jnp.where(x < 1, alpha * left, 0)
 
@@ -69,6 +69,6 @@ def mask_by_annealing(
             return jnp.where(there, g, left.astype(g.dtype) * g)
 
         u = jax.tree.map(shrink, tree.read(updates), tree.wide(params))
-        return tree.like(u, updates), AnnealingState(state.step + 1)
+        return tree.like(u, updates), AnnealingState(tree.increment(state.count))
 
     return transform(init, update)

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class FisherState(NamedTuple):
     """How much every entry matters, and from where on it counts."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     nu: Updates  # root of the sum of squares of the first gradients, like the parameters
     threshold: jax.Array  # the smallest kept root, [], out of reach at first
 
@@ -67,9 +67,9 @@ def mask_by_fisher(density: Scalar = 0.005, samples: Scalar = 1024) -> Transform
     ) -> tuple[Updates, FisherState]:
         del params, extra
         g = tree.read(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         wanted = jnp.asarray(samples, jnp.float32)
-        counting = state.step.astype(jnp.float32) < wanted
+        counting = state.count.astype(jnp.float32) < wanted
         complete = step.astype(jnp.float32) >= wanted
 
         root = g

@@ -21,7 +21,7 @@ from gradkit._core.types import (
 class RegrowthState(NamedTuple):
     """Which weights are there, and what `inner` remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mask: Any  # bool, like the parameters: this weight is there
     inner: optax.OptState
 
@@ -81,18 +81,18 @@ def mask_by_regrowth(
         gs, structure = jax.tree.flatten(tree.read(updates))
         ps, masks = jax.tree.leaves(tree.read(params)), jax.tree.leaves(state.mask)
         sparse = [i for i, g in enumerate(gs) if g.ndim > 1]
-        time = state.step.astype(jnp.result_type(float)) / until
+        time = state.count.astype(jnp.result_type(float)) / until
         share = fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(time, 1)))
 
         def change(old: list[jax.Array]) -> list[jax.Array]:
             k = select.count(density, [gs[i].size for i in sparse])
-            gone = jnp.where(state.step > 0, jnp.round(share * k), 0)
+            gone = jnp.where(state.count > 0, jnp.round(share * k), 0)
             kept = select.largest([ps[i] for i in sparse], old, k - gone)
             free = [~m for m in kept]
             new = select.largest([gs[i] for i in sparse], free, gone)
             return [a | b for a, b in zip(kept, new)]
 
-        look = (state.step == 0) | ((state.step % every == 0) & (time < 1))
+        look = (state.count == 0) | ((state.count % every == 0) & (time < 1))
         changed = jax.lax.cond(
             look, change, lambda old: old, [masks[i] for i in sparse]
         )
@@ -106,7 +106,7 @@ def mask_by_regrowth(
             for m, x, p in zip(masks, jax.tree.leaves(moved), ps)
         )
         mask = jax.tree.structure(state.mask).unflatten(masks)
-        step = state.step + 1
+        step = tree.increment(state.count)
         return tree.like(u, updates), RegrowthState(step, mask, inner_state)
 
     return transform(init, update)

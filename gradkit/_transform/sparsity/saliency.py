@@ -21,7 +21,7 @@ from gradkit._core.types import (
 class SaliencyState(NamedTuple):
     """How salient every entry is, from where on it counts, and what `inner` remembers."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mu: Updates  # sum of the first gradients, like the parameters
     threshold: jax.Array  # the smallest kept size of `mu`, [], out of reach at first
     inner: optax.OptState
@@ -73,9 +73,9 @@ def mask_by_saliency(
         updates: Updates, state: SaliencyState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SaliencyState]:
         g = tree.read(updates)
-        step = state.step + 1
+        step = tree.increment(state.count)
         wanted = jnp.asarray(samples, jnp.float32)
-        counting = state.step.astype(jnp.float32) < wanted
+        counting = state.count.astype(jnp.float32) < wanted
         complete = step.astype(jnp.float32) >= wanted
 
         def add(old: jax.Array, new: jax.Array) -> jax.Array:

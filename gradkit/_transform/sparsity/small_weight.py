@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class SmallWeightState(NamedTuple):
     """Which weights are free to move."""
 
-    step: jax.Array  # updates so far, int32 []
+    count: jax.Array  # updates so far, int32 []
     mask: Any  # bool, like the parameters: was below the threshold at every look
 
 
@@ -52,13 +52,15 @@ def mask_by_small_weight(threshold: Scalar = 2e-3, every: Scalar = 2500) -> Tran
     ) -> tuple[Updates, SmallWeightState]:
         del extra
         check.given("mask_by_small_weight", params)
-        look = state.step % every == 0
+        look = state.count % every == 0
 
         def shrink(m: jax.Array, p: jax.Array) -> jax.Array:
             return m & (~look | (jnp.abs(p) < jnp.asarray(threshold, p.dtype)))
 
         mask = jax.tree.map(shrink, state.mask, tree.wide(params))
         u = jax.tree.map(lambda m, g: jnp.where(m, g, 0), mask, tree.read(updates))
-        return tree.like(u, updates), SmallWeightState(state.step + 1, mask)
+        return tree.like(u, updates), SmallWeightState(
+            tree.increment(state.count), mask
+        )
 
     return transform(init, update)
