@@ -1,6 +1,7 @@
 """Gradients as long as a transform made the few directions of them that it has seen."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,12 @@ from gradkit._core.types import Scalar
 Axes = int | tuple[int, ...]
 
 
-def recovered(scale: Scalar = 1.0, growth: Scalar = 1.01, eps: Scalar = 1e-8) -> Rest:
+def recovered(
+    scale: Scalar = 1.0,
+    growth: Scalar = 1.01,
+    eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
+) -> Rest:
     r"""`u = scale p d + s`: the rest follows, as `inner` scaled what it saw of each column.
 
     $$s = (g - \mathrm{scale} \, P r) \, \mathrm{diag}\left(
@@ -26,19 +32,21 @@ def recovered(scale: Scalar = 1.0, growth: Scalar = 1.01, eps: Scalar = 1e-8) ->
         scale: times what `inner` returns, and the part of the gradient that $s$ leaves out.
         growth: how much longer $s$ may get in one update, as a factor; `inf` is no limit.
         eps: added to the norms of the columns of $r$ and of the last $s$.
+        floor: the root mean square up to which $s$ may always grow, in units of what `inner`
+            returns; without one a single small gradient is felt for hundreds of updates.
 
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
     """
     name = "subspace.recovered"
-    check.nonnegative(name, scale=scale, eps=eps)
+    check.nonnegative(name, scale=scale, eps=eps, floor=floor)
     check.positive(name, growth=growth)
 
     def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
         d, r = _norms((x.d, x.side), (x.r, x.side))
         s = (x.g - x.lift(scale * x.r)) * tree.ratio(d, r + eps)
         (whole,) = _norms((s, (-2, -1)))
-        shrink, norm = slow_growth(whole, last, growth, eps)
+        shrink, norm = slow_growth(whole, last, growth, eps, _whole(floor, x))
         return x.lift(scale * x.d) + shrink * s, norm
 
     return Rest(_one_norm, combine)
@@ -58,6 +66,7 @@ def rescaled(
     scale: Scalar = 1.0,
     growth: Scalar = 1.01,
     eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
     axes: Callable[[Seen], Axes] = by_columns,
 ) -> Rest:
     r"""The whole gradient, as long as `inner` made what it saw, growing slowly.
@@ -70,35 +79,49 @@ def rescaled(
         scale: times the whole direction.
         growth: how much longer $s$ may get in one update, as a factor; `inf` is no limit.
         eps: added to the norms of the columns of $r$ and of the last $s$.
+        floor: the root mean square up to which $s$ may always grow, in units of what `inner`
+            returns; without one a single small gradient is felt for hundreds of updates.
         axes: what has one length: `by_columns`, or `by_matrices`.
 
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1.
     """
     name = "subspace.rescaled"
-    check.nonnegative(name, scale=scale, eps=eps)
+    check.nonnegative(name, scale=scale, eps=eps, floor=floor)
     check.positive(name, growth=growth)
 
     def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
         d, r, g = _norms((x.d, axes(x)), (x.r, axes(x)), (x.given, x.side))
         gain = tree.ratio(d, r + eps)
         whole = linalg.norms(gain * g, (-2, -1))
-        shrink, norm = slow_growth(whole, last, growth, eps)
+        shrink, norm = slow_growth(whole, last, growth, eps, _whole(floor, x))
         return x.g * (scale * shrink * gain), norm
 
     return Rest(_one_norm, combine)
 
 
 def slow_growth(
-    norm: jax.Array, last: jax.Array, growth: Scalar, eps: Scalar
+    norm: jax.Array,
+    last: jax.Array,
+    growth: Scalar,
+    eps: Scalar,
+    floor: Scalar = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """What keeps a `norm` to at most `growth` times the `last`, as a factor; and that norm.
 
-    From the zero it begins with it may grow freely; later a zero leaves the last as it was.
+    Up to `floor`, and from the zero it begins with, it may grow freely; later a zero leaves the
+    last as it was.
     """
-    most = jnp.where(last > 0, growth * (last + eps), norm)
-    kept = jnp.minimum(most, norm).astype(last.dtype)
-    return jnp.where(norm > 0, kept / norm, 1), jnp.where(norm > 0, kept, last)
+    limit = jnp.maximum(growth * (last + eps), floor)
+    kept = jnp.where(last > 0, jnp.minimum(limit, norm), norm).astype(last.dtype)
+    moves = norm > 0
+    factor = jnp.where(moves, kept / jnp.where(moves, norm, 1), 1)
+    return factor, jnp.where(moves, kept, last)
+
+
+def _whole(rms: Scalar, x: Seen) -> jax.Array:
+    """The norm of a matrix of this root mean square."""
+    return jnp.asarray(rms, x.g.dtype) * math.prod(x.g.shape[-2:]) ** 0.5
 
 
 def _norms(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:

@@ -59,7 +59,7 @@ def apollo_mini(
     debiasing = rate.adam_debiasing(b1, b2)
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
     hidden, other = batch.hidden(others, batch_axes)
-    rest = subspace.rescaled(scale, growth, shadow_eps, subspace.by_matrices)
+    rest = subspace.rescaled(scale, growth, shadow_eps, axes=subspace.by_matrices)
     drawn, due = subspace.random_signs(), subspace.together(every)
     shadows = subspace.project(
         biased, 1, drawn, due, rest, None, key, batch_axes, name="apollo_mini"

@@ -65,7 +65,9 @@ def fira(
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
     hidden, rest = batch.hidden(others, batch_axes)
     low_rank = chain(
-        project_by_fira(biased, rank, every, scale, growth, column_eps, batch_axes),
+        project_by_fira(
+            biased, rank, every, scale, growth, column_eps, batch_axes=batch_axes
+        ),
         optax.scale_by_schedule(debiasing),
     )
     return chain(

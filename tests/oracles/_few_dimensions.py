@@ -133,15 +133,15 @@ class DebiasedAdam(Adam):
 
 
 class Limiter:
-    """The norm-growth limiter."""
+    """The norm-growth limiter; below the root mean square `floor` growth is free."""
 
-    def __init__(self, growth, eps):
-        self.growth, self.eps, self.last = growth, eps, None
+    def __init__(self, growth, eps, floor=0.0):
+        self.growth, self.eps, self.floor, self.last = growth, eps, floor, None
 
     def __call__(self, s):
         if self.last is not None:
-            ratio = np.linalg.norm(s) / (self.last + self.eps)
-            s = s * self.growth / max(ratio, self.growth)
+            norm, free = np.linalg.norm(s), self.floor * s.size**0.5
+            s = s * min(1, max(self.growth * (self.last + self.eps), free) / norm)
         self.last = np.linalg.norm(s)
         return s
 
@@ -205,9 +205,9 @@ def inside(bases, gs, inner, scale):
         yield unwide(scale * p @ inner(p.T @ g), leaf)
 
 
-def recovered(bases, gs, inner, scale, growth, eps):
+def recovered(bases, gs, inner, scale, growth, eps, floor=0.0):
     """Fira's release, with `inner` for its undebiased Adam."""
-    limiter = Limiter(growth, eps)
+    limiter = Limiter(growth, eps, floor)
     for (p, g), leaf in zip(bases, gs):
         r = p.T @ g
         d = inner(r)
@@ -216,9 +216,9 @@ def recovered(bases, gs, inner, scale, growth, eps):
         yield unwide(scale * p @ d + s, leaf)
 
 
-def rescaled(bases, gs, inner, scale, growth, eps, axis):
+def rescaled(bases, gs, inner, scale, growth, eps, axis, floor=0.0):
     """APOLLO, `axis` 0 by channels, None by tensors."""
-    limiter = Limiter(growth, eps)
+    limiter = Limiter(growth, eps, floor)
     for (p, g), leaf in zip(bases, gs):
         r = p.T @ g
         d = inner(r)

@@ -17,13 +17,14 @@ def reset(gs, ps, every):
         yield m / (1 - 0.9**k) / (np.sqrt(v / (1 - 0.99**k)) + 1e-3)
 
 
-@entry("clip_by_norm_growth", max_growth=1.01)
-def norm_growth(gs, ps, max_growth):
+@entry("clip_by_norm_growth", max_growth=1.01, floor=1.0)
+def norm_growth(gs, ps, max_growth, floor):
     last = np.inf
     for g in gs:
         norm = np.linalg.norm(g)
-        if norm > max_growth * last:
-            g = g / norm * max_growth * last
+        limit = max(max_growth * last, floor)
+        if norm > limit:
+            g = g / norm * limit
         last = np.linalg.norm(g)
         yield g
 

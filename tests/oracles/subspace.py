@@ -64,10 +64,11 @@ def project_by_svd(gs, ps, rank, every, scale):
     scale=0.5,
     growth=1.01,
     eps=1e-2,
+    floor=0.7,
 )
-def project_by_fira(gs, ps, rank, every, scale, growth, eps):
+def project_by_fira(gs, ps, rank, every, scale, growth, eps, floor):
     bases = svd_bases(gs, rank, every)
-    yield from recovered(bases, gs, Trace(), scale, growth, eps)
+    yield from recovered(bases, gs, Trace(), scale, growth, eps, floor)
 
 
 @entry(

@@ -15,23 +15,26 @@ class NormGrowthState(NamedTuple):
     norms: jax.Array  # last norm of every leaf that was not zero, [leaves], or 0
 
 
-def clip_by_norm_growth(max_growth: Scalar = 1.01) -> Transform:
+def clip_by_norm_growth(max_growth: Scalar = 1.01, floor: Scalar = 0.0) -> Transform:
     r"""Shrink each leaf to at most a little over its norm after the last update.
 
-    $$u_{t,i} = g_{t,i} \min\left(1, \; \mathrm{max\_growth} \,
-      \frac{\lVert u_{t-1,i} \rVert}{\lVert g_{t,i} \rVert}\right)$$
+    $$u_{t,i} = g_{t,i} \min\left(1, \; \frac{\max(\mathrm{max\_growth} \,
+      \lVert u_{t-1,i} \rVert, \; \mathrm{floor})}{\lVert g_{t,i} \rVert}\right)$$
 
     Args:
         max_growth: the largest norm of a leaf that passes, in its last norms. The first
             passes as it is.
+        floor: the norm up to which every leaf passes, in units of the gradient.
 
     State: `4` bytes a leaf, `0` once.
     Flops: at most `14*size + 40` a leaf, `40` once.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, its norm-growth limiter.
-    Departure: a norm of zero is not counted, from which nothing could grow.
-    Limits: a leaf whose norm fell to a hundredth needs 463 updates of 1 % to come back. The
-        first norm is not limited.
+    Departure: a norm of zero is not counted, from which nothing could grow. The paper has no
+        `floor`; 0 is none.
+    Limits: the limit falls at once and rises slowly: after a single gradient of a hundredth
+        the norm needs 463 updates of 1 % to come back, unless `floor` lets it. The first norm
+        is not limited.
 
     >>> tx = gk.clip_by_norm_growth(2.0)
     >>> _, state = tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))
@@ -39,6 +42,7 @@ def clip_by_norm_growth(max_growth: Scalar = 1.01) -> Transform:
     -2.0
     """
     check.positive("clip_by_norm_growth", max_growth=max_growth)
+    check.nonnegative("clip_by_norm_growth", floor=floor)
 
     def init(params: Params) -> NormGrowthState:
         return NormGrowthState(tree.zero_per_leaf(params))
@@ -49,9 +53,9 @@ def clip_by_norm_growth(max_growth: Scalar = 1.01) -> Transform:
         del params, extra
         last = state.norms
         norms = tree.norms(updates).astype(last.dtype)
-        limits = (max_growth * last).astype(last.dtype)
+        limits = jnp.maximum(max_growth * last, floor).astype(last.dtype)
         large = (last > 0) & (norms > limits)
-        factors = jnp.where(large, limits / norms, 1)
+        factors = jnp.where(large, limits / jnp.where(large, norms, 1), 1)
         kept = jnp.where(large, limits, jnp.where(norms > 0, norms, last))
         u = tree.scale_each(factors, tree.read(updates))
         return tree.like(u, updates), NormGrowthState(kept)
