@@ -8,7 +8,7 @@ import pytest
 
 import gradkit as gk
 
-STEPS, RANK = 700, 2
+STEPS, RANK = 1000, 2
 
 
 def length(tx: Any, scales: jax.Array) -> jax.Array:

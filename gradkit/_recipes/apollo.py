@@ -22,6 +22,7 @@ def apollo(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     shadow_eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
     key: sample.Key = 0,
     others: str = batch.OTHERS,
@@ -43,6 +44,7 @@ def apollo(
         eps: added to the root of the average square before debiasing, in units of the
             gradient.
         shadow_eps: added to the norms of what Adam sees, in units of the gradient.
+        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
         key: a seed or a `jax.random` key; the same key gives the same run.
         others: regular expression; matrices whose path contains it go to Adam, as do all
@@ -66,7 +68,7 @@ def apollo(
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
     hidden, rest = batch.hidden(others, batch_axes)
     shadows = project_by_random(
-        biased, rank, every, scale, growth, shadow_eps, key, batch_axes
+        biased, rank, every, scale, growth, shadow_eps, floor, key, batch_axes
     )
     low_rank = chain(shadows, optax.scale_by_schedule(debiasing))
     return chain(

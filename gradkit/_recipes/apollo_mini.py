@@ -20,6 +20,7 @@ def apollo_mini(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     shadow_eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
     key: sample.Key = 0,
     others: str = batch.OTHERS,
@@ -40,6 +41,7 @@ def apollo_mini(
         eps: added to the root of the average square before debiasing, in units of the
             gradient.
         shadow_eps: added to the norms of what Adam sees, in units of the gradient.
+        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
         key: a seed or a `jax.random` key; the same key gives the same run.
         others: regular expression; matrices whose path contains it go to Adam, as do all
@@ -59,7 +61,9 @@ def apollo_mini(
     debiasing = rate.adam_debiasing(b1, b2)
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
     hidden, other = batch.hidden(others, batch_axes)
-    rest = subspace.rescaled(scale, growth, shadow_eps, axes=subspace.by_matrices)
+    rest = subspace.rescaled(
+        scale, growth, shadow_eps, floor, axes=subspace.by_matrices
+    )
     drawn, due = subspace.random_signs(), subspace.together(every)
     shadows = subspace.project(
         biased, 1, drawn, due, rest, None, key, batch_axes, name="apollo_mini"

@@ -22,6 +22,7 @@ def fira(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     column_eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
     others: str = batch.OTHERS,
     batch_axes: batch.Axes = (),
@@ -42,6 +43,7 @@ def fira(
         eps: added to the root of the average square before debiasing, in units of the
             gradient.
         column_eps: added to the norms of the columns Adam sees, in units of the gradient.
+        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
         others: regular expression; matrices whose path contains it go to Adam, as do all
             leaves of fewer than two axes besides `batch_axes`.
@@ -66,7 +68,7 @@ def fira(
     hidden, rest = batch.hidden(others, batch_axes)
     low_rank = chain(
         project_by_fira(
-            biased, rank, every, scale, growth, column_eps, batch_axes=batch_axes
+            biased, rank, every, scale, growth, column_eps, floor, batch_axes
         ),
         optax.scale_by_schedule(debiasing),
     )

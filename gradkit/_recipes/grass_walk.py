@@ -21,6 +21,7 @@ def grass_walk(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     column_eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
     key: sample.Key = 0,
     others: str = batch.OTHERS,
@@ -42,6 +43,7 @@ def grass_walk(
         b2: decay of the average squared gradient.
         eps: added to the root of the average square, in units of the gradient.
         column_eps: added to the norms of the columns Adam sees, in units of the gradient.
+        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
         key: a seed or a `jax.random` key; the same key gives the same run.
         others: regular expression; matrices whose path contains it go to Adam, as do all
@@ -62,7 +64,18 @@ def grass_walk(
     adam = scale_by_adam(b1, b2, eps)
     hidden, rest = batch.hidden(others, batch_axes)
     low_rank = project_by_grass_walk(
-        adam, rank, every, scale, angle, growth, column_eps, b1, b2, key, batch_axes
+        adam,
+        rank,
+        every,
+        scale,
+        angle,
+        growth,
+        column_eps,
+        floor,
+        b1,
+        b2,
+        key,
+        batch_axes,
     )
     return chain(
         route({hidden: low_rank, rest: adam}),

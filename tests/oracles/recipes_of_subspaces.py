@@ -8,6 +8,7 @@ import gradkit as gk
 from oracles._few_dimensions import (
     BY_ORDER,
     GRASS,
+    LIMITS,
     SHAPES,
     Adam,
     DebiasedAdam,
@@ -69,6 +70,7 @@ def galore(gs, ps, learning_rate, rank, every, scale, b1, b2, eps, weight_decay)
     every=5,
     scale=0.5,
     growth=1.01,
+    floor=0.7,
     b1=0.9,
     b2=0.99,
     eps=1e-2,
@@ -83,16 +85,18 @@ def fira(
     every,
     scale,
     growth,
+    floor,
     b1,
     b2,
     eps,
     column_eps,
     weight_decay,
 ):
+    limits = scale, growth, column_eps, floor
     adam = Adam(b1, b2, eps)
     if gs[0].ndim > 1:
         bases = svd_bases(gs, rank, every)
-        directions = recovered(bases, gs, adam.biased, scale, growth, column_eps)
+        directions = recovered(bases, gs, adam.biased, *limits)
     else:
         directions = map(adam.biased, gs)
     for d, p in zip(directions, ps):
@@ -111,15 +115,15 @@ golden(
 
 
 def apollo_steps(
-    gs, ps, learning_rate, rank, every, scale, growth, b1, b2, eps, shadow_eps,
-    weight_decay, key, axis,
+    gs, ps, learning_rate, rank, every, scale, growth, floor, b1, b2, eps,
+    shadow_eps, weight_decay, key, axis,
 ):  # fmt: skip
     """APOLLO's release: Adam debiased last."""
     _, now = keys(key, sum(g.ndim > 1 for g in gs[0].values()), len(gs))
 
     def run(i, gs, adam):
         bases = shadows(gs, rank, every, i, now)
-        limits = scale, growth, shadow_eps, axis
+        limits = scale, growth, shadow_eps, axis, floor
         for d in rescaled(bases, gs, adam.biased, *limits):
             yield adam.debias() * d
 
@@ -127,7 +131,7 @@ def apollo_steps(
     yield from recipe(run, gs, ps, adams, learning_rate, weight_decay)
 
 
-APOLLO = {"scale": 0.5, "growth": 1.01, "shadow_eps": 1e-2, "key": 7, **ADAM}
+APOLLO = {"shadow_eps": 1e-2, "key": 7, **LIMITS, **ADAM}
 
 
 @entry(
@@ -162,15 +166,15 @@ GRASS_RECIPE |= {k: v for k, v in GRASS.items() if k != "eps"}
 
 
 def grass_steps(
-    gs, ps, find, learning_rate, rank, every, scale, growth, b1, b2, eps, column_eps,
-    weight_decay, key,
+    gs, ps, find, learning_rate, rank, every, scale, growth, floor, b1, b2, eps,
+    column_eps, weight_decay, key,
 ):  # fmt: skip
     """Adam on one of the Grassmann subspaces."""
     _, now = keys(key, sum(g.ndim > 1 for g in gs[0].values()), len(gs))
 
     def run(i, gs, adam):
         bases = carried(find(gs, rank, every, i, now), adam)
-        return recovered(bases, gs, adam, scale, growth, column_eps)
+        return recovered(bases, gs, adam, scale, growth, column_eps, floor)
 
     adams = lambda: DebiasedAdam(b1, b2, eps)
     yield from recipe(run, gs, ps, adams, learning_rate, weight_decay)

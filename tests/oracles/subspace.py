@@ -153,14 +153,15 @@ def project_by_dct(gs, ps, rank, overlap, scale):
     scale=0.5,
     growth=1.01,
     eps=1e-2,
+    floor=0.7,
     key=7,
 )
-def project_by_random(gs, ps, rank, every, scale, growth, eps, key):
+def project_by_random(gs, ps, rank, every, scale, growth, eps, floor, key):
     _, now = keys(key, len(gs[0]), len(gs))
 
     def run(i, gs):
         bases = shadows(gs, rank, every, i, now)
-        return rescaled(bases, gs, np.sign, scale, growth, eps, axis=0)
+        return rescaled(bases, gs, np.sign, scale, growth, eps, 0, floor)
 
     yield from by_leaf(run, gs)
 
@@ -176,13 +177,15 @@ def project_by_random(gs, ps, rank, every, scale, growth, eps, key):
     key=7,
     **GRASS,
 )
-def project_by_grass_walk(gs, ps, rank, every, scale, angle, growth, eps, b1, b2, key):
+def project_by_grass_walk(
+    gs, ps, rank, every, scale, angle, growth, eps, floor, b1, b2, key
+):
     _, now = keys(key, len(gs[0]), len(gs))
 
     def run(i, gs):
         adam = DebiasedAdam(b1, b2, 1e-3)
         bases = carried(walks(gs, rank, every, angle, i, now), adam)
-        return recovered(bases, gs, adam, scale, growth, eps)
+        return recovered(bases, gs, adam, scale, growth, eps, floor)
 
     yield from by_leaf(run, gs)
 
@@ -198,13 +201,13 @@ def project_by_grass_walk(gs, ps, rank, every, scale, angle, growth, eps, b1, b2
     key=7,
     **GRASS,
 )
-def project_by_grass_jump(gs, ps, rank, every, scale, growth, eps, b1, b2, key):
+def project_by_grass_jump(gs, ps, rank, every, scale, growth, eps, floor, b1, b2, key):
     _, now = keys(key, len(gs[0]), len(gs))
 
     def run(i, gs):
         adam = DebiasedAdam(b1, b2, 1e-3)
         bases = carried(jumps(gs, rank, every, i, now), adam)
-        return recovered(bases, gs, adam, scale, growth, eps)
+        return recovered(bases, gs, adam, scale, growth, eps, floor)
 
     yield from by_leaf(run, gs)
 

@@ -11,6 +11,7 @@ def project_by_grass_jump(
     scale: Scalar = 0.25,
     growth: Scalar = 1.01,
     eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     key: sample.Key = 0,
@@ -33,6 +34,8 @@ def project_by_grass_jump(
         scale: times what `inner` returns, and the part of the gradient that $s$ leaves out.
         growth: how much longer $s$ may get in one update, as a factor.
         eps: added to the norms of the columns of $r$ and of the last $s$.
+        floor: the root mean square up to which $s$ may always grow, in units of what `inner`
+            returns.
         b1: decay of the averages `mu` that `inner` keeps.
         b2: decay of the average squares `nu` that `inner` keeps.
         key: a seed or a `jax.random` key; the same key gives the same run.
@@ -60,7 +63,7 @@ def project_by_grass_jump(
         rank,
         subspace.random_jump(),
         subspace.together(every),
-        subspace.recovered(scale, growth, eps),
+        subspace.recovered(scale, growth, eps, floor),
         subspace.turned(b1, b2),
         key,
         batch_axes,

@@ -12,6 +12,7 @@ def project_by_grass_walk(
     angle: Scalar = 0.5,
     growth: Scalar = 1.01,
     eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     key: sample.Key = 0,
@@ -46,6 +47,8 @@ def project_by_grass_walk(
             old subspace and the new.
         growth: how much longer $s$ may get in one update, as a factor.
         eps: added to the norms of the columns of $r$ and of the last $s$.
+        floor: the root mean square up to which $s$ may always grow, in units of what `inner`
+            returns.
         b1: decay of the averages `mu` that `inner` keeps.
         b2: decay of the average squares `nu` that `inner` keeps.
         key: a seed or a `jax.random` key; the same key gives the same run.
@@ -76,7 +79,7 @@ def project_by_grass_walk(
         rank,
         subspace.random_walk(angle),
         subspace.together(every),
-        subspace.recovered(scale, growth, eps),
+        subspace.recovered(scale, growth, eps, floor),
         subspace.turned(b1, b2),
         key,
         batch_axes,

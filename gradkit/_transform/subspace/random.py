@@ -11,6 +11,7 @@ def project_by_random(
     scale: Scalar = 1.0,
     growth: Scalar = 1.01,
     eps: Scalar = 1e-8,
+    floor: Scalar = 0.0,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -34,6 +35,8 @@ def project_by_random(
         scale: times the whole direction.
         growth: how much longer $s$ may get in one update, as a factor.
         eps: added to the norms of the columns of $r$ and of the last $s$.
+        floor: the root mean square up to which $s$ may always grow, in units of what `inner`
+            returns.
         key: a seed or a `jax.random` key; the same key gives the same run.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
@@ -62,7 +65,7 @@ def project_by_random(
         rank,
         subspace.random_signs(),
         subspace.together(every),
-        subspace.rescaled(scale, growth, eps),
+        subspace.rescaled(scale, growth, eps, floor),
         key=key,
         batch_axes=batch_axes,
         name="project_by_random",
