@@ -12,7 +12,7 @@ SHAPES = {"conv": (2, 2, 3, 4), "square": (4, 4), "tall": (8, 3), "wide": (3, 8)
 BY_ORDER = {
     "partition_norms": "leaves draw by their order, so each group draws for itself"
 }
-LIMITS = {"scale": 0.5, "growth": 1.01, "floor": 0.3}
+LIMITS = {"scale": 0.5, "growth": 1.01, "floor": 0.5}
 GRASS = {"rank": 2, "every": 1, "eps": 1e-2, **LIMITS}
 
 
