@@ -26,7 +26,7 @@ import optax
 from step_time import compare, gpt_like, seconds, step_of
 
 import gradkit as gk
-from gradkit._core import batch, linalg
+from gradkit._core import linalg
 from gradkit._core import newton_schulz as sets
 
 
@@ -57,11 +57,8 @@ def beside_optax(width: int, layers: int, rounds: int, calls: int) -> str:
     """One row: both Muons on a decoder, and the rate of ours beside that of one product."""
     params = gpt_like(width, layers)
     row = compare("muon", params, rounds, calls)
-    hidden, _ = batch.hidden(batch.OTHERS)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    flops = sum(
-        products(x.shape) for path, x in leaves if hidden(jax.tree_util.keystr(path), x)
-    )
+    matrices = (row.matrix for row in gk.routes(gk.muon(), params))
+    flops = sum(products(matrix) for matrix in matrices if matrix is not None)
     rate = flops / row["step_ms"][0] / 1e6
     peak = 8 * width**3 / product_seconds(width) / 1e9
     (ours, theirs), (c_ours, c_theirs) = row["step_ms"], row["compile_s"]

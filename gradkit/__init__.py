@@ -33,6 +33,7 @@ from gradkit._core.chain import chain as chain
 from gradkit._core.coordinates import Coordinates as Coordinates
 from gradkit._core.infer import infer_parametrization as infer_parametrization
 from gradkit._core.optima import Transfer as Transfer
+from gradkit._core.routes import routes as routes
 from gradkit._core.rules import RULES as RULES
 from gradkit._core.rules import multiplier_columns as multiplier_columns
 from gradkit._core.rules import multipliers as multipliers

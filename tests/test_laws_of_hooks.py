@@ -357,7 +357,7 @@ RECIPES: dict[str, Callable[[], Any]] = {
     "sgd": lambda: gk.sgd(0.1, momentum=0.9),
     "adamw": lambda: gk.adamw(0.1, weight_decay=0.0),
     "ademamix": lambda: gk.ademamix(0.1, alpha=8.0, weight_decay=0.0),
-    "muon": lambda: gk.muon(others="bias|scale"),
+    "muon": lambda: gk.muon(hidden=lambda path, x: x.ndim > 1),
     "lars": lambda: gk.lars(weight_decay=0.0),
     "stable_spam": gk.stable_spam,
 }

@@ -28,6 +28,7 @@ OTHERS = {  # public names that are not methods, and the modules that define the
     "multiplier_columns": "gradkit._core.rules",
     "multipliers": "gradkit._core.rules",
     "rescale_init": "gradkit._core.transfer",
+    "routes": "gradkit._core.routes",
 }
 
 

@@ -8,7 +8,6 @@ A jitted function of matrices is traced once per distinct shape, whatever leaf t
 import functools
 import itertools
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ Axes = tuple[int, ...]
 Matrices = jax.Array  # [*batch, small, large]
 Parts = Callable[[list[jax.Array], list[list[int]]], list[list[jax.Array]]]
 LEAVES_A_STACK = 64  # on a CPU: a concatenation compiles in the square of its operands
-OTHERS = r"(?i)embed|readout|wte|wpe|(?<!multi)(?<!multi_)head(_\d+)?(/|$)"
 
 
 def shape(x: Any, batch_axes: Axes = ()) -> tuple[tuple[int, ...], int, int]:
@@ -155,24 +153,6 @@ def map_stacks(
 
 def _in_turn(f: Callable[[Matrices], Matrices], stack: jax.Array) -> jax.Array:
     return jax.lax.map(f, stack) if len(stack) > 1 else f(stack)
-
-
-def hidden(
-    others: str, batch_axes: Axes = ()
-) -> tuple[Callable[[str, Any], bool], Callable[[str, Any], bool]]:
-    """Two rules over path and leaf: the hidden matrices, and all the rest.
-
-    A hidden matrix has two axes or more besides `batch_axes`, and a path in which the regular
-    expression `others` is not found.
-    """
-
-    def matrices(path: str, leaf: Any) -> bool:
-        return leaf.ndim - len(batch_axes) >= 2 and not re.search(others, path)
-
-    def rest(path: str, leaf: Any) -> bool:
-        return not matrices(path, leaf)
-
-    return matrices, rest
 
 
 def _stack(x: Matrices) -> jax.Array:

@@ -5,7 +5,14 @@ from typing import Any
 import optax
 
 from gradkit._core import tree
-from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
+from gradkit._core.types import (
+    AnyTransform,
+    Extra,
+    Params,
+    Transform,
+    Updates,
+    wrapper,
+)
 
 
 def chain(*transforms: AnyTransform) -> Transform:
@@ -45,4 +52,4 @@ def chain(*transforms: AnyTransform) -> Transform:
             return u, new
         return tree.like(u, updates if params is None else params), new
 
-    return Transform(inner.init, update)
+    return wrapper(inner.init, update)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from gradkit._core.tree import is_real, paths
 
 
 def _require(
@@ -101,21 +102,17 @@ def holds(method: str, condition: bool, what: str, got: Any, remedy: str) -> Non
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
-    """The path and value of every leaf, paths as in error messages."""
-    paths = jax.tree_util.tree_leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in paths]
+    """The path and value of every leaf, paths as `route` takes them."""
+    return list(zip(paths(tree), jax.tree.leaves(tree)))
 
 
 def real(method: str, tree: Any) -> None:
     """Every leaf is an array of real floating numbers."""
-    if all(
-        hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
-        for x in jax.tree.leaves(tree)
-    ):
+    if all(map(is_real, jax.tree.leaves(tree))):
         return
     for path, leaf in leaves(tree):
-        dtype = getattr(leaf, "dtype", type(leaf).__name__)
-        if not hasattr(leaf, "dtype") or not jnp.issubdtype(dtype, jnp.floating):
+        if not is_real(leaf):
+            dtype = getattr(leaf, "dtype", type(leaf).__name__)
             raise TypeError(
                 f"gradkit.{method}: leaf {path} must be a real floating array, got "
                 f"{dtype}. Mask it out with optax.masked, or split complex leaves with "

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
@@ -26,18 +27,25 @@ def opaque(t: Tree) -> Tree:
 
     It reorders products of what it knows, such as the gradient of a parameter that the loss does
     not use, and one of the orders may overflow: `(a * 0)^2` became `a^2 * 0^2`, infinity times 0.
-    Adding minus zero, which it does not know either, changes no number and no fusion.
+    The larger of a number and minus infinity, which it does not know either, is that number.
     """
+    hide = jax.lax.optimization_barrier
+    if not isinstance(hide(np.array(False)), Tracer):
+        return t  # nothing is compiled
 
     @functools.cache
-    def zero(dtype: Any) -> jax.Array:
-        return jax.lax.optimization_barrier(jnp.array(-0.0, dtype))
+    def least(dtype: Any) -> jax.Array:
+        return hide(np.fmin(np.array(-np.inf, dtype), jnp.finfo(dtype).min))
 
     def leaf(x: Any) -> Any:
-        floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
-        return x + zero(x.dtype) if isinstance(x, Tracer) and floating else x
+        return jnp.maximum(x, least(x.dtype)) if is_real(x) else x
 
     return jax.tree.map(leaf, t)
+
+
+def is_real(x: Any) -> bool:
+    """Whether the leaf `x` is an array of real floating numbers."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def wide_dtype(x: Any) -> Any:
@@ -72,9 +80,14 @@ def read_squarable(updates: Tree) -> Tree:
 
 
 def wide(t: Tree) -> Tree:
-    """`t` in at least float32, every entry as it is; shapes without values stay such."""
+    """`t` in at least float32, every entry as it is; shapes without values stay such.
+
+    So do leaves that are no real numbers, such as weights in int8.
+    """
 
     def leaf(x: Any) -> Any:
+        if not is_real(x):
+            return x
         if isinstance(x, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(x.shape, wide_dtype(x))
         return x.astype(wide_dtype(x))
@@ -88,8 +101,12 @@ def increment(count: jax.Array) -> jax.Array:
 
 
 def like(x: Tree, y: Tree) -> Tree:
-    """`x` in `y`'s dtypes."""
-    return jax.tree.map(lambda xi, yi: xi.astype(yi.dtype), x, y)
+    """`x` in `y`'s dtypes, where both are real numbers."""
+
+    def leaf(xi: Any, yi: Any) -> Any:
+        return xi.astype(yi.dtype) if is_real(xi) and is_real(yi) else xi
+
+    return jax.tree.map(leaf, x, y)
 
 
 def zeros(t: Tree) -> Tree:
@@ -147,7 +164,12 @@ def debias_root(root: Tree, decay: Any, step: jax.Array) -> Tree:
 
 def ratio(numerator: Tree, denominator: Tree) -> Tree:
     """Leaf by leaf quotients, 0 where the denominator is: no gradient yet, no `eps` either."""
-    return jax.tree.map(lambda n, d: jnp.where(d > 0, n / d, 0), numerator, denominator)
+
+    def leaf(n: jax.Array, d: jax.Array) -> jax.Array:
+        none = d == 0
+        return jnp.where(none, 0, n / jnp.where(none, 1, d))
+
+    return jax.tree.map(leaf, numerator, denominator)
 
 
 def one_minus_power(decay: Any, step: jax.Array, dtype: Any) -> jax.Array:
@@ -162,6 +184,12 @@ def one_minus_power(decay: Any, step: jax.Array, dtype: Any) -> jax.Array:
 def scale(a: Any, x: Tree) -> Tree:
     """`a * x`, each leaf in its own dtype."""
     return jax.tree.map(lambda xi: (a * xi).astype(xi.dtype), x)
+
+
+def clip_factor(norm: jax.Array, limit: Any) -> jax.Array:
+    """What brings a norm above `limit` down to it; 1 for any other."""
+    above = norm > limit
+    return jnp.where(above, limit / jnp.where(above, norm, 1), 1)
 
 
 def scale_each(a: jax.Array, x: Tree) -> Tree:
@@ -192,9 +220,10 @@ def norms(t: Tree) -> jax.Array:
 
     def at_three_scales(leaves: list[jax.Array]) -> jax.Array:
         def squares(factor: jax.Array) -> jax.Array:
-            return jnp.stack([sum_squares(factor * finite(x)) for x in leaves])
+            return jnp.stack([sum_squares(factor * finite(x)) for x in hidden])
 
-        same, down, up = jax.lax.map(squares, jnp.array([1, 1 / shift, shift], dtype))
+        hidden, factors = opaque((leaves, jnp.array([1, 1 / shift, shift], dtype)))
+        same, down, up = jax.lax.map(squares, factors)
         upscaled = jnp.where(same > least, jnp.sqrt(same), jnp.sqrt(up) / shift)
         downscaled = jnp.minimum(jnp.sqrt(down), limits.max / shift) * shift
         return jnp.where(same < limits.max, upscaled, downscaled)

@@ -45,11 +45,32 @@ def transform(
     return cast(Transform, Transform(checked_init, checked_update))
 
 
+def wrapper(
+    init: Callable[[Params], Any], update: Callable[..., tuple[Updates, Any]]
+) -> Transform:
+    """Pair `init` and `update`, which pass leaves on: each transform inside checks its own.
+
+    So that weights in int8, keys of `jax.random`, and the `float0` that their gradients are can
+    be given to a transform that takes them.
+    """
+
+    def given_init(params: Params) -> Any:
+        return init(_of_jax(params))
+
+    def given_update(updates: Updates, state: Any, params: Params = None, **extra):
+        return update(_of_jax(updates), state, _of_jax(params), **extra)
+
+    return cast(Transform, Transform(given_init, given_update))
+
+
 def _of_jax(t: Any) -> Any:
-    """`t`, with NumPy's leaves as JAX takes them: in float32 where float64 is off."""
-    if not any(isinstance(x, np.ndarray) for x in jax.tree.leaves(t)):
-        return t
-    return jax.tree.map(jnp.asarray, t)
+    """`t`, with NumPy's numbers as JAX takes them: in float32 where float64 is off."""
+
+    def leaf(x: Any) -> Any:
+        numbers = isinstance(x, np.ndarray) and x.dtype != jax.dtypes.float0
+        return jnp.asarray(x) if numbers else x
+
+    return jax.tree.map(leaf, t)
 
 
 def stateless(update: Callable[..., Updates]) -> Transform:

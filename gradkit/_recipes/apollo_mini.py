@@ -2,9 +2,9 @@
 
 import optax
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, rate, sample, subspace
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -23,7 +23,7 @@ def apollo_mini(
     floor: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
     key: sample.Key = 0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Step along the gradient, each matrix as long as Adam makes one random projection of it.
@@ -44,8 +44,9 @@ def apollo_mini(
         floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
         key: a seed or a `jax.random` key; the same key gives the same run.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
@@ -60,17 +61,14 @@ def apollo_mini(
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
     debiasing = rate.adam_debiasing(b1, b2)
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
-    hidden, other = batch.hidden(others, batch_axes)
-    rest = subspace.rescaled(
-        scale, growth, shadow_eps, floor, axes=subspace.by_matrices
-    )
+    rest = subspace.rescaled(scale, growth, shadow_eps, floor, subspace.by_matrices)
     drawn, due = subspace.random_signs(), subspace.together(every)
     shadows = subspace.project(
         biased, 1, drawn, due, rest, None, key, batch_axes, name="apollo_mini"
     )
     low_rank = chain(shadows, optax.scale_by_schedule(debiasing))
     return chain(
-        route({hidden: low_rank, other: adam}),
+        split("apollo_mini", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

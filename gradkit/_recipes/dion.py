@@ -1,8 +1,8 @@
 """Dion for hidden matrices, Adam for everything else."""
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, check, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -21,7 +21,7 @@ def dion(
     adam_eps: Scalar = 1e-8,
     weight_decay: Scalar = 0.01,
     key: sample.Key = 0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Orthonormal updates of low rank, for matrices between hidden layers.
@@ -41,8 +41,9 @@ def dion(
         adam_eps: added to the root of Adam's average square, in units of the gradient.
         weight_decay: times a parameter's own rate, the share of it lost in one update.
         key: a seed or a key for the first directions.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
@@ -53,7 +54,8 @@ def dion(
         Orthonormalized Updates", arXiv:2504.05295, Algorithm 1.
     Departure: those of `project_by_dion`; the paper scales the rates of embeddings, readouts
         and vectors each by their own shape: route them yourself to do so.
-    Limits: names decide what is a readout: look at yours, or set `others`.
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
+        at `gradkit.routes`, or set `hidden`.
     """
 
     check.nonnegative("dion", adam_ratio=adam_ratio)
@@ -68,4 +70,4 @@ def dion(
         step_by_learning_rate(slow),
         decay_by_weight(rate.coupled_decay(slow, weight_decay)),
     )
-    return route(dict(zip(batch.hidden(others, batch_axes), (matrices, vectors))))
+    return split("dion", hidden, batch_axes, matrices, vectors)

@@ -2,9 +2,9 @@
 
 import optax
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, rate
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -24,7 +24,7 @@ def fira(
     column_eps: Scalar = 1e-8,
     floor: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Adam that remembers each hidden matrix where its gradient is largest, and moves all of it.
@@ -45,8 +45,9 @@ def fira(
         column_eps: added to the norms of the columns Adam sees, in units of the gradient.
         floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
@@ -59,13 +60,13 @@ def fira(
         two, with these values, and limits the growth of what is not yet debiased, as here.
         Weights decay by what they were before the update; the release's by what they are
         after it.
-    Limits: names decide what is a readout: look at yours, or set `others`. See
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
+        at `gradkit.routes`, or set `hidden`. See
         `project_by_fira`.
     """
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
     debiasing = rate.adam_debiasing(b1, b2)
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
-    hidden, rest = batch.hidden(others, batch_axes)
     low_rank = chain(
         project_by_fira(
             biased, rank, every, scale, growth, column_eps, floor, batch_axes
@@ -73,7 +74,7 @@ def fira(
         optax.scale_by_schedule(debiasing),
     )
     return chain(
-        route({hidden: low_rank, rest: adam}),
+        split("fira", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -1,8 +1,8 @@
 """GaLore over Adam for hidden matrices, Adam for everything else."""
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, rate, subspace
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -19,7 +19,7 @@ def galore(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     weight_decay: Scalar = 0.0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
     side: subspace.Side = "small",
 ) -> Transform:
@@ -38,8 +38,9 @@ def galore(
         eps: added to the root of the average square before debiasing, in units of the
             gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
         side: the one that is cut: the "small" one, or the "large" one, for less memory.
@@ -53,14 +54,14 @@ def galore(
     Departure: that of `project_by_svd`; `side="large"` is the release's "reverse_std". Weights
         decay by what they were before the update, as in AdamW; the release's by what they are
         after it.
-    Limits: names decide what is a readout: look at yours, or set `others`. Averages kept
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
+        at `gradkit.routes`, or set `hidden`. Averages kept
         over a change of basis mean something else after it: expect small jumps of the loss.
     """
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
-    hidden, rest = batch.hidden(others, batch_axes)
     low_rank = project_by_svd(adam, rank, every, scale, batch_axes, side)
     return chain(
-        route({hidden: low_rank, rest: adam}),
+        split("galore", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -1,8 +1,8 @@
 """GrassWalk over Adam for hidden matrices, Adam for everything else."""
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -24,7 +24,7 @@ def grass_walk(
     floor: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
     key: sample.Key = 0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Adam in a random subspace that wanders, and all of the gradient at its scale.
@@ -46,8 +46,9 @@ def grass_walk(
         floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
         key: a seed or a `jax.random` key; the same key gives the same run.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
@@ -58,27 +59,17 @@ def grass_walk(
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassWalk.
     Departure: that of `project_by_grass_walk`.
-    Limits: names decide what is a readout: look at yours, or set `others`. See
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
+        at `gradkit.routes`, or set `hidden`. See
         `project_by_grass_walk`.
     """
     adam = scale_by_adam(b1, b2, eps)
-    hidden, rest = batch.hidden(others, batch_axes)
+    limits = (growth, column_eps, floor)
     low_rank = project_by_grass_walk(
-        adam,
-        rank,
-        every,
-        scale,
-        angle,
-        growth,
-        column_eps,
-        floor,
-        b1,
-        b2,
-        key,
-        batch_axes,
+        adam, rank, every, scale, angle, *limits, b1, b2, key, batch_axes
     )
     return chain(
-        route({hidden: low_rank, rest: adam}),
+        split("grass_walk", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

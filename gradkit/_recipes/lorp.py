@@ -1,8 +1,8 @@
 """GradNormLoRP over Adam for hidden matrices, Adam for everything else."""
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, rate
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -19,7 +19,7 @@ def lorp(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     weight_decay: Scalar = 0.0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Adam on the lengths of units, and on their directions where these change most.
@@ -37,8 +37,9 @@ def lorp(
         eps: added to the root of the average square before debiasing, in units of the
             gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
@@ -49,14 +50,14 @@ def lorp(
         Training", arXiv:2412.19616, Algorithm 1.
     Departure: that of `project_by_weight_norm`. Weights decay by what they were before the
         update, as in AdamW.
-    Limits: names decide what is a readout: look at yours, or set `others`. See
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
+        at `gradkit.routes`, or set `hidden`. See
         `project_by_weight_norm`.
     """
     adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
-    hidden, rest = batch.hidden(others, batch_axes)
     low_rank = project_by_weight_norm(adam, rank, every, scale, batch_axes)
     return chain(
-        route({hidden: low_rank, rest: adam}),
+        split("lorp", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -1,8 +1,8 @@
 """Muon for hidden matrices, Adam for everything else."""
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, check, newton_schulz, rate
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -20,7 +20,7 @@ def muon(
     b2: Scalar = 0.95,
     adam_eps: Scalar = 1e-10,
     weight_decay: Scalar = 0.0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
 ) -> Transform:
@@ -39,8 +39,9 @@ def muon(
         b2: decay of Adam's average squared gradient.
         adam_eps: added to the root of Adam's average square, in units of the gradient.
         weight_decay: times a parameter's own rate, the share of it lost in one update.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
         coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
@@ -51,7 +52,8 @@ def muon(
         steepest descent in Bernstein and Newhouse, arXiv:2409.20325.
     Departure: that of `normalize_by_polar`. The momentum is a sum, which is
         `1 / (1 - momentum)` times the release's average, and so is the `eps` it meets.
-    Limits: names decide what is a readout: look at yours, or set `others`. Not for
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
+        at `gradkit.routes`, or set `hidden`. Not for
         fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
         Fused kernels, and layouts that differ from leaf to leaf, want `view_by_pattern`.
     """
@@ -69,4 +71,4 @@ def muon(
         step_by_learning_rate(slow),
         decay_by_weight(rate.coupled_decay(slow, weight_decay)),
     )
-    return route(dict(zip(batch.hidden(others, batch_axes), (matrices, vectors))))
+    return split("muon", hidden, batch_axes, matrices, vectors)

@@ -1,8 +1,8 @@
 """NorMuon, as its authors release it, and Adam for everything else."""
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, check, newton_schulz, rate
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -23,7 +23,7 @@ def normuon(
     b2: Scalar = 0.95,
     adam_eps: Scalar = 1e-10,
     weight_decay: Scalar = 0.0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
 ) -> Transform:
@@ -43,8 +43,9 @@ def normuon(
         b2: decay of Adam's average squared gradient.
         adam_eps: added to the root of Adam's average square, in units of the gradient.
         weight_decay: times a parameter's own rate, the share of it lost in one update.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
         coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
@@ -73,4 +74,4 @@ def normuon(
         step_by_learning_rate(slow),
         decay_by_weight(rate.coupled_decay(slow, weight_decay)),
     )
-    return route(dict(zip(batch.hidden(others, batch_axes), (matrices, vectors))))
+    return split("normuon", hidden, batch_axes, matrices, vectors)

@@ -2,9 +2,9 @@
 
 import optax
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -23,7 +23,7 @@ def shampoo(
     b2: Scalar = 0.99,
     eps: Scalar = 1e-8,
     weight_decay: Scalar = 0.0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Average gradients between fourth roots of their covariances, for hidden matrices.
@@ -33,39 +33,41 @@ def shampoo(
 
     Args:
         learning_rate: a number or a schedule; moves both parts. For matrices, the spectral norm
-            of an update, about.
+            of an update: about this, and at most 2.3 times the eighth root of the shorter side.
         b1: decay of the average gradient, in both parts.
         decay: decay of the average covariances.
         damping: added to their eigenvalues, as a share of the mean.
-        every: updates between two times that roots are taken.
+        every: updates between two times that roots are taken, after those at 1, 2, 4, 8 ...
         max_size: a longer side is left as it is.
         adam_ratio: Adam's learning rate, as a share of the matrices'.
         b2: decay of Adam's average squared gradient.
         eps: added to the root of Adam's average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
-        others: regular expression; matrices whose path contains it go to Adam, as do all
-            leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
-    State: `(4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
-        if ndim > 1 else 8*size)` bytes a leaf, `16` once.
-    Flops: at most `4*size*(rows + cols) + 3*(rows**3 + cols**3) + 60*size + 20*(rows**2
-        + cols**2) + 90` a leaf, beside the eigendecompositions.
+    State: `(4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2
+        if min(rows, cols) > 1 else 1) if ndim > 1 else 8*size)` bytes a leaf, `16` once.
+    Flops: at most `4*size*(rows + cols) + 2*size*min(rows, cols) + 5*(rows**3 + cols**3)
+        + 70*size + 30*(rows**2 + cols**2) + 130` a leaf, `60` once, beside the
+        eigendecompositions.
     Paper: Gupta, Koren and Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
         arXiv:1802.09568, Algorithm 1; averages as in Anil and others, arXiv:2002.09018.
     Departure: that of `precondition_by_shampoo`. Steps have Shampoo's own length, where releases
         may take it from another method (grafting). Vectors go to Adam.
-    Limits: names decide what is a readout: look at yours, or set `others`. Early steps are as
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
+        at `gradkit.routes`, or set `hidden`. Early steps are as
         long as later ones: warm the learning rate up. See `precondition_by_shampoo`.
     """
     check.nonnegative("shampoo", adam_ratio=adam_ratio)
     refresh = (damping, every, max_size, batch_axes)
     matrices = precondition_by_shampoo(b1, decay, 0.25, 0.25, *refresh)
     adam = chain(scale_by_adam(b1, b2, eps), optax.scale(adam_ratio))
-    hidden, rest = batch.hidden(others, batch_axes)
     return chain(
-        route({hidden: matrices, rest: adam}),
+        split("shampoo", hidden, batch_axes, matrices, adam),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -2,9 +2,9 @@
 
 import optax
 
-from gradkit._compose.route.route import route
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -20,7 +20,7 @@ def snsm(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     weight_decay: Scalar = 0.0,
-    others: str = batch.OTHERS,
+    hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Average hidden matrices only where they are largest, and divide subsets by their norm.
@@ -37,8 +37,9 @@ def snsm(
         eps: added to the root of the average square before debiasing, in units of the
             gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
-        others: regular expression; matrices whose path contains it have momentum in all
-            directions, as have all leaves of fewer than two axes besides `batch_axes`.
+        hidden: which leaves are hidden matrices: a regular expression for their paths, a
+            predicate of path and leaf, or a dict of paths and bools, which leaves all other
+            paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
@@ -52,14 +53,14 @@ def snsm(
         arXiv:2411.07120, AdamSNSM.
     Departure: those of `project_by_subspace_momentum` and `scale_by_subset_norm`. The release
         decays weights by what they are after the update.
-    Limits: names decide what is a readout: look at yours, or set `others`.
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
+        at `gradkit.routes`, or set `hidden`.
     """
     check.fraction("snsm", b1=b1)
     average = optax.ema(b1, debias=False)
-    hidden, rest = batch.hidden(others, batch_axes)
     inside = project_by_subspace_momentum(average, rank, every, batch_axes)
     numerator = chain(
-        route({hidden: inside, rest: average}),
+        split("snsm", hidden, batch_axes, inside, average, "average"),
         optax.scale_by_schedule(rate.debiasing(b1)),
     )
     return chain(

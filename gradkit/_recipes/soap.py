@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.hidden import seen
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -37,6 +38,7 @@ def soap(
         max_size: a longer side keeps its own basis.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
         batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
+            Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
 
     State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
         if ndim > 1 else 0)` bytes a leaf, `12` once.
@@ -58,9 +60,9 @@ def soap(
     def shortened(step: jax.Array) -> jax.Array:
         return rate.at(learning_rate, step) * (1 - decayed(step))
 
-    floor = rate.before_debiasing(eps, b2)
+    args = b1, b2, decay, rate.before_debiasing(eps, b2), every, max_size, batch_axes
     return chain(
-        precondition_by_soap(b1, b2, decay, floor, every, max_size, batch_axes),
+        seen(precondition_by_soap(*args), batch_axes),
         step_by_learning_rate(shortened),
         decay_by_weight(decayed),
     )

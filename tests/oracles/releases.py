@@ -9,13 +9,16 @@ from entry import golden
 
 import gradkit as gk
 
-EVERYWHERE = "$^"  # no path: every matrix is a hidden one
+
+def matrices(path, x):
+    """Every matrix is a hidden one, whatever its name."""
+    return x.ndim > 1
 
 
 def fira():
     """The release decays what the update left: (p + u) (1 - lr wd)."""
     return optax.chain(
-        gk.fira(1e-2, rank=3, every=1000, b2=0.99, others=EVERYWHERE),
+        gk.fira(1e-2, rank=3, every=1000, b2=0.99, hidden=matrices),
         optax.scale(1 - 1e-2 * 0.02),
         gk.decay_by_weight(1e-2 * 0.02),
     )
@@ -30,9 +33,9 @@ golden("amsbound", lambda: gk.amsbound(1e-2, final_ratio=10.0))
 golden("lion", lambda: gk.lion(1e-3, weight_decay=0.1))
 golden("soap", lambda: gk.soap(1e-2, 0.9, every=5, weight_decay=0.0), transpose=True)
 golden("fira", fira, transpose=True)
-golden("snsm", lambda: gk.snsm(1e-2, rank=3, every=1000, others=EVERYWHERE))
+golden("snsm", lambda: gk.snsm(1e-2, rank=3, every=1000, hidden=matrices))
 golden(
     "normuon",
-    lambda: gk.normuon(0.02, weight_decay=0.1, others=EVERYWHERE),
+    lambda: gk.normuon(0.02, weight_decay=0.1, hidden=matrices),
     transpose=True,
 )

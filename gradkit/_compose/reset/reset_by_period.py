@@ -15,7 +15,7 @@ from gradkit._core.types import (
     Scalar,
     Transform,
     Updates,
-    transform,
+    wrapper,
 )
 
 
@@ -88,4 +88,4 @@ def reset_by_period(
         u, after = inner.update(updates, before, params, **extra)
         return u, ResetState(tree.increment(state.count), after)
 
-    return transform(init, update)
+    return wrapper(init, update)

@@ -1,32 +1,21 @@
 """Each parameter to its own transform, chosen by its path."""
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
-import optax
 
-from gradkit._core import tree
-from gradkit._core.types import (
-    AnyTransform,
-    Extra,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core import check, groups, tree
+from gradkit._core.groups import Choice
+from gradkit._core.types import AnyTransform, Params, Transform
 
 Rule = str | Callable[[str, Any], bool]
 
 
-class RouteState(NamedTuple):
-    """What each rule's transform remembers, in the order of the rules."""
-
-    inner: tuple[optax.OptState, ...]
-
-
-def route(rules: Mapping[Rule, AnyTransform]) -> Transform:
+def route(
+    rules: Mapping[Rule, AnyTransform], default: AnyTransform | None = None
+) -> Transform:
     r"""Send each parameter to the transform of the one rule that matches its path.
 
     $$u_i = \mathrm{rules}[r](g_i), \quad r \text{ the only rule that matches } i$$
@@ -35,6 +24,7 @@ def route(rules: Mapping[Rule, AnyTransform]) -> Transform:
         rules: transforms by rule. A rule is a regular expression searched for in the path, or
             a predicate of path and leaf. Paths are names joined by `/`, the same for dicts,
             linen, NNX and dataclasses: `decoder/layers/0/kernel`.
+        default: the transform of parameters that no rule matches; without one, an error.
 
     Needs: what the transforms need; all get the same extra arguments.
     State: `0` bytes a leaf, `0` once, and the states of the transforms.
@@ -42,64 +32,88 @@ def route(rules: Mapping[Rule, AnyTransform]) -> Transform:
     Paper: none.
     Departure: none.
     Limits: a transform sees its own leaves only, so a norm of the whole gradient becomes a norm
-        of the group: wrap in `share_norm`, or clip before routing.
-    Errors: a parameter that no rule matches, or more than one, names its path and the rules.
+        of the group: wrap in `share_norm`, or clip before routing. Leaves of any dtype are
+        passed on, and each transform checks its own; a predicate sees parameters where these
+        are given, else gradients.
+    Errors: a parameter that more than one rule matches, or none, names its path and the rules.
 
-    >>> tx = gk.route({"bias": optax.scale(-1.0), "kernel": optax.scale(-2.0)})
+    >>> tx = gk.route({"bias": optax.scale(-1.0)}, default=optax.scale(-2.0))
     >>> g = {"bias": jnp.ones(()), "kernel": jnp.ones(())}
     >>> {k: float(u) for k, u in tx.update(g, tx.init(g))[0].items()}
     {'bias': -1.0, 'kernel': -2.0}
     """
-    inners = [optax.with_extra_args_support(tx) for tx in rules.values()]
+    check.holds(
+        "route",
+        isinstance(rules, Mapping),
+        "rules must map expressions or predicates to transforms",
+        repr(rules),
+        "Pass a dict.",
+    )
+    named = [(_name(rule), rule) for rule in rules]
+    for (name, rule), tx in zip(named, rules.values()):
+        _check_rule(name, rule)
+        _check_transform(f"of rule {name}", tx)
+    if default is not None:
+        _check_transform("of default", default)
+    transforms = [*rules.values()] + ([] if default is None else [default])
 
-    def groups(t: Any) -> list[Any]:
-        """`t` once for each rule, with the other rules' leaves masked out."""
-        matches = tree.map_with_path(lambda path, x: match(rules, path, x), t)
-        return [_keep(t, matches, rule) for rule in range(len(inners))]
+    def choose(params: Params) -> list[Choice]:
+        leaves = zip(tree.paths(params), jax.tree.leaves(params))
+        return [_choice(named, default is not None, path, x) for path, x in leaves]
 
-    def init(params: Params) -> RouteState:
-        return RouteState(tuple(tx.init(t) for tx, t in zip(inners, groups(params))))
-
-    def update(
-        updates: Updates, state: RouteState, params: Params = None, **extra: Extra
-    ) -> tuple[Updates, RouteState]:
-        gs = groups(updates)
-        ps = [None] * len(gs) if params is None else groups(params)
-        steps = [
-            tx.update(g, s, p, **extra)
-            for tx, g, s, p in zip(inners, gs, state.inner, ps)
-        ]
-        u = jax.tree.map(_only, *[u for u, _ in steps], is_leaf=_masked)
-        return u, RouteState(tuple(s for _, s in steps))
-
-    return transform(init, update)
+    return groups.grouped("route", transforms, choose)
 
 
-def match(rules: Mapping[Rule, Any], path: str, leaf: Any) -> int:
-    """The position of the one rule that matches a leaf."""
+def _choice(
+    rules: Sequence[tuple[str, Rule]], default: bool, path: str, leaf: Any
+) -> Choice:
+    """The one rule that matches a leaf, or the default after all of them."""
     found = [
         i
-        for i, rule in enumerate(rules)
+        for i, (_, rule) in enumerate(rules)
         if (rule(path, leaf) if callable(rule) else re.search(rule, path))
     ]
-    if len(found) != 1:
-        names = [getattr(rule, "__name__", rule) for rule in rules]
-        raise ValueError(
-            f"gradkit.route: leaf {path} must match exactly one rule, got "
-            f"{[names[i] for i in found] or 'none'} of {names}. "
-            + ("Make the rules exclusive." if found else "Add a rule for it.")
-        )
-    return found[0]
+    if not found and default:
+        return Choice(len(rules), "default", "no rule matches")
+    names = [name for name, _ in rules]
+    check.holds(
+        "route",
+        len(found) == 1,
+        f"leaf {path} must match exactly one rule",
+        f"{_listed([names[i] for i in found]) if found else 'none'} of {_listed(names)}",
+        "Make the rules exclusive." if found else "Add a rule for it, or a default.",
+    )
+    name, rule = rules[found[0]]
+    if isinstance(rule, str):
+        return Choice(found[0], rule, "found in its path")
+    return Choice(found[0], name, "its predicate says so")
 
 
-def _keep(t: Any, matches: Any, rule: int) -> Any:
-    return jax.tree.map(lambda x, m: x if m == rule else optax.MaskedNode(), t, matches)
+def _name(rule: Any) -> str:
+    """A rule as it is shown: its text in quotes, or its name."""
+    return getattr(rule, "__name__", repr(rule))
 
 
-def _masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
+def _listed(names: Sequence[str]) -> str:
+    return f"[{', '.join(names)}]"
 
 
-def _only(*candidates: Any) -> Any:
-    """The one candidate that is not masked; a mask that was there before stays."""
-    return next((x for x in candidates if not _masked(x)), optax.MaskedNode())
+def _check_rule(name: str, rule: Any) -> None:
+    said = "a rule must be a regular expression or a predicate of path and leaf"
+    if not isinstance(rule, str):
+        check.holds("route", callable(rule), said, name, "Write one.")
+        return
+    try:
+        re.compile(rule)
+    except re.error as error:
+        check.holds("route", False, said, f"{name}: {error}", "Correct it.")
+
+
+def _check_transform(whose: str, tx: Any) -> None:
+    check.holds(
+        "route",
+        callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None)),
+        f"the transform {whose} must have init and update",
+        repr(tx),
+        "Pass one of optax or gradkit, made by calling its factory.",
+    )

@@ -1,5 +1,6 @@
 """One norm for all groups."""
 
+import jax
 import optax
 
 from gradkit._core import tree
@@ -9,7 +10,7 @@ from gradkit._core.types import (
     Params,
     Transform,
     Updates,
-    transform,
+    wrapper,
 )
 
 
@@ -26,7 +27,8 @@ def share_norm(inner: AnyTransform) -> Transform:
     Flops: at most `10*size` a leaf, and those of `inner`.
     Paper: none.
     Departure: none.
-    Limits: the norm is that of the gradient given here: inside a group, clip first.
+    Limits: the norm is that of the gradient given here: inside a group, clip first. Leaves that
+        are no floating numbers, as the gradients of weights in int8 are, count as nothing.
 
     >>> groups = gk.route({"a": gk.clip_by_global_norm(1.0), "b": optax.identity()})
     >>> tx, g = gk.share_norm(groups), {"a": jnp.full((), 3.0), "b": jnp.full((), 4.0)}
@@ -41,7 +43,8 @@ def share_norm(inner: AnyTransform) -> Transform:
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
-        extra.setdefault("global_norm", tree.norm(updates))
+        real = [x for x in jax.tree.leaves(updates) if tree.is_real(x)]
+        extra.setdefault("global_norm", tree.norm(real))
         return inner.update(updates, state, params, **extra)
 
-    return transform(init, update)
+    return wrapper(init, update)

@@ -16,7 +16,7 @@ from gradkit._core.types import (
     Params,
     Transform,
     Updates,
-    transform,
+    wrapper,
 )
 
 
@@ -24,7 +24,7 @@ class Leaf(NamedTuple):
     """One leaf of a tree, and how it is seen."""
 
     x: Any
-    pattern: view.Pattern
+    pattern: view.Pattern | None  # None where it is left as it is
     names: list[str]  # its path, or one below it for each block
 
 
@@ -52,7 +52,8 @@ def view_by_pattern(
             of the axes, in the notation of einops. Lengths that cannot be inferred stand with
             their names. On the right, three axes are a batch of matrices, two are one matrix,
             one is a vector. A leaf that no pattern names is one matrix, its last axis the
-            columns and all others the rows; vectors and scalars are left as they are.
+            columns and all others the rows; vectors and scalars are left as they are, and so
+            are all leaves that are no floating numbers.
 
     Needs: what `inner` needs. Extra arguments that are trees like the gradient are viewed too.
     State: `0` bytes a leaf, `0` once, and the state of `inner`, in the shapes of the views.
@@ -82,11 +83,11 @@ def view_by_pattern(
         names = [name for leaf in found for name in leaf.names]
         if len(set(names)) < len(names):
             raise _wrong("paths must be distinct", sorted(names), "Rename one.")
-        return dict(zip(names, [y for x in found for y in view.split(x.pattern, x.x)]))
+        return dict(zip(names, [y for leaf in found for y in _views(leaf)]))
 
     def hand_back(views: Any, t: Any) -> Any:
         """What has these views, in the shapes of `t`."""
-        xs = [view.join(p, [views[k] for k in ks], x) for x, p, ks in leaves(t)]
+        xs = [_joined(x, [views[name] for name in x.names]) for x in leaves(t)]
         return jax.tree.structure(t).unflatten(xs)
 
     def init(params: Params) -> optax.OptState:
@@ -101,7 +102,7 @@ def view_by_pattern(
         u, state = inner.update(see(updates), state, ps, **extra)
         return hand_back(u, updates), state
 
-    return transform(init, update)
+    return wrapper(init, update)
 
 
 def _wrong(what: str, got: Any, remedy: str) -> ValueError:
@@ -117,7 +118,9 @@ def _read(rule: str, text: str) -> view.Pattern:
 
 
 def _leaf(known: Mapping[str, view.Pattern], path: str, x: Any) -> Leaf:
-    """The leaf with the one pattern for its path, or as one matrix."""
+    """The leaf with the one pattern for its path, or as one matrix; as it is, if no numbers."""
+    if not tree.is_real(x):
+        return Leaf(x, None, [path])
     rules = [rule for rule in known if re.search(rule, path)]
     if len(rules) > 1:
         what = f"leaf {path} must have at most one pattern"
@@ -130,6 +133,15 @@ def _leaf(known: Mapping[str, view.Pattern], path: str, x: Any) -> Leaf:
         raise _wrong(what, f"shape {x.shape}: {error}", remedy) from None
     cut = [f"{path}/{i}" for i in range(len(blocks))]
     return Leaf(x, pattern, cut if pattern.blocks else [path])
+
+
+def _views(leaf: Leaf) -> list[Any]:
+    return [leaf.x] if leaf.pattern is None else view.split(leaf.pattern, leaf.x)
+
+
+def _joined(leaf: Leaf, views: list[Any]) -> Any:
+    """What has these views, in the shape of the leaf."""
+    return views[0] if leaf.pattern is None else view.join(leaf.pattern, views, leaf.x)
 
 
 def _check_all_used(known: Mapping[str, view.Pattern], params: Params) -> None:
