@@ -299,7 +299,7 @@ def seen(inner: AnyTransform, batch_axes: Axes = ()) -> Transform:
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
-        given = of_trees(_as_matrices, updates, (updates, state, params))
+        *given, extra = of_trees(_as_matrices, updates, (updates, state, params, extra))
         return of_trees(_as_leaf, updates, inner.update(*given, **extra))
 
     return wrapper(init, update)

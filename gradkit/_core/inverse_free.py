@@ -1,6 +1,7 @@
 """Factors `A` and `B` whose `A A^T` and `B B^T` learn to be inverses of curvatures, one for each side.
 
-A matrix is `[*batch, rows, cols]`, its factors `[*batch, rows, rows]` and `[*batch, cols, cols]`.
+A matrix is `[*batch, rows, cols]`, its factors `[*batch, rows, rows]` and `[*batch, cols, cols]`;
+None is the identity, which stays.
 """
 
 from typing import Any
@@ -11,10 +12,12 @@ import jax.numpy as jnp
 from gradkit._core import linalg, roots
 from gradkit._core.types import Scalar
 
+Factor = jax.Array | None
+
 
 def natural(
-    g: jax.Array, a: jax.Array, b: jax.Array, damping: Scalar, covariances: Any = None
-) -> tuple[jax.Array, jax.Array]:
+    g: jax.Array, a: Factor, b: Factor, damping: Scalar, covariances: Any = None
+) -> tuple[Factor, Factor]:
     r"""The natural gradients of both factors: half of how far curvature is from the identity.
 
     $$n_A = \tfrac12 \big( \tfrac{1}{d_B} (\mathrm{damping} \; \mathrm{tr}(B^T B) A^T A + S_A)
@@ -23,13 +26,16 @@ def natural(
     and $n_B$ likewise, with $S_A$ and $S_B$ what each factor sees.
     """
 
-    def far(seen: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
-        known = damping * _trace(other.mT @ other) * (own.mT @ own)
-        curvature = (known + seen) / max(other.shape[-1], 1)
+    def far(seen: Factor, own: Factor, other: Factor, length: int) -> Factor:
+        if own is None or seen is None:
+            return None
+        trace = length if other is None else _trace(other.mT @ other)
+        known = damping * trace * (own.mT @ own)
+        curvature = (known + seen) / max(length, 1)
         return (curvature - roots.identity(own)) / 2
 
     rows, cols = _seen(g, a, b, covariances)
-    return far(rows, a, b), far(cols, b, a)
+    return far(rows, a, b, g.shape[-1]), far(cols, b, a, g.shape[-2])
 
 
 def moved(factor: jax.Array, move: jax.Array, pull: Scalar) -> jax.Array:
@@ -46,14 +52,20 @@ def finite(new: jax.Array, old: jax.Array) -> jax.Array:
 
 
 def _seen(
-    g: jax.Array, a: jax.Array, b: jax.Array, covariances: Any
-) -> tuple[jax.Array, jax.Array]:
-    r"""$H H^T$ and $H^T H$, from a gradient or from the covariances that it stands for."""
+    g: jax.Array, a: Factor, b: Factor, covariances: Any
+) -> tuple[Factor, Factor]:
+    r"""$H H^T$ and $H^T H$ of sides with a factor, from a gradient or from the covariances that it stands for."""
     if covariances is None:
-        h = a.mT @ g.astype(a.dtype) @ b
-        return h @ h.mT, h.mT @ h
-    u, v = (x.mT @ c.astype(x.dtype) @ x for x, c in zip((a, b), covariances))
+        h = _between(a, g, b)
+        return None if a is None else h @ h.mT, None if b is None else h.mT @ h
+    u, v = (_between(x, c, x) for x, c in zip((a, b), covariances))
     return _trace(v) * u, _trace(u) * v
+
+
+def _between(a: Factor, x: jax.Array, b: Factor) -> jax.Array:
+    r"""$A^T x B$."""
+    x = x if a is None else a.mT @ x.astype(a.dtype)
+    return x if b is None else x.astype(b.dtype) @ b
 
 
 def _trace(x: jax.Array) -> jax.Array:

@@ -4,16 +4,20 @@ Factorizations see finite matrices of mean eigenvalue 1, whatever the size of th
 are taken for all leaves of one shape at once where that is faster (`batch.map_shapes`).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, lapack, shard, tree
+from gradkit._core import batch, lapack, linalg, shard, tree
 from gradkit._core.types import Params, Scalar, Updates
 
 PRECISE = jax.lax.Precision.HIGHEST
+SLACK = (
+    1.01  # above a limit that exact numbers may meet, for products in lower precision
+)
 
 
 class Sides(NamedTuple):
@@ -24,14 +28,18 @@ class Sides(NamedTuple):
 
 
 def zeros(params: Params, max_size: int, batch_axes: batch.Axes = ()) -> Sides:
-    """Zeros for each side of at most `max_size` of every matrix, in at least float32."""
+    """Zeros for each side of at most `max_size` of every matrix, in at least float32.
+
+    A matrix of one row or one column, a vector in all but shape, has its short side alone.
+    """
 
     def square(p: Any, side: int) -> jax.Array | None:
         if p.ndim < 2 + len(batch_axes):
             return None
         shape, *sizes = batch.shape(p, batch_axes)
-        n = sizes[side]
-        return jnp.zeros((*shape, n, n), tree.wide_dtype(p)) if n <= max_size else None
+        n, other = sizes[side], sizes[1 - side]
+        kept = n <= max_size and (other > 1 or (n == 1 and side == 0))
+        return jnp.zeros((*shape, n, n), tree.wide_dtype(p)) if kept else None
 
     leaves = jax.tree.leaves(params)
     rows, cols = (tuple(square(p, side) for p in leaves) for side in (0, 1))
@@ -84,13 +92,107 @@ def between(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> U
     def leaf(left: jax.Array | None, x: jax.Array, right: jax.Array | None):
         if left is None and right is None:
             return x
-        y = batch.upright(x, batch_axes)
-        y = y if left is None else left @ y.astype(left.dtype)
-        y = y if right is None else y.astype(right.dtype) @ right
+        y = _product(left, batch.upright(x, batch_axes), right)
         return batch.like(y, x, batch_axes)
 
     leaves, structure = jax.tree.flatten(updates)
     return structure.unflatten(map(leaf, rows, leaves, cols))
+
+
+def _product(left: Any, x: jax.Array, right: Any) -> jax.Array:
+    y = x if left is None else left @ x.astype(left.dtype)
+    return y if right is None else y.astype(right.dtype) @ right
+
+
+def limited_between(
+    rows: Any, updates: Updates, cols: Any, most: Any, batch_axes: batch.Axes
+) -> Updates:
+    """`between`, the singular values of leaf `i` `limited` by `most[i]`."""
+
+    def leaf(left: Any, x: jax.Array, right: Any, most: Scalar) -> jax.Array:
+        if left is None and right is None:
+            return x
+        product = lambda y: _product(left, y, right)
+        return batch.like(
+            limited(product, batch.upright(x, batch_axes), most), x, batch_axes
+        )
+
+    leaves, structure = jax.tree.flatten(updates)
+    return structure.unflatten(map(leaf, rows, leaves, cols, most))
+
+
+def limited(
+    f: Callable[[jax.Array], jax.Array], x: jax.Array, most: Scalar
+) -> jax.Array:
+    r"""The linear `f` of `[*batch, rows, cols]`, shortened where singular values exceed `most`.
+
+    Where, more exactly, their mean $(\frac{1}{n} \sum_i \sigma_i^8)^{1/8}$ over the $n$ of the
+    short side does: so none ends above $n^{1/8}$ `most`, and nothing happens where none is
+    above `most`. `f` sees entries of at most 1, so that its size does not overflow before.
+    """
+    size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
+    y = tree.finite(f(x / jnp.where(size > 0, size, 1)))
+    mean = _mean_singular_value(y)
+    room = SLACK * most / jnp.where(mean > 0, mean, 1)
+    return y * jnp.minimum(size.astype(y.dtype), room.astype(y.dtype))
+
+
+def _mean_singular_value(x: jax.Array) -> jax.Array:
+    """The eighth root of the mean eighth power, `[*batch, 1, 1]`, in two matrix products."""
+    size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
+    x = x / jnp.where(size > 0, size, 1)
+    square = x @ x.mT if x.shape[-2] <= x.shape[-1] else x.mT @ x
+    fourth = linalg.norms(square @ square, (-2, -1)) / max(square.shape[-1], 1) ** 0.5
+    return size * jnp.sqrt(jnp.sqrt(fourth))
+
+
+def most_of_average(
+    b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any
+) -> jax.Array:
+    r"""The most that $\lVert L^{-1/2} m \rVert$ can be, of averages $m$ of $g$ and $L$ of $g g^T$.
+
+    With $m = \sum_s v_s g_s$ and $L = \sum_s w_s g_s g_s^T$, debiased, $\sqrt{\sum_s v_s^2 / w_s}$
+    by Cauchy and Schwarz: what Adam's bound is for one number. Infinite where `decay` forgets
+    gradients that `b1` remembers.
+    """
+    debias1, debias2 = (tree.one_minus_power(b, step, dtype) for b in (b1, decay))
+    b1, decay = jnp.asarray(b1, dtype), jnp.asarray(decay, dtype)
+    lasts = b1**2 < decay
+    ratio = jnp.where(lasts, b1**2 / jnp.where(lasts, decay, 1), 0)
+    ages = tree.one_minus_power(ratio, step, dtype) / (1 - ratio)
+    newest = ((1 - b1) / debias1) ** 2 / ((1 - decay) / debias2)  # v_t^2 / w_t
+    return jnp.where(lasts, jnp.sqrt(newest * ages), jnp.inf)
+
+
+def most_between(
+    most: jax.Array, grams: Sides, power: Scalar, damping: Scalar
+) -> list[jax.Array]:
+    r"""The most that $\lVert L^{-p} m R^{-q} \rVert$ can be, `power` being $p + q$, for each leaf.
+
+    That is `most_of_average` where it is 1/2, $R$ being of $g^T g$, for between the two ends
+    the norm is convex in $p$. Each power less counts as the largest eigenvalue, the trace at
+    most, and each more as the least, the damping.
+    """
+
+    def leaf(left: jax.Array | None, right: jax.Array | None) -> jax.Array:
+        sides = [a for a in (left, right) if a is not None]
+        if not sides:
+            return most
+        trace = jnp.trace(sides[0], axis1=-2, axis2=-1)[..., None, None]
+        trace, less = jnp.where(trace > 0, trace, 1), 0.5 - power
+        least = damping * trace / max(a.shape[-1] for a in sides)
+        return most.astype(trace.dtype) * jnp.where(less > 0, trace, least) ** less
+
+    return [leaf(*sides) for sides in zip(*grams)]
+
+
+def due(count: jax.Array, every: Scalar) -> jax.Array:
+    """Whether roots are taken: at updates 1, 2, 4, 8, ..., and from `every` on at each `every`-th.
+
+    The first statistics are of few gradients, and soon those of many others.
+    """
+    doubled = (count & (count + 1)) == 0
+    return (count % every == 0) | (doubled & (count < every))
 
 
 def turned(squares: Any) -> Any:
@@ -117,12 +219,34 @@ def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
         return a
     a, mean = _of_mean_one(a)
     values, vectors = lapack.eigh(a)
-    least = jnp.finfo(a.dtype).eps * values[..., -1:]
+    limits = jnp.finfo(a.dtype)
     damped = jnp.maximum(values, 0) + jnp.asarray(damping, a.dtype)
-    damped = jnp.maximum(damped, least)[..., None, :]
-    scales = (jnp.where(mean > 0, mean, 1) * damped) ** -power
-    root = jnp.matmul(vectors * scales, vectors.mT, precision=PRECISE)
-    return jnp.where(mean > 0, root, identity(a)).astype(a.dtype)
+    damped = jnp.maximum(damped, limits.eps * values[..., -1:])[..., None, :]
+    root = jnp.matmul(vectors * damped**-power, vectors.mT, precision=PRECISE)
+    # the two powers apart: a product of eigenvalues and their mean may underflow
+    size = jnp.minimum(
+        jnp.maximum(mean, limits.tiny) ** -power, limits.max * limits.eps**power
+    )
+    return jnp.where(mean > 0, size * root, identity(a)).astype(a.dtype)
+
+
+def inverse_roots(
+    grams: Sides, rows_power: Scalar, cols_power: Scalar, damping: Scalar
+) -> Sides:
+    """The `inverse_root` of each side; of one that is alone, to the sum of both powers."""
+    single = [a is None or b is None for a, b in zip(*grams)]
+
+    def of(squares: tuple[Any, ...], power: Scalar, alone: bool) -> tuple[Any, ...]:
+        root = functools.partial(inverse_root, power=power, damping=damping)
+        chosen = zip(squares, single)
+        return each(root, tuple(a if one == alone else None for a, one in chosen))
+
+    def side(squares: tuple[Any, ...], power: Scalar) -> tuple[Any, ...]:
+        paired = of(squares, power, False)
+        alone = of(squares, rows_power + cols_power, True)
+        return tuple(b if a is None else a for a, b in zip(paired, alone))
+
+    return Sides(side(grams.rows, rows_power), side(grams.cols, cols_power))
 
 
 def renewed(due: jax.Array, take: Callable[[], Any], kept: Any, grams: Any) -> Any:
@@ -173,7 +297,7 @@ def eigenbasis(a: jax.Array) -> jax.Array:
     """Orthonormal eigenvectors as rows, that of the largest eigenvalue first."""
     if not a.size:
         return a
-    return lapack.eigh(row_major(_of_mean_one(a)[0]))[1].mT[..., ::-1, :]
+    return _signed(lapack.eigh(row_major(_of_mean_one(a)[0]))[1].mT[..., ::-1, :])
 
 
 def pushed(grams: Sides, bases: Sides) -> Sides:
@@ -223,7 +347,18 @@ def permuted(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> 
 @jax.jit
 def orthonormal(x: jax.Array) -> jax.Array:
     """Orthonormal rows, the first of which span what the first of `x` do."""
-    return row_major(lapack.orthonormal(x.mT).mT)
+    return _signed(row_major(lapack.orthonormal(x.mT).mT))
+
+
+def _signed(q: jax.Array) -> jax.Array:
+    """The rows of `q`, each with the sign at which the sum of its entries times cosines is positive.
+
+    Factorizations take signs from an entry that may be a rounding from zero, or from another.
+    Sums with weights that have no pattern are near zero by chance only.
+    """
+    weights = jnp.cos(jnp.arange(1, q.shape[-1] + 1, dtype=q.dtype))
+    sums = jnp.matmul(q, weights, precision=PRECISE)[..., None]
+    return jnp.where(sums < 0, -q, q)
 
 
 def row_major(x: jax.Array) -> jax.Array:

@@ -81,11 +81,6 @@ def quotient(q: Factor, x: jax.Array, r: Factor) -> jax.Array:
     return y.mT
 
 
-def whitened(f: Factors, x: jax.Array) -> jax.Array:
-    r"""$Q^T Q x R^T R$."""
-    return product(f.rows_gram, x, f.cols_gram)
-
-
 def fitted(
     f: Factors, h: jax.Array, v: jax.Array, rate: Scalar, decay: Scalar
 ) -> Factors:
@@ -94,7 +89,8 @@ def fitted(
     $Q \leftarrow Q - \mathrm{rate} \, / \, \lambda \, \mathrm{triu}(A A^T - B B^T) \, Q$ with $A = Q h R^T$
     and $B = Q^{-T} v R^{-1}$, where $\lambda$ is the curvature; $R$ likewise, by $A^T A$ and $B^T B$.
     """
-    a, b = product(f.rows, h, f.cols), quotient(f.rows, v, f.cols)
+    a = roots.squarable(product(f.rows, h, f.cols))
+    b = roots.squarable(quotient(f.rows, v, f.cols))
 
     def side(q: Factor, old: Factor, a: jax.Array, b: jax.Array) -> list[Factor]:
         if q is None or old is None:
@@ -102,24 +98,37 @@ def fitted(
         if q.ndim == a.ndim:
             aa, bb = a @ a.mT, b @ b.mT
             size = roots.largest_eigenvalue(aa + bb)
-            change = of_triangles(jnp.triu(aa - bb), q)
         else:
             aa, bb = jnp.sum(a * a, -1), jnp.sum(b * b, -1)
-            size, change = jnp.max(aa + bb, -1, initial=0), (aa - bb) * q
+            size = jnp.max(aa + bb, -1, initial=0)
         curvature = jnp.maximum(size, decay * old + (1 - decay) * size)
-        share = jnp.where(curvature > 0, rate / curvature, 0).astype(q.dtype)
-        share = share.reshape(share.shape + (1,) * (q.ndim - share.ndim))
-        q = q - share * change
-        gram = q.mT @ q if q.ndim == a.ndim else q * q
-        return [q, gram, curvature.astype(q.dtype)]
+        divisor = jnp.where(curvature > 0, curvature, 1)
+        divisor = divisor.reshape(divisor.shape + (1,) * (q.ndim - divisor.ndim))
+        pull = (rate * ((aa - bb) / divisor)).astype(
+            q.dtype
+        )  # of entries up to the rate
+        if q.ndim == a.ndim:
+            q = q - of_triangles(jnp.triu(pull), q)
+            return [q, q.mT @ q, curvature.astype(q.dtype)]
+        q = q - pull * q
+        return [q, q * q, curvature.astype(q.dtype)]
 
     rows = side(f.rows, f.rows_curvature, a, b)
     cols = side(f.cols, f.cols_curvature, a.mT, b.mT)
     return Factors(*itertools.chain(*zip(rows, cols)))
 
 
-def limited(u: jax.Array, max_rms: Scalar, max_entry: Scalar) -> jax.Array:
-    """`u`, its root mean square and then its entries at most these."""
+def whitened(
+    f: Factors, x: jax.Array, scale: Scalar, max_rms: Scalar, max_entry: Scalar
+) -> jax.Array:
+    r"""$\mathrm{scale}^2 Q^T Q x R^T R$, its root mean square and then its entries at most these.
+
+    The factors see entries of at most 1, so that nothing overflows before it is limited.
+    """
+    size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
+    unit = x / jnp.where(size > 0, size, 1)
+    u = tree.finite(scale**2 * product(f.rows_gram, unit, f.cols_gram))
     rms = linalg.norms(u, (-2, -1)) / max(math.prod(u.shape[-2:]), 1) ** 0.5
-    short = (u / jnp.maximum(rms / max_rms, 1)).astype(u.dtype)
+    room = max_rms / jnp.where(rms > 0, rms, 1)
+    short = (u * jnp.minimum(size, room)).astype(u.dtype)
     return jnp.clip(short, -max_entry, max_entry).astype(u.dtype)

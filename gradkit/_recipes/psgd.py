@@ -2,6 +2,7 @@
 
 from gradkit._core import batch, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.hidden import seen
 from gradkit._core.types import Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -41,6 +42,7 @@ def psgd(
         weight_decay: times the learning rate, the share of each parameter lost in one update.
         key: a seed or a `jax.random` key; the same key gives the same run.
         batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
+            Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
 
     Needs: what `precondition_by_psgd` needs.
     State: `4*size + (4 + 8*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
@@ -56,7 +58,7 @@ def psgd(
     clips = (max_rms, max_entry, max_size)
     fits = (fit_rate, fit_share, decay, damping, scale)
     return chain(
-        precondition_by_psgd(b1, *fits, *clips, key, batch_axes),
+        seen(precondition_by_psgd(b1, *fits, *clips, key, batch_axes), batch_axes),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -22,6 +22,23 @@ def power(a, exponent, damping=0.0):
     return (vectors * values**exponent) @ vectors.T
 
 
+def limited(u, most):
+    """`u`, no longer than that the mean of its singular values' eighth powers allows."""
+    mean = np.mean(np.linalg.svd(u, compute_uv=False) ** 8) ** (1 / 8)
+    return u * min(1, 1.01 * most / mean)
+
+
+def most_of_average(b1, decay, t):
+    """The largest singular value of an average over the root of the average square."""
+    ages = np.arange(t)
+    v, w = ((1 - b) * b**ages / (1 - b**t) for b in (b1, decay))
+    return np.sqrt(np.sum(v**2 / w))
+
+
+def roots_due(t, every):
+    return (t - 1) % every == 0 or (t <= every and np.log2(t) % 1 == 0)
+
+
 @entry(
     "precondition_by_shampoo",
     shapes=SHAPES,
@@ -34,21 +51,26 @@ def power(a, exponent, damping=0.0):
     max_size=6,
 )
 def shampoo(gs, ps, b1, decay, rows_power, cols_power, damping, every, max_size):
-    rows, cols = matrix(gs[0]).shape
+    sides = matrix(gs[0]).shape
     left = right = m = 0.0
-    p, q = np.eye(rows), np.eye(cols)
+    full = [n <= max_size for n in sides]
+    both = rows_power + cols_power
+    powers = [rows_power if full[1] else both, cols_power if full[0] else both]
     for t, g in enumerate(map(matrix, gs), 1):
         m = b1 * m + (1 - b1) * g
         left = decay * left + (1 - decay) * g @ g.T
         right = decay * right + (1 - decay) * g.T @ g
-        if (t - 1) % every == 0:
-            debias = 1 - decay**t
-            p = power(left / debias, -rows_power, damping)
-            q = power(right / debias, -cols_power, damping)
-        u = m / (1 - b1**t)
-        u = p @ u if rows <= max_size else u
-        u = u @ q if cols <= max_size else u
-        yield u.reshape(gs[0].shape)
+        debias = 1 - decay**t
+        if roots_due(t, every):
+            p, q = (
+                power(a / debias, -e, damping) if is_full else np.eye(n)
+                for a, e, is_full, n in zip((left, right), powers, full, sides)
+            )
+        trace = np.trace(left) / debias
+        longest = max(n for n, is_full in zip(sides, full) if is_full)
+        unit = trace if both < 0.5 else damping * trace / longest
+        most = most_of_average(b1, decay, t) * unit ** (0.5 - both)
+        yield limited(p @ m @ q / (1 - b1**t), most).reshape(gs[0].shape)
 
 
 def soap_directions(gs, b1, b2, decay, eps, every, max_size):
@@ -250,8 +272,9 @@ def psgd(gs, ps, learning_rate, weight_decay, **hyper):
     decay=0.8,
     damping=0.1,
     every=3,
+    max_size=3,
 )
-def one_sided_shampoo(gs, ps, b1, decay, damping, every):
+def one_sided_shampoo(gs, ps, b1, decay, damping, every, max_size):
     a, m, p = 0.0, 0.0, np.eye(1)
     for t, leaf in enumerate(gs, 1):
         g = matrix(leaf)
@@ -259,24 +282,29 @@ def one_sided_shampoo(gs, ps, b1, decay, damping, every):
         g = g.T if tall else g
         m = b1 * m + (1 - b1) * g
         a = decay * a + (1 - decay) * g @ g.T
-        if (t - 1) % every == 0:
+        if roots_due(t, every):
             p = power(a / (1 - decay**t), -0.5, damping)
-        u = p @ m / (1 - b1**t)
+        u = m / (1 - b1**t)
+        if len(g) <= max_size:
+            u = limited(p @ u, most_of_average(b1, decay, t))
         yield (u.T if tall else u).reshape(leaf.shape)
 
 
 @entry(
     "precondition_by_kl_shampoo",
-    shapes={"conv": (2, 2, 4), "long": (14, 14)},
+    shapes={"conv": (2, 2, 4), "long": (14, 14), "longer": (15, 14)},
     excused=SKIPS,
     b1=0.7,
     decay=0.8,
     eps=0.1,
     start=0.2,
     every=3,
+    max_norm=0.5,
+    max_size=14,
 )
-def kl_shampoo(gs, ps, b1, decay, eps, start, every):
+def kl_shampoo(gs, ps, b1, decay, eps, start, every, max_norm, max_size):
     m, s, q, values, shape = 0.0, [0.0, 0.0], [], [], gs[0].shape
+    most = max_norm * max(matrix(gs[0]).shape) ** 0.5
     for t, g in enumerate(map(matrix, gs)):
         if t == 0:
             yield np.zeros(shape)
@@ -284,16 +312,18 @@ def kl_shampoo(gs, ps, b1, decay, eps, start, every):
         else:
             m = b1 * m + (1 - b1) * g
             d = q[0].T @ m @ q[1] / (np.sqrt(np.outer(*values)) + eps)
-            yield (q[0] @ d @ q[1].T).reshape(shape)
+            yield (q[0] @ limited(d, most) @ q[1].T).reshape(shape)
             white = [q[i] / np.sqrt(values[i]) for i in (0, 1)]
             x, y = g @ white[1], g.T @ white[0]
             seen = [x @ x.T / g.shape[1], y @ y.T / g.shape[0]]
         s = [decay * old + (1 - decay) * new for old, new in zip(s, seen)]
         if t == 0:
             q = [np.linalg.eigh(a)[1][:, ::-1] for a in s]
-            values = [np.full(len(a), start) for a in s]
+            values = [np.full(len(a), start if len(a) <= max_size else 1.0) for a in s]
             continue
         for i in (0, 1):
+            if len(s[i]) > max_size:
+                continue
             now = np.diag(q[i].T @ seen[i] @ q[i])
             floor = max(10, len(now)) ** -2.0
             values[i] = np.maximum(decay * values[i] + (1 - decay) * now, floor)
@@ -349,8 +379,9 @@ def shampoo_recipe(
     decay=0.7,
     fit_rate=0.2,
     every=3,
+    max_size=6,
 )
-def inverse_free_kfac(gs, ps, damping, decay, fit_rate, every):
+def inverse_free_kfac(gs, ps, damping, decay, fit_rate, every, max_size):
     rows, cols = matrix(gs[0]).shape
     a, b, ma, mb = np.eye(rows), np.eye(cols), 0.0, 0.0
     for t, g in enumerate(map(matrix, gs)):
@@ -359,6 +390,8 @@ def inverse_free_kfac(gs, ps, damping, decay, fit_rate, every):
             na = damping * np.sum(b**2) / cols * a.T @ a + h @ h.T / cols - np.eye(rows)
             nb = damping * np.sum(a**2) / rows * b.T @ b + h.T @ h / rows - np.eye(cols)
             ma, mb = decay * ma + na / 2, decay * mb + nb / 2
-            a = a - fit_rate / max(1, np.linalg.norm(ma)) * a @ ma
-            b = b - fit_rate / max(1, np.linalg.norm(mb)) * b @ mb
+            if rows <= max_size:
+                a = a - fit_rate / max(1, np.linalg.norm(ma)) * a @ ma
+            if cols <= max_size:
+                b = b - fit_rate / max(1, np.linalg.norm(mb)) * b @ mb
         yield (a @ a.T @ g @ b @ b.T).reshape(gs[0].shape)

@@ -1,6 +1,5 @@
 """Inverse-free K-FAC: factors whose product learns to be the inverse of the curvature."""
 
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +35,7 @@ def precondition_by_inverse_free_kfac(
     decay: Scalar = 0.5,
     fit_rate: Rate = warmed,
     every: int = 10,
+    max_size: int = 8192,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     r"""Multiply each matrix by factors of the inverse of its curvature, fitted without inverses.
@@ -58,12 +58,15 @@ def precondition_by_inverse_free_kfac(
         decay: decay of the factors' sums of natural gradients.
         fit_rate: how far a fit moves; a number, or a schedule of updates so far.
         every: updates between two fits.
+        max_size: a longer side keeps the identity, and so does that of a matrix of one row or
+            column.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
 
     Needs: nothing; `covariances`, a tree with a pair `(U, V)` in the place of every leaf, makes it
         K-FAC.
-    State: `8*(rows**2 + cols**2)` bytes a leaf, `4` once.
+    State: `8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2
+        if min(rows, cols) > 1 else 1)` bytes a leaf, `4` once.
     Flops: at most `10*size*(rows + cols) + 7*(rows**3 + cols**3) + 40*size + 40*(rows**2
         + cols**2) + 200` a leaf.
     Paper: Lin and others, "Simplifying Momentum-based Positive-definite Submanifold
@@ -73,7 +76,8 @@ def precondition_by_inverse_free_kfac(
         and one that leaves float32 is left out; the release bounds neither. Momentum and weight
         decay are for later in the chain.
     Limits: curvature, not its root: directions grow where gradients shrink, so the learning
-        rate is SGD's near a minimum, not Adam's. Factors need hundreds of updates to fit.
+        rate is SGD's near a minimum, not Adam's; in hundreds of updates, which factors need to
+        fit, a direction without gradients comes to be enlarged by `1 / damping`.
         Explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.precondition_by_inverse_free_kfac(1e-4, fit_rate=0.1, every=1), 0.1 * jnp.eye(2)
@@ -85,11 +89,12 @@ def precondition_by_inverse_free_kfac(
     name = "precondition_by_inverse_free_kfac"
     check.nonnegative(name, damping=damping, fit_rate=fit_rate)
     check.fraction(name, decay=decay)
-    check.positive(name, every=every)
+    check.positive(name, every=every, max_size=max_size)
 
     def init(params: Params) -> InverseFreeKFACState:
         check.matrix(name, params, batch_axes)
-        still = roots.zeros(params, sys.maxsize, batch_axes)
+        check.concrete(name, max_size=max_size)
+        still = roots.zeros(params, max_size, batch_axes)
         first = jax.tree.map(roots.identity, still)
         return InverseFreeKFACState(jnp.zeros([], jnp.int32), first, still)
 

@@ -1,6 +1,5 @@
 """KL-Shampoo: each side's covariance is taken after the other side is white."""
 
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +32,8 @@ def precondition_by_kl_shampoo(
     eps: Scalar = 1e-8,
     start: Scalar = 0.1,
     every: int = 10,
+    max_norm: Scalar = 1.5,
+    max_size: int = 8192,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     r"""Divide each average gradient by roots of covariances that explain it together.
@@ -47,7 +48,9 @@ def precondition_by_kl_shampoo(
     and $S_b, \lambda_b$ likewise; all after $u_t$ is made. The first gradient gives no step, but
     the bases $Q$: the eigenvectors of its covariances. When `every` divides $t - 1$ they become
     those of $S Q$ made orthonormal. No eigenvalue of a side of $n$ falls below
-    $1 / \max(10, \min(n, 4000))^2$.
+    $1 / \max(10, \min(n, 4000))^2$. Where the singular values of $u_t$ are over
+    $\mathrm{max\_norm} \sqrt{\max(d_a, d_b)}$, the size that a gradient which stays as it is
+    comes to have times `max_norm`, $u_t$ is shortened.
 
     Args:
         b1: decay of the average gradient.
@@ -55,20 +58,28 @@ def precondition_by_kl_shampoo(
         eps: added to the roots, in units of the gradient.
         start: the first eigenvalues.
         every: updates between two turns of the bases.
+        max_norm: limit of the singular values of an update, in units of the root of the longer
+            side; `jnp.inf` is none, as in the paper.
+        max_size: a longer side is left as it is, and so is that of a matrix of one row or column.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
 
-    State: `4*size + 8*(rows**2 + cols**2) + 4*(rows + cols)` bytes a leaf, `4` once.
-    Flops: at most `12*size*(rows + cols) + 3*(rows**3 + cols**3) + 60*size + 20*(rows**2
-        + cols**2) + 60` a leaf, beside the orthonormalizations.
+    State: `4*size + ((rows <= max_size)*(8*rows**2 + 4*rows) + (cols <= max_size)*(8*cols**2
+        + 4*cols) if min(rows, cols) > 1 else 12)` bytes a leaf, `4` once.
+    Flops: at most `12*size*(rows + cols) + 2*size*min(rows, cols) + 5*(rows**3 + cols**3)
+        + 70*size + 30*(rows**2 + cols**2) + 100` a leaf, beside the orthonormalizations.
     Paper: Lin and others, "Understanding and Improving Shampoo and SOAP via Kullback-Leibler
         Minimization", arXiv:2509.03378, its KL-Shampoo with QR; start, limit and order of the
         authors' release.
     Departure: computed in at least float32, where the release uses bfloat16. A tensor is a
         matrix, not one side per axis. As in the release no step is made with the first
-        gradient, and the average is not debiased.
+        gradient, and the average is not debiased. The limit is ours, for the eigenvalues know of
+        a gradient only after its update: a new direction is divided by the least of them. It
+        is on the eighth root of the mean eighth power of the singular values, so that none of
+        $n$ ends over $n^{1/8}$ times it. The release can set the size of every update instead.
     Limits: eigenvalues start at a number and are limited by others, so gradients should be of
-        usual size, not much under 1e-6. The first update costs an eigendecomposition a side,
+        usual size, not much under 1e-6; after one far over all before, updates are small for
+        hundreds more. The first update costs an eigendecomposition a side,
         and every one that turns, a QR decomposition. Explicitly sharded leaves are gathered
         first.
 
@@ -80,11 +91,13 @@ def precondition_by_kl_shampoo(
     name = "precondition_by_kl_shampoo"
     check.fraction(name, b1=b1, decay=decay)
     check.nonnegative(name, eps=eps)
-    check.positive(name, start=start, every=every)
+    check.positive(name, start=start, every=every, max_norm=max_norm)
+    check.positive(name, max_size=max_size)
 
     def init(params: Params) -> KLShampooState:
         check.matrix(name, params, batch_axes)
-        grams = roots.zeros(params, sys.maxsize, batch_axes)
+        check.concrete(name, max_size=max_size)
+        grams = roots.zeros(params, max_size, batch_axes)
         bases = jax.tree.map(roots.identity, grams)
         ones = jax.tree.map(lambda s: jnp.ones(s.shape[:-1], s.dtype), grams)
         mu, step = tree.zeros(params), jnp.zeros([], jnp.int32)
@@ -107,17 +120,22 @@ def precondition_by_kl_shampoo(
         late = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
         mu = tree.average(b1, state.mu, late)
         back = roots.turned(bases)
-        leaves, structure = jax.tree.flatten(
-            roots.between(bases.rows, mu, back.cols, batch_axes)
-        )
-        scales = [
-            jnp.sqrt(a)[..., :, None] * jnp.sqrt(b)[..., None, :] + eps
-            for a, b in zip(values.rows, values.cols)
-        ]
-        d = structure.unflatten(
-            batch.like(batch.upright(x, batch_axes) / s, x, batch_axes)
-            for x, s in zip(leaves, scales)
-        )
+        low = roots.between(bases.rows, mu, back.cols, batch_axes)
+
+        def white(x: jax.Array, a: jax.Array | None, b: jax.Array | None) -> jax.Array:
+            if a is None and b is None:
+                return x
+            y = batch.upright(x, batch_axes)
+            rows = 1 if a is None else jnp.sqrt(a)[..., :, None]
+            cols = 1 if b is None else jnp.sqrt(b)[..., None, :]
+            scale = rows * cols + eps
+            most = max_norm * max(y.shape[-2:]) ** 0.5
+            return batch.like(
+                roots.limited(lambda y: y / scale, y, most), x, batch_axes
+            )
+
+        leaves, structure = jax.tree.flatten(low)
+        d = structure.unflatten(map(white, leaves, *values))
         u = roots.between(back.rows, d, bases.cols, batch_axes)
 
         gs = [batch.upright(x, batch_axes) for x in jax.tree.leaves(g)]
@@ -140,10 +158,11 @@ def precondition_by_kl_shampoo(
     return transform(init, update)
 
 
-def _explained(
-    g: jax.Array, own: jax.Array, other: jax.Array, values: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _explained(g: jax.Array, own: Any, other: Any, values: Any) -> tuple[Any, Any]:
     """The covariance of the rows of `g`, its columns made white, and its diagonal in `own`."""
-    x = roots.squarable(g.astype(own.dtype) @ other.mT / jnp.sqrt(values)[..., None, :])
-    n = max(g.shape[-1], 1)
+    if own is None:
+        return None, None
+    x = g.astype(own.dtype)
+    x = x if other is None else x @ other.mT / jnp.sqrt(values)[..., None, :]
+    x, n = roots.squarable(x), max(g.shape[-1], 1)
     return roots.gram(x) / n, jnp.sum(jnp.square(own @ x), -1) / n

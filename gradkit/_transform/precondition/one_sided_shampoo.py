@@ -1,6 +1,5 @@
 """ASGO: gradients over the root of the covariance of their small side."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -22,8 +21,8 @@ class OneSidedShampooState(NamedTuple):
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
-    grams: tuple[jax.Array, ...]  # averages of g g^T, [*batch, small, small]
-    roots: tuple[jax.Array, ...]  # their inverse roots, when these were last taken
+    grams: roots.Sides  # averages of g g^T on the small side, [*batch, small, small]
+    roots: roots.Sides  # their inverse roots, when these were last taken
 
 
 def precondition_by_one_sided_shampoo(
@@ -31,6 +30,7 @@ def precondition_by_one_sided_shampoo(
     decay: Scalar = 0.99,
     damping: Scalar = 1e-6,
     every: int = 10,
+    max_size: int = 8192,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     r"""Divide each average gradient by the root of the covariance of its small side.
@@ -41,26 +41,33 @@ def precondition_by_one_sided_shampoo(
 
     for a $g$ with no more rows than columns; a tall one is turned on its side before, and back
     after. $L = L_t / (1 - \mathrm{decay}^t)$ is that of the last $t$ for which `every` divides
-    $t - 1$, or the first not zero; $\bar\lambda$ is the mean of its eigenvalues.
+    $t - 1$, of 1, 2, 4, 8 ... up to `every`, or the first not zero; $\bar\lambda$ is the mean of
+    its eigenvalues. Singular values of $u_t$ are limited to the most that a root of this $t$ could
+    give, $\sqrt{\sum_s v_s^2 / w_s}$ with the weights of gradient $s$ in $m_t$ and $L_t$: 1 at
+    first, 2.3 at last.
 
     Args:
         b1: decay of the average gradient.
         decay: decay of the average covariance.
         damping: added to the eigenvalues, as a share of their mean.
-        every: updates between two times that roots are taken.
+        every: updates between two times that roots are taken, after those at 1, 2, 4, 8 ...
+        max_size: a matrix whose small side is longer is left as it is.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
 
-    State: `4*size + 8*min(rows, cols)**2` bytes a leaf, `4` once.
-    Flops: at most `4*size*min(rows, cols) + 3*min(rows, cols)**3 + 20*size
-        + 20*min(rows, cols)**2 + 60` a leaf, beside the eigendecompositions.
+    State: `4*size + 8*(min(rows, cols) <= max_size)*min(rows, cols)**2` bytes a leaf, `4` once.
+    Flops: at most `6*size*min(rows, cols) + 5*min(rows, cols)**3 + 30*size
+        + 30*min(rows, cols)**2 + 100` a leaf, `60` once, beside the eigendecompositions.
     Paper: An and others, "ASGO: Adaptive Structured Gradient Optimization",
         arXiv:2503.20762, Algorithm 2, its practical one with averages; also as one-sided
         Shampoo in Xie and others, arXiv:2503.10537.
     Departure: `damping` is under the root and relative to the mean eigenvalue, where the paper
         adds a number to the root; the average gradient is debiased, and so is the covariance.
-    Limits: an update that takes roots costs an eigendecomposition a matrix. The first roots
-        are of one gradient. Explicitly sharded leaves are gathered first.
+        What kept roots enlarge is limited as in `precondition_by_shampoo`; `every=1` never
+        reaches the limit.
+    Limits: an update that takes roots costs an eigendecomposition a matrix. Where a direction is
+        new to kept roots, the limit shortens all others too, until roots are taken. Explicitly
+        sharded leaves are gathered first.
 
     >>> tx, g = gk.precondition_by_one_sided_shampoo(damping=0.0), jnp.array([[3.0, 4.0]])
     >>> u, _ = tx.update(g, tx.init(g))  # one gradient: its orthogonal factor
@@ -70,19 +77,22 @@ def precondition_by_one_sided_shampoo(
     name = "precondition_by_one_sided_shampoo"
     check.fraction(name, b1=b1, decay=decay)
     check.nonnegative(name, damping=damping)
-    check.positive(name, every=every)
+    check.positive(name, every=every, max_size=max_size)
 
     def init(params: Params) -> OneSidedShampooState:
         check.matrix(name, params, batch_axes)
 
-        def square(p: jax.Array) -> jax.Array:
-            lengths, *sides = batch.shape(p, batch_axes)
-            return jnp.zeros((*lengths, min(sides), min(sides)), tree.wide_dtype(p))
+        check.concrete(name, max_size=max_size)
+        tall = [batch.is_tall(p, batch_axes) for p in jax.tree.leaves(params)]
 
-        leaves = jax.tree.leaves(params)
-        grams, first = (tuple(map(square, leaves)) for _ in range(2))
+        def small() -> roots.Sides:
+            rows, cols = roots.zeros(params, max_size, batch_axes)
+            rows = (None if on_its_side else a for a, on_its_side in zip(rows, tall))
+            cols = (a if on_its_side else None for a, on_its_side in zip(cols, tall))
+            return roots.Sides(tuple(rows), tuple(cols))
+
         step = jnp.zeros([], jnp.int32)
-        return OneSidedShampooState(step, tree.zeros(params), grams, first)
+        return OneSidedShampooState(step, tree.zeros(params), small(), small())
 
     def update(
         updates: Updates,
@@ -94,20 +104,18 @@ def precondition_by_one_sided_shampoo(
         g = roots.read(updates)
         step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
-        gs = [batch.wide(x, batch_axes) for x in jax.tree.leaves(g)]
-        grams = tree.average(decay, state.grams, tuple(map(roots.gram, gs)))
+        grams = roots.average_grams(decay, state.grams, g, batch_axes)
 
-        def take() -> tuple[jax.Array, ...]:
-            root = functools.partial(roots.inverse_root, power=0.5, damping=damping)
-            return roots.each(root, tree.debias(grams, decay, step))
+        def take() -> roots.Sides:
+            covariances = tree.debias(grams, decay, step)
+            return roots.inverse_roots(covariances, 0.5, 0.0, damping)
 
-        due = state.count % every == 0
+        due = roots.due(state.count, every)
         taken = roots.renewed(due, take, state.roots, grams)
-        leaves, structure = jax.tree.flatten(tree.debias(mu, b1, step))
-        u = structure.unflatten(
-            batch.unwide(root @ batch.wide(m, batch_axes), m, batch_axes)
-            for root, m in zip(taken, leaves)
-        )
+        most = roots.most_of_average(b1, decay, step, tree.zero_per_leaf(g).dtype)
+        most = roots.most_between(most, grams, 0.5, damping)
+        m = tree.debias(mu, b1, step)
+        u = roots.limited_between(taken.rows, m, taken.cols, most, batch_axes)
         return tree.like(u, updates), OneSidedShampooState(step, mu, grams, taken)
 
     return transform(init, update)

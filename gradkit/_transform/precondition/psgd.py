@@ -141,8 +141,8 @@ def precondition_by_psgd(
         share = jnp.asarray(rate.at(fit_share, state.count), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < share
         factors = jax.lax.cond(due, fit, lambda: state.factors)
-        us = map(whitening.whitened, factors, matrices(mu))
-        us = [whitening.limited(scale**2 * u, max_rms, max_entry) for u in us]
+        limits = scale, max_rms, max_entry
+        us = [whitening.whitened(*fx, *limits) for fx in zip(factors, matrices(mu))]
         u = [batch.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
         new = PSGDState(step, jax.random.key_data(following), mu, factors)
         return tree.like(jax.tree.unflatten(jax.tree.structure(mu), u), updates), new

@@ -1,6 +1,5 @@
 """Shampoo: gradients between roots of their row and column covariances."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -46,8 +45,11 @@ def precondition_by_shampoo(
       (R + \mathrm{damping} \, \bar\lambda_R I)^{-\mathrm{cols\_power}}$$
 
     $L = L_t / (1 - \mathrm{decay}^t)$ and $R$ likewise are those of the last $t$ for which
-    `every` divides $t - 1$, or of the first not zero; $\bar\lambda$ is the mean of their
-    eigenvalues.
+    `every` divides $t - 1$, of 1, 2, 4, 8 ... up to `every`, or of the first not zero;
+    $\bar\lambda$ is the mean of their eigenvalues. A side that is alone takes both powers. What
+    $u_t$ has over the most that roots of this $t$ could give is taken off: for powers that add up
+    to 1/2, singular values over $\sqrt{\sum_s v_s^2 / w_s}$, with the weights $v_s$ and $w_s$ of
+    gradient $s$ in $m_t$ and $L_t$, which is 1 at first and 2.3 at last.
 
     Args:
         b1: decay of the average gradient.
@@ -55,25 +57,31 @@ def precondition_by_shampoo(
         rows_power: exponent of the rows' covariance; with a kernel `[in, out]`, of the inputs'.
         cols_power: exponent of the columns' covariance.
         damping: added to the eigenvalues, as a share of their mean.
-        every: updates between two times that roots are taken.
-        max_size: a longer side is left as it is.
+        every: updates between two times that roots are taken, after those at 1, 2, 4, 8 ...
+        max_size: a longer side is left as it is, and so is that of a matrix of one row or column.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
 
-    State: `4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)` bytes a leaf,
-        `4` once.
-    Flops: at most `4*size*(rows + cols) + 3*(rows**3 + cols**3) + 20*size + 20*(rows**2
-        + cols**2) + 60` a leaf, beside the eigendecompositions.
+    State: `4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2
+        if min(rows, cols) > 1 else 1)` bytes a leaf, `4` once.
+    Flops: at most `4*size*(rows + cols) + 2*size*min(rows, cols) + 5*(rows**3 + cols**3)
+        + 30*size + 30*(rows**2 + cols**2) + 100` a leaf, `60` once, beside the
+        eigendecompositions.
     Paper: Gupta, Koren and Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
         arXiv:1802.09568, Algorithm 1; exponents apart and relative damping as Ishikawa and
         Karakida, arXiv:2312.12226, need for widths.
     Departure: averages where the paper sums, and steps do not shrink by themselves; as in
         Anil and others, arXiv:2002.09018. A tensor is a matrix, not one side per axis.
-        Damping is relative to the mean eigenvalue, and eigenvalues under a rounding of the
-        largest count as that. No grafting.
-    Limits: an update that takes roots costs an eigendecomposition a side. The first roots are of
-        one gradient. Statistics of entries under about 1e-19 vanish: such a leaf is left as it is.
-        Explicitly sharded leaves are gathered first.
+        A lone side has the exponent 1/2 as in their release. Damping is relative to the mean
+        eigenvalue, and eigenvalues under a rounding of the largest count as that. No grafting:
+        instead what kept roots enlarge is limited, by the bound of Kingma and Ba,
+        arXiv:1412.6980, section 2.1, made exact and for matrices (`every=1` never reaches it),
+        as the eighth root of the mean eighth power of the singular values, so that none of $n$
+        ends over $n^{1/8}$ times it.
+    Limits: an update that takes roots costs an eigendecomposition a side. Where a direction is
+        new to kept roots, the limit shortens all others too, until roots are taken; there is
+        none where `decay <= b1**2`. Statistics of entries under about 1e-19 vanish: such a leaf
+        is left as it is. Explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.precondition_by_shampoo(damping=0.0), jnp.diag(jnp.array([1.0, 2.0, 4.0]))
     >>> u, _ = tx.update(g, tx.init(g))  # one gradient: its orthogonal factor
@@ -101,19 +109,18 @@ def precondition_by_shampoo(
         step = tree.increment(state.count)
         mu = tree.average(b1, state.mu, g)
         grams = roots.average_grams(decay, state.grams, g, batch_axes)
+        covariances = lambda: tree.debias(grams, decay, step)
 
         def take() -> roots.Sides:
-            root = functools.partial(roots.inverse_root, damping=damping)
-            rows, cols = tree.debias(grams, decay, step)
-            return roots.Sides(
-                roots.each(functools.partial(root, power=rows_power), rows),
-                roots.each(functools.partial(root, power=cols_power), cols),
-            )
+            return roots.inverse_roots(covariances(), rows_power, cols_power, damping)
 
-        due = state.count % every == 0
+        due = roots.due(state.count, every)
         taken = roots.renewed(due, take, state.roots, grams)
+        power = rows_power + cols_power
+        most = roots.most_of_average(b1, decay, step, tree.zero_per_leaf(g).dtype)
+        most = roots.most_between(most, covariances(), power, damping)
         m = tree.debias(mu, b1, step)
-        u = roots.between(taken.rows, m, taken.cols, batch_axes)
+        u = roots.limited_between(taken.rows, m, taken.cols, most, batch_axes)
         return tree.like(u, updates), ShampooState(step, mu, grams, taken)
 
     return transform(init, update)
