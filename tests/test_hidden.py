@@ -39,7 +39,7 @@ TREES = {  # path, shape, whether hidden; a pair of numbers also says as which m
         ("blocks/0/mlp/up/lora_b", (4, 64), H),
         ("embed/embedding", (100, 32), A),
         ("readout/kernel", (32, 10), A),
-        ("linear_out/kernel", (32, 32), H),
+        ("blocks/0/mlp/linear_out/kernel", (64, 32), H),
     ],
     "flax examples wmt, lm1b": [
         ("shared_embedding/embedding", (1000, 64), A),
@@ -205,11 +205,158 @@ TREES = {  # path, shape, whether hidden; a pair of numbers also says as which m
         ("decoder_embed/kernel", (64, 32), A),
         ("decoder_pred/kernel", (32, 768), A),
         ("mlp_head/kernel", (64, 10), A),
-        ("stages/0/block_0/dwconv/kernel", (7, 7, 1, 64), H),
+        ("stages/0/block_0/dwconv/kernel", (7, 7, 1, 64), A),
         ("t_embedder/mlp/0/kernel", (64, 64), H),
         ("layers/0/mixer/A_log", (128, 16), A),
         ("layers/0/mixer/dt_proj/kernel", (8, 128), H),
         ("temperature", (8, 1), A),
+    ],
+    "attention's inputs, by words": [
+        ("attn/query_key_value/kernel", (64, 3, 4, 16), (64, 192)),
+        ("attn/wq_b", (32, 4, 16), (32, 64)),
+        ("attn/wkv_b", (16, 4, 32), (16, 128)),
+        ("attn/wkv_b/kernel", (16, 32, 4), (16, 128)),
+        ("self_attn/q_b_proj/kernel", (32, 4, 16), (32, 64)),
+        ("self_attn/kv_b_proj/kernel", (16, 4, 32), (16, 128)),
+        ("mla/q_up/kernel", (32, 4, 16), (32, 64)),
+        ("attn/c_q/kernel", (64, 4, 16), (64, 64)),
+        ("attn/queries/kernel", (64, 4, 16), (64, 64)),
+        ("attn/keys/kernel", (64, 4, 16), (64, 64)),
+        ("attn/values/w", (64, 4, 16), (64, 64)),
+        ("attn/to_queries", (64, 4, 16), (64, 64)),
+        ("attn/query_projection/kernel", (64, 4, 16), (64, 64)),
+        ("attn/query_dense/kernel", (64, 4, 16), (64, 64)),
+        ("attn/key_layer/kernel", (64, 4, 16), (64, 64)),
+        ("attn/q/Dense_0/kernel", (64, 4, 16), (64, 64)),
+        ("attn/wq1/kernel", (64, 4, 16), (64, 64)),
+        ("attn/gate/kernel", (64, 4, 16), (64, 64)),
+        ("attn/g_proj/kernel", (64, 4, 16), (64, 64)),
+        ("attn/query_kernel", (64, 4, 16), (64, 64)),
+        ("attn/kernel_q", (64, 4, 16), (64, 64)),
+        ("attn/in_proj/kernel", (64, 3, 4, 16), (64, 192)),
+        ("attn/qkv/kernel", (64, 3, 64), (64, 192)),
+        ("attn/kv/kernel", (64, 2, 64), (64, 128)),
+        ("attn/qkv/kernel", (64, 4, 48), (64, 192)),
+        ("attn/qkv/kernel", (64, 12, 16), (64, 192)),
+        ("attn/qkv/kernel/value", (64, 12, 16), (64, 192)),
+        ("attn/out/kernel/value", (4, 16, 64), (64, 64)),
+        ("attn/o_proj/kernel", (4, 16, 64), (64, 64)),
+        ("attn/dense/kernel", (4, 16, 64), (64, 64)),
+        ("key_conv/kernel", (3, 64, 64), (192, 64)),
+        ("mlp/gate/kernel", (3, 64, 64), (192, 64)),
+    ],
+    "AlphaFold": [
+        ("evoformer/attention/query_w", (64, 4, 16), (64, 64)),
+        ("evoformer/attention/key_w", (64, 4, 16), (64, 64)),
+        ("evoformer/attention/gating_w", (64, 4, 16), (64, 64)),
+        ("evoformer/attention/q_w", (64, 4, 16), (64, 64)),
+        ("evoformer/attention/output_w", (4, 16, 64), (64, 64)),
+        ("evoformer/attention/query_b", (4, 16), A),
+        ("evoformer/attention/gating_b", (4, 16), A),
+    ],
+    "adapters": [
+        ("attn/q_proj/lora_a", (64, 8), (64, 8)),
+        ("attn/q_proj/lora_b", (8, 4, 16), (8, 64)),
+        ("attn/q_proj/lora_b", (4, 8, 16), (4, 128)),
+        ("attn/query/kernel_lora_b", (8, 4, 16), (8, 64)),
+        ("attn/q_proj/lora_b/kernel", (8, 4, 16), (8, 64)),
+        ("q/lora/A", (64, 8), (64, 8)),
+        ("q/lora/B", (8, 64), (8, 64)),
+        ("mlp/up/lora/b", (8, 64), (8, 64)),
+        ("mlp/LoRA_0/b", (8, 64), (8, 64)),
+        ("exploration/b", (8, 64), A),
+        ("attn/b", (4, 16), A),
+    ],
+    "biases of several axes": [
+        ("blocks/0/attn/b_Q", (4, 16), A),
+        ("attn/bq", (4, 16), A),
+        ("moe/b_in", (8, 16), A),
+        ("moe/b_out", (8, 16), A),
+        ("moe/b_gate", (8, 16), A),
+        ("moe/b1", (8, 16), A),
+        ("mixer/b_proj", (64, 16), H),
+    ],
+    "torch's convolutions": [
+        ("layer1.0.conv1.weight", (64, 32, 3, 3), (64, 288)),
+        ("layer2.0.downsample.0.weight", (64, 64, 1, 1), (64, 64)),
+        ("patch_embed.proj.weight", (64, 3, 16, 16), (64, 768)),
+        ("features.0.weight", (64, 32, 5), (64, 160)),
+        ("layers/mlp/weight", (12, 64, 64), (768, 64)),  # stacked
+        ("stages.0.dwconv.weight", (64, 1, 7, 7), A),
+        ("mixer.conv1d.weight", (128, 1, 4), A),
+        ("conv1d/kernel", (4, 1, 128), A),
+        ("stem/w", (3, 3, 3, 32), (27, 32)),
+        ("layers.0.weight", (64, 32, 3, 3), (64, 288)),
+        ("layers/attn/q_proj/kernel", (12, 64, 64), (768, 64)),  # stacked
+    ],
+    "tables of places": [
+        (f"attn/{name}/{leaf}", (32, 8), A)
+        for name in (
+            "relative_attention_bias",
+            "relative_position_bias",
+            "relpos_bias",
+            "rel_pos",
+            "relpos_table",
+            "positional_encoding",
+            "position_encoding",
+            "query_pos",
+            "posenc",
+        )
+        for leaf in ("weight", "value", "kernel")
+    ]
+    + [
+        ("pos_encoder/pe", (32, 64), A),
+        ("encoder/pe", (32, 64), A),
+        ("attn/linear_pos/kernel", (64, 64), H),
+        ("shared/weight", (100, 64), A),
+        ("model.shared.weight", (100, 64), A),
+        ("W_E", (100, 64), A),
+        ("W_U", (64, 100), A),
+        ("W_pos", (32, 64), A),
+        ("blocks/0/mlp/W_E", (64, 64), H),
+    ],
+    "layers that embed": [
+        ("time_embed.0.weight", (64, 256), H),
+        ("time_embed.2.weight", (256, 256), H),
+        ("input_blocks.1.0.emb_layers.1.weight", (256, 64), H),
+        ("embed/0", (100, 64), A),
+        ("embeddings/0/weight", (100, 64), A),
+        ("embed/0/embedding", (100, 64), A),
+    ],
+    "outputs of blocks": [
+        ("ffn/output/kernel", (256, 64), H),
+        ("encoder_0/mlp/output/kernel", (256, 64), H),
+        ("FeedForward_0/output/kernel", (256, 64), H),
+        ("transformer/h0_mlp/output/w", (256, 64), H),
+        ("down_blocks_0/attentions_0/proj_out/kernel", (64, 64), H),
+        ("attentions_0/proj_out/kernel", (64, 64), H),
+        ("SpatialTransformer_0/proj_out/kernel", (64, 64), H),
+        ("blocks/0/mlp/fc/kernel", (64, 64), H),
+        ("blocks/0/mlp/linear_out/kernel", (64, 64), H),
+        ("encoder/blocks/0/out/2/kernel", (64, 64), H),
+        ("final_layer/adaLN_modulation/1/weight", (64, 128), H),
+        ("layers_0/attn/q_head/kernel", (64, 64), H),
+        ("layers_0/q_head/kernel", (64, 64), H),
+    ],
+    "readouts": [
+        ("cls/seq_relationship/kernel", (64, 2), A),
+        ("fc/kernel", (64, 10), A),
+        ("fc.weight", (10, 64), A),
+        ("params/fc/kernel", (64, 10), A),
+        ("conv_out/kernel", (3, 3, 64, 3), A),
+        ("decoder/conv_out/kernel", (3, 3, 64, 3), A),
+        ("final_layer/linear/kernel", (64, 12), A),
+        ("out.2.weight", (3, 64, 3, 3), A),
+        ("decoder/kernel", (64, 100), A),
+        ("to_vocab/kernel", (64, 100), A),
+        ("vocab_proj/kernel", (64, 100), A),
+        ("lmhead/kernel", (64, 100), A),
+        ("output_linear/kernel", (64, 10), A),
+        ("linear_out/kernel", (64, 10), A),
+        ("dense_out/kernel", (64, 10), A),
+        ("q_head/kernel", (64, 6), A),
+        ("value_head/kernel", (64, 6), A),
+        ("policy_head/kernel", (64, 6), A),
     ],
     "by hand": [
         ("wte", (100, 64), A),
@@ -441,7 +588,7 @@ def test_hidden_is_what_the_user_says():
     kernel, head = "blocks/0/kernel", "head/kernel"
     assert chosen() == chosen(hidden={}) == {kernel}
     assert chosen(hidden="kernel") == {kernel, head}
-    assert chosen(hidden="^$") == set()
+    assert chosen(hidden=lambda path, x: False) == set()
     assert chosen(hidden=lambda path, x: x.shape == (4, 9)) == {head}
     assert chosen(hidden={head: True}) == {kernel, head}
     assert chosen(hidden={kernel: False, "wte": True}) == {"wte"}
@@ -449,8 +596,9 @@ def test_hidden_is_what_the_user_says():
     assert why[head] == "hidden= says so" and why[kernel] == "a hidden matrix"
 
 
-def test_a_mapping_of_masked_leaves_is_no_mistake():
-    tx = gk.muon(hidden={"head/kernel": True})
+@pytest.mark.parametrize("given", [{"head/kernel": True}, "head"])
+def test_a_rule_of_masked_leaves_is_no_mistake(given):
+    tx = gk.muon(hidden=given)
     labels = {
         "wte": "a",
         "blocks": {"0": {"kernel": "a", "bias": "a"}},
@@ -464,17 +612,19 @@ def test_a_mapping_of_masked_leaves_is_no_mistake():
     "name, given, said",
     [
         (
-            "muon",
-            "blocks",
-            "leaf blocks/0/bias must have at least 2 axes to be a hidden",
-        ),
-        (
             "galore",
             {"blocks/0/bias": True},
             "leaf blocks/0/bias must have at least 2 axes",
         ),
         ("dion", lambda path, x: True, "leaf blocks/0/bias must have at least 2 axes"),
         ("shampoo", {"block/0/kernel": True}, "closest are ['blocks/0/kernel'"),
+        ("fira", "block/0/kernel", "closest are ['blocks/0/kernel'"),
+        ("muon", lambda path: True, "a predicate of path and leaf, must take both"),
+        (
+            "muon",
+            lambda path, x: None,
+            "return a bool, got None for leaf blocks/0/bias",
+        ),
     ],
 )
 def test_leaves_that_cannot_be_matrices_are_named(name, given, said):
@@ -483,6 +633,81 @@ def test_leaves_that_cannot_be_matrices_are_named(name, given, said):
     assert str(caught.value).startswith(f"gradkit.{name}: ") and said in str(
         caught.value
     )
+
+
+def test_an_expression_takes_no_vectors():
+    """What it says of a whole block is not meant for gains; what is said of one leaf is."""
+    params = {
+        "attn": {
+            "q": {"kernel": jnp.ones((8, 8)), "bias": jnp.ones((2, 4))},
+            "norm": {"w": jnp.ones((2, 4))},
+            "scale": jnp.ones(()),
+            "row": jnp.ones((1, 8)),
+            "embed": jnp.ones((9, 8)),
+        },
+        "other": jnp.ones((8, 8)),
+    }
+    rows = {row.path: row for row in gk.routes(gk.muon(hidden="attn"), params)}
+    taken = {path for path, row in rows.items() if row.transform == "matrices"}
+    assert taken == {"attn/q/kernel", "attn/embed"}
+    assert {path: row.why for path, row in rows.items() if path not in taken} == {
+        "attn/q/bias": "matched, but named like a bias or a gain ('bias')",
+        "attn/norm/w": "matched, but named like a norm ('norm')",
+        "attn/scale": "matched, but no axis",
+        "attn/row": "matched, but one row",
+        "other": "hidden= says so",
+    }
+    for said in ({"attn/q/bias": True}, lambda path, x: path == "attn/q/bias"):
+        rows = {row.path: row for row in gk.routes(gk.muon(hidden=said), params)}
+        assert rows["attn/q/bias"].transform == "matrices"
+
+
+@pytest.mark.parametrize(
+    "is_so", [True, np.bool_(True), np.array(True), jnp.array(True)]
+)
+def test_a_predicate_may_return_any_bool(is_so):
+    with jax.ensure_compile_time_eval():
+        assert chosen(hidden=lambda path, x: is_so if x.ndim == 2 else False)
+
+
+@pytest.mark.parametrize("axes", [(5,), (-4,), (0, 0), (0, -3)])
+@pytest.mark.parametrize("name", ["muon", "galore"])
+def test_batch_axes_are_axes_of_every_hidden_leaf(name, axes):
+    params = {"up": {"w": jnp.ones((3, 4, 6)), "bias": jnp.ones(6)}}
+    with pytest.raises(ValueError, match=rf"gradkit.{name}: .*leaf up/w"):
+        getattr(gk, name)(batch_axes=axes).init(params)
+
+
+def test_leaves_that_are_no_numbers_are_named_by_the_recipe():
+    params = {"up": jnp.ones((3, 4)), "base": jnp.ones((3, 4), jnp.int8)}
+    with pytest.raises(
+        TypeError, match=r"gradkit.muon: leaf base .*int8.*gradkit.route"
+    ):
+        gk.muon(0.1).init(params)
+
+
+@pytest.mark.parametrize(
+    "path, shape, why",
+    [
+        ("mlp.up.weight", (8, 4), "a hidden matrix, read as [in, out]"),
+        ("conv.weight", (8, 4, 3, 3), "a hidden matrix, read as [out, in, ...]"),
+        ("moe/experts/up", (8, 4, 6), "batch_axes or view_by_pattern for stacks"),
+        ("layers/mlp/up/kernel", (8, 4, 6), "view_by_pattern for stacks"),
+        ("dwconv/kernel", (7, 7, 1, 64), "one input a channel"),
+        ("attn/key/kernel", (64, 1, 16), "a hidden matrix"),
+        ("layers/0/up/kernel", (8, 4), "a hidden matrix"),
+    ],
+)
+def test_layouts_that_names_leave_open_are_told(path, shape, why):
+    assert hidden.by_name(path, shape).reason.endswith(why)
+
+
+def test_a_torch_convolution_is_moved_as_outputs_by_all_else():
+    g = {"conv.weight": jax.random.normal(jax.random.key(2), (4, 3, 2, 2))}
+    flat = {"w": g["conv.weight"].reshape(4, 12)}
+    tx = gk.muon()
+    u, v = (tx.update(t, tx.init(t), t)[0] for t in (g, flat))
+    np.testing.assert_allclose(u["conv.weight"].reshape(4, 12), v["w"], atol=1e-6)
 
 
 @pytest.mark.parametrize("given", ["a(", 3, {"a": 1}, ["a"]])

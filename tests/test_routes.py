@@ -107,6 +107,26 @@ def test_where_nothing_is_routed_one_label_is_enough():
     assert labels(some) == MUON | {"wte": "all", "scale": "all"}
 
 
+@pytest.mark.parametrize("recipe", [gk.soap, gk.psgd])
+def test_matrices_are_told_where_nothing_is_routed(recipe):
+    shapes = SHAPES | {
+        "query": {"kernel": jax.ShapeDtypeStruct((8, 2, 4), jnp.float32)}
+    }
+    rows = {row.path: row for row in gk.routes(recipe(), shapes)}
+    assert {row.transform for row in rows.values()} == {"all"}
+    assert {path: row.matrix for path, row in rows.items()} == {
+        "mlp/bias": None,
+        "mlp/up": (4, 6),
+        "query/kernel": (8, 8),
+        "scale": None,
+        "wte": (9, 4),
+    }
+    routed = gk.chain(gk.route({"mlp": recipe()}, default=gk.sgd()), recipe())
+    rows = {row.path: row for row in gk.routes(routed, shapes)}
+    assert rows["mlp/up"][2:] == ((4, 6), (), "mlp", "found in its path")
+    assert rows["query/kernel"][2:] == ((8, 8), (), "default", "no rule matches")
+
+
 def test_parts_of_a_view_have_rows_of_their_own():
     tx = gk.view_by_pattern(gk.muon(batch_axes=(0,)), {"up": "in out=4+2 -> in out"})
     rows = {row.path: (row.matrix, row.transform) for row in gk.routes(tx, SHAPES)}
@@ -230,8 +250,16 @@ def test_predicates_see_parameters_where_there_are_some():
         ),
         ({of_scale: 1e-3}, None, "the transform of rule of_scale must have init"),
         ({"mlp": gk.sgd()}, 1e-3, "the transform of default must have init"),
+        ({lambda path: True: gk.sgd()}, None, "<lambda>, a predicate of path and leaf"),
     ],
 )
 def test_bad_rules_are_named_where_they_are_given(rules, default, said):
     with pytest.raises(ValueError, match=f"gradkit.route: {said}"):
         gk.route(rules, default)
+
+
+def test_a_predicate_must_return_a_bool():
+    with pytest.raises(
+        ValueError, match=r"gradkit.route: .*bool, got None for leaf mlp"
+    ):
+        gk.route({lambda path, leaf: None: gk.sgd()}).init(PARAMS)

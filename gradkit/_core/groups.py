@@ -1,5 +1,6 @@
 """The leaves of a tree in groups, each with a transform of its own."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from gradkit._core import check, routes, tree
+from gradkit._core import check, routes
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -30,8 +31,28 @@ class Choice(NamedTuple):
     group: int
     transform: str  # its name in `gradkit.routes`
     why: str
-    matrix: tuple[int, int] | None = None
-    batch: tuple[int, ...] = ()
+
+
+def predicate(method: str, f: Callable[[str, Any], Any]) -> Callable[[str, Any], bool]:
+    """`f`, which must take a path and a leaf, and return a bool."""
+    said = f"{getattr(f, '__name__', repr(f))}, a predicate of path and leaf,"
+    remedy = "Write lambda path, leaf: leaf.ndim == 2, say."
+    try:
+        inspect.signature(f).bind("path", None)
+    except TypeError as error:
+        check.holds(method, False, f"{said} must take both", error, remedy)
+    except ValueError:  # nothing is known of a builtin's arguments
+        pass
+
+    def holds(path: str, leaf: Any) -> bool:
+        is_so = f(path, leaf)
+        dtype = getattr(is_so, "dtype", None)
+        is_bool = isinstance(is_so, bool) or (dtype == np.bool_ and not np.shape(is_so))
+        got = f"{is_so!r} for leaf {path}"
+        check.holds(method, is_bool, f"{said} must return a bool", got, remedy)
+        return bool(is_so)
+
+    return holds
 
 
 def grouped(
@@ -57,10 +78,9 @@ def grouped(
         choices = choose(params)
 
         def rows() -> list[routes.Row]:
-            leaves = zip(tree.paths(params), jax.tree.leaves(params), choices)
             return [
-                routes.Row(path, np.shape(x), c.matrix, c.batch, c.transform, c.why)
-                for path, x, c in leaves
+                routes.Row(path, np.shape(x), None, (), c.transform, c.why)
+                for (path, x), c in zip(check.leaves(params), choices)
             ]
 
         with routes.deciding(rows):

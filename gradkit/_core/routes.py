@@ -1,7 +1,7 @@
 """What is decided about the leaves of a tree, told to those who ask."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
     path: str  # names joined by `/`, as rules take them
     shape: tuple[int, ...]
-    matrix: tuple[int, int] | None  # rows and columns it is seen as, where it is one
+    matrix: tuple[int, ...] | None  # rows and columns it is seen as, where it is one
     batch: tuple[int, ...]  # the lengths of the axes that number matrices
     transform: str  # what a rule or a recipe calls it; `all` where nothing is routed
     why: str
@@ -51,9 +51,16 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
         prints as a table. Where one route stands in another the inner one is told, where they
         follow each other both are. A leaf that a view cuts has a row for each part.
 
+    In recipes that take `hidden=` names and shapes decide, unless it says otherwise. A predicate
+    or a dict may name any matrix. What an expression finds is a hidden matrix too, embeddings
+    and readouts as well, but not what has one axis, row or column, or is named like a bias, a
+    gain or a norm. The last axis of a leaf is its columns, as in kernels `[in, out]`: torch's and
+    Equinox's weights `[out, in]` want `view_by_pattern`. Of their convolutions,
+    `[out, in, *window]`, the outputs are the rows.
+
     Limits: what `optax.partition` and `optax.masked` decide is not known here: leaves that
-        reach no route are `all`. Nothing is computed, unless `init` cannot be traced: then it
-        is run on `params`.
+        reach no route are `all`, with the matrix that SOAP or PSGD sees. Nothing is computed,
+        unless `init` cannot be traced: then it is run on `params`.
 
     >>> params = {"wte": jnp.zeros((9, 4)), "up": {"w": jnp.zeros((4, 8)), "b": jnp.zeros(8)}}
     >>> gk.routes(gk.muon(), params)
@@ -78,14 +85,31 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
 
 
 @contextlib.contextmanager
-def deciding(rows: Callable[[], Sequence[Row]]) -> Iterator[None]:
+def deciding(rows: Callable[[], Iterable[Row]]) -> Iterator[None]:
     """Tell `rows` of those leaves about which nothing within this context decides more."""
     told = _told.get()
     before = 0 if told is None else len(told)
     yield
     if told is not None:
-        inside = told[before:]
-        told += [row for row in rows() if not any(_is_of(r, row.path) for r in inside)]
+        here = list(rows())
+        told[before:] = inside = [_named(row, here) for row in told[before:]]
+        told += [row for row in here if not any(_is_of(r, row.path) for r in inside)]
+
+
+def unrouted(
+    path: str,
+    shape: tuple[int, ...],
+    matrix: tuple[int, ...] | None = None,
+    batch: tuple[int, ...] = (),
+) -> Row:
+    """A row of a leaf that nothing has routed so far."""
+    return Row(path, shape, matrix, batch, "all", "no rule on its way")
+
+
+def _named(row: Row, outside: Sequence[Row]) -> Row:
+    """What nothing has routed within, with the name and the reason that it has outside."""
+    rows = (r for r in outside if _is_of(row, r.path) and row.transform == "all")
+    return next((row._replace(transform=r.transform, why=r.why) for r in rows), row)
 
 
 def _rows(told: Sequence[Row], path: str, x: Any) -> list[Row]:
@@ -100,14 +124,14 @@ def _rows(told: Sequence[Row], path: str, x: Any) -> list[Row]:
         first = found.get(row.path, row)
         if first is not row:
             matrix, batch = (first if first.matrix else row)[2:4]
-            names, reasons = (
-                f"{first.transform}, {row.transform}",
-                f"{first.why}; {row.why}",
+            told_of = [r for r in (first, row) if r.transform != "all"] or [first]
+            names = [r.transform for r in told_of]
+            whys = [r.why for r in told_of]
+            row = Row(
+                row.path, row.shape, matrix, batch, ", ".join(names), "; ".join(whys)
             )
-            row = Row(row.path, row.shape, matrix, batch, names, reasons)
         found[row.path] = row
-    nothing = Row(path, shape, None, (), "all", "no rule on its way")
-    return list(found.values()) or [nothing]
+    return list(found.values()) or [unrouted(path, shape)]
 
 
 def _is_of(row: Row, path: str) -> bool:

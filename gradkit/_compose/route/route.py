@@ -32,9 +32,9 @@ def route(
     Paper: none.
     Departure: none.
     Limits: a transform sees its own leaves only, so a norm of the whole gradient becomes a norm
-        of the group: wrap in `share_norm`, or clip before routing. Leaves of any dtype are
-        passed on, and each transform checks its own; a predicate sees parameters where these
-        are given, else gradients.
+        of the group: clip within the group, and wrap the route in `share_norm`. Leaves of any
+        dtype are passed on, and each transform checks its own, as one before the route checks
+        all; a predicate sees parameters where these are given, else gradients.
     Errors: a parameter that more than one rule matches, or none, names its path and the rules.
 
     >>> tx = gk.route({"bias": optax.scale(-1.0)}, default=optax.scale(-2.0))
@@ -49,9 +49,8 @@ def route(
         repr(rules),
         "Pass a dict.",
     )
-    named = [(_name(rule), rule) for rule in rules]
-    for (name, rule), tx in zip(named, rules.values()):
-        _check_rule(name, rule)
+    named = [(_name(rule), _checked(rule)) for rule in rules]
+    for (name, _), tx in zip(named, rules.values()):
         _check_transform(f"of rule {name}", tx)
     if default is not None:
         _check_transform("of default", default)
@@ -98,15 +97,17 @@ def _listed(names: Sequence[str]) -> str:
     return f"[{', '.join(names)}]"
 
 
-def _check_rule(name: str, rule: Any) -> None:
+def _checked(rule: Any) -> Rule:
+    """A rule that is an expression, or returns a bool."""
     said = "a rule must be a regular expression or a predicate of path and leaf"
     if not isinstance(rule, str):
-        check.holds("route", callable(rule), said, name, "Write one.")
-        return
+        check.holds("route", callable(rule), said, _name(rule), "Write one.")
+        return groups.predicate("route", rule)
     try:
         re.compile(rule)
     except re.error as error:
-        check.holds("route", False, said, f"{name}: {error}", "Correct it.")
+        check.holds("route", False, said, f"{rule!r}: {error}", "Correct it.")
+    return rule
 
 
 def _check_transform(whose: str, tx: Any) -> None:
