@@ -719,3 +719,12 @@ def test_what_hidden_cannot_be_is_said_at_once(given):
 def test_the_old_name_is_gone():
     with pytest.raises(TypeError, match="others"):
         gk.muon(others="embed")
+
+
+@pytest.mark.parametrize("make", [gk.soap, gk.psgd, gk.muon])
+@pytest.mark.parametrize("batch_axes", [(0, 0), (5,), (0, -4)])
+def test_batch_axes_that_are_none_of_a_leaf_are_named(make, batch_axes) -> None:
+    params = {"up": {"kernel": jnp.ones((3, 4, 5)), "more": jnp.ones((2, 3, 4, 5))}}
+    name = make.__name__
+    with pytest.raises(ValueError, match=rf"gradkit\.{name}: .*leaf up/"):
+        make(batch_axes=batch_axes).init(params)

@@ -116,15 +116,18 @@ def split(
             for decision in decide(params)
         ]
 
-    return groups.grouped(method, (seen(matrices, batch_axes), others), choose)
+    return groups.grouped(method, (seen(method, matrices, batch_axes), others), choose)
 
 
-def seen(inner: AnyTransform, batch_axes: Axes = ()) -> Transform:
-    """Let `inner` see every leaf as the matrices that it is by name, in as many axes.
+def seen(method: str, inner: AnyTransform, batch_axes: Axes = ()) -> Transform:
+    """Let the `inner` of `method` see every leaf as the matrices that it is by name.
+
+    They have as many axes as the leaf.
 
     What `inner` remembers of a leaf in the shape of its matrices is kept in the shape of the
     leaf, so that it can be sharded as the parameter is.
     """
+    check.matrix(method, {}, batch_axes)
     inner = optax.with_extra_args_support(inner)
     axes = tuple(batch_axes)
 
@@ -158,6 +161,9 @@ def seen(inner: AnyTransform, batch_axes: Axes = ()) -> Transform:
                     batch, *matrix = v.lengths(np.shape(x))
                     yield routes.unrouted(path, np.shape(x), (*matrix,), batch)
 
+        leaves = check.leaves(params)
+        matrices = {k: x for k, x in leaves if np.ndim(x) >= 2 + len(axes)}
+        check.matrix(method, matrices, axes)
         with routes.deciding(rows):
             state = inner.init(of_trees(_as_matrices, params, params))
         return of_trees(_as_leaf, params, state)

@@ -55,7 +55,8 @@ def muon(
     Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
         at `gradkit.routes`, or set `hidden`. Not for
         fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
-        Fused kernels, and layouts that differ from leaf to leaf, want `view_by_pattern`.
+        What is fused outside of attention, and layouts that differ from leaf to leaf, want
+        `view_by_pattern`.
     """
 
     check.nonnegative("muon", eps=eps, adam_ratio=adam_ratio)

@@ -58,7 +58,9 @@ def psgd(
     clips = (max_rms, max_entry, max_size)
     fits = (fit_rate, fit_share, decay, damping, scale)
     return chain(
-        seen(precondition_by_psgd(b1, *fits, *clips, key, batch_axes), batch_axes),
+        seen(
+            "psgd", precondition_by_psgd(b1, *fits, *clips, key, batch_axes), batch_axes
+        ),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )
