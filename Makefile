@@ -5,6 +5,8 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+TESTS := $(BIN)/pytest -q -n auto --dist loadgroup --durations 10
+LAWS := $(addprefix tests/test_,laws.py oracles.py constant_gradients.py tree.py)
 
 .PHONY: test race bench check-full clean
 
@@ -13,7 +15,8 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/pytest -q -n auto --dist loadgroup --durations 10
+	$(TESTS) -m "not slow and not optimized"
+	GRADKIT_XLA=default $(TESTS) -m "optimized and not slow" $(LAWS)
 
 race: $(READY)
 	rm -rf runs/race
@@ -24,7 +27,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py
 
 check-full: test bench race
-	$(BIN)/pytest -q -n auto --dist loadgroup --durations 10 -m slow
+	$(TESTS) -m slow
+	GRADKIT_XLA=default $(TESTS) -m "slow or not optimized" $(LAWS)
 
 clean:
 	rm -rf .venv runs

@@ -1,4 +1,7 @@
-"""Eight host devices, strict promotion, fast compiles: set before JAX starts."""
+"""Eight host devices, strict promotion, fast compiles: set before JAX starts.
+
+`GRADKIT_XLA=default` has XLA optimize as it does for everyone else, which compiles longer.
+"""
 
 import gc
 import importlib.metadata
@@ -6,13 +9,12 @@ import os
 import pathlib
 import sys
 
-FLAGS = [
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_parallel_codegen_split_count=1",
-]
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # gone in 0.11
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+FLAGS = ["--xla_force_host_platform_device_count=8"]
+if os.environ.get("GRADKIT_XLA") != "default":
+    FLAGS.append("--xla_backend_optimization_level=0")
+    FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
+    if importlib.metadata.version("jaxlib").startswith("0.10."):  # gone in 0.11
+        FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
@@ -27,6 +29,13 @@ jax.config.update("jax_traceback_in_locations_limit", 0)  # an eighth of the tim
 
 KEPT = 600  # programs, until JAX forgets them: beside thousands a new one takes 3 times as long
 compiled: list[float] = []  # the seconds of each
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark of what an optimizing compiler can break."""
+    config.addinivalue_line(
+        "markers", "optimized: run by make test with GRADKIT_XLA=default alone"
+    )
 
 
 def note(event: str, seconds: float, **_: object) -> None:

@@ -172,6 +172,22 @@ def unknown_extras() -> Transform:
     return transform(nothing, lambda g, state, params=None: (g, state))
 
 
+def constant_gradient() -> Transform:
+    def largest(g: jax.Array) -> jax.Array:
+        squares = lambda a: jnp.sum(jnp.square(a * g))
+        return jnp.max(jax.lax.map(squares, jnp.array([1.0, 2.0**80])))
+
+    return leafwise(lambda g: g / (1 + largest(g)))
+
+
+def follows_float64() -> Transform:
+    return leafwise(lambda g: jnp.sign(3 * jnp.cbrt(g) ** 3 - 3 * g))
+
+
+def debug_nans() -> Transform:
+    return leafwise(lambda g: jnp.where(g == 0, 0, g / jnp.abs(g)))
+
+
 BROKEN = [
     ("jit", jit, r"jitted update 1, leaf 'bias'\[0\], must be \S+, got"),
     (
@@ -219,6 +235,17 @@ BROKEN = [
     ("keys", one_key, r"a run with another key must differ"),
     ("partition_norms", partition_norms, r"two groups, given the norm .* leaf 'bias'"),
     ("unknown_extras", unknown_extras, r"unknown keyword argument must work, got Type"),
+    (
+        "constant_gradient",
+        constant_gradient,
+        r"gradients of \(0.0, .*, step 1, leaf '0/kernel'\[0,0\], must be 0.0, got nan",
+    ),
+    (
+        "follows_float64",
+        follows_float64,
+        r"of leaf '\w+' with one gradient of one example must be that in float64",
+    ),
+    ("debug_nans", debug_nans, r"gradient of all zero, must work, got FloatingPoint"),
 ]
 OPTAX = [  # what the laws find in optax 0.2.8
     ("traced_once", optax.monitor({"norm": optax.tree.norm}), r"'measurements/norm'"),

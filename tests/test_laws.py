@@ -1,7 +1,9 @@
 """Every transform, wrapper and recipe holds every law of `gradkit.testing`, or says why it cannot.
 
 On what is made of parts that are held to all laws one by one, the laws that take longest are left
-to `make check-full`; so are most of these on preconditioners, which compile longest.
+to `make check-full`; so are most of these on preconditioners, which compile longest. What an
+optimizing compiler can break is tried on programs that are optimized; `make check-full` tries
+all laws on these too.
 """
 
 import functools
@@ -16,7 +18,9 @@ from gradkit.testing import LAWS, Subject, check
 LONG = {
     "checkpoint",
     "composition",
+    "constant_gradient",
     "control_flow",
+    "debug_nans",
     "jit",
     "keys",
     "linen",
@@ -28,6 +32,7 @@ LONG = {
     "vmap",
     "zero_gradient",
 }
+OPTIMIZED = {"extreme_gradient", "jit"}
 STATED = {"flops", "state_bytes"}  # formulas of the shapes
 PRECONDITIONERS = {m.name for m in METHODS if m.family == "precondition"}
 
@@ -38,6 +43,13 @@ def is_slow(name: str, law: str) -> bool:
     return law in LONG and (name in MADE or heavy)
 
 
+def marks(name: str, law: str) -> list[Any]:
+    """When the law is tried on the method."""
+    optimized = law in OPTIMIZED and name not in MADE | PRECONDITIONERS
+    slow = [pytest.mark.slow] * is_slow(name, law)
+    return slow + [pytest.mark.optimized] * optimized
+
+
 def each() -> list[Any]:
     """Every method with every law."""
     return [
@@ -45,7 +57,7 @@ def each() -> list[Any]:
             name,
             law,
             id=f"{name}-{law}",
-            marks=[pytest.mark.slow] if is_slow(name, law) else [],
+            marks=marks(name, law),
         )
         for name in ENTRIES
         for law in LAWS

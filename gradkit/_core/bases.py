@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, lapack, linalg, roots, tree
+from gradkit._core import batch, linalg, roots, sample, tree
 
 Kept = jax.Array  # what is kept of a basis, [*batch, ..., rank]
 OVERSAMPLE = 8  # columns that a range finder draws besides the rank
@@ -26,7 +26,7 @@ class Basis(NamedTuple):
 def principal() -> Basis:
     """The first left singular vectors of the gradient, largest value first.
 
-    In each the entry of largest size is positive. They cost an eigendecomposition of the Gram
+    Signs are fixed, by a sum of their entries. They cost an eigendecomposition of the Gram
     matrix of the shorter side.
 
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
@@ -57,10 +57,10 @@ def in_range() -> Basis:
     def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
         columns = min(kept.shape[-1] + OVERSAMPLE, *g.shape[-2:])
         seeds = jax.random.bits(key, (*g.shape[:-2], columns), jnp.uint32)
-        q = linalg.orthonormal(g @ uniform(seeds, g.shape[-1], g.dtype))
+        q = linalg.orthonormal(g @ linalg.uniform(seeds, g.shape[-1], g.dtype))
         gram = roots.gram(laid_out(q.mT) @ g)
-        inside = lapack.eigh(gram)[1][..., : -kept.shape[-1] - 1 : -1]
-        return linalg.signed(q @ inside)
+        inside, known = linalg.largest_eigenvectors(gram, kept.shape[-1])
+        return linalg.signed(linalg.completed(q @ inside, known))
 
     return Basis(none, each(renew), itself, waits=True)
 
@@ -75,7 +75,7 @@ def by_power() -> Basis:
     """
 
     def start(shape: tuple[int, ...], dtype: Any, key: Any) -> Kept:
-        return linalg.orthonormal(jax.random.normal(key, shape, dtype))
+        return linalg.orthonormal(sample.normals(key, shape, dtype))
 
     def renew(kept: Kept, g: jax.Array, key: Any) -> Kept:
         return jnp.where(nonzero(g), linalg.orthonormal(g @ (g.mT @ kept)), kept)
@@ -88,22 +88,12 @@ def leading(g: jax.Array, rank: int) -> jax.Array:
     rows, cols = g.shape[-2:]
     if rows <= cols:
         return linalg.principal_basis(g, rank)
-    right = linalg.principal_basis(g.mT, rank)
-    return linalg.signed(linalg.orthonormal(unit(g) @ right))
-
-
-def uniform(seeds: jax.Array, length: int, dtype: Any) -> jax.Array:
-    """Independent numbers in [-1, 1), `[*batch, length, seeds]`, a column of each seed.
-
-    Each is its seed and place, mixed by Wellons' lowbias32: at a fraction of the cost of a draw.
-    """
-    word = seeds.dtype.type
-    shape = (*seeds.shape, length)
-    places = jax.lax.broadcasted_iota(seeds.dtype, shape, seeds.ndim)
-    mixed = seeds[..., None] + places * word(0x9E3779B9)
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        mixed = (mixed ^ mixed >> word(shift)) * word(factor)
-    return jax.lax.bitcast_convert_type(mixed, jnp.int32).astype(dtype).mT / 2.0**31
+    left = unit(g) @ linalg.principal_basis(g.mT, rank)
+    sizes = linalg.norms(left, -2)
+    known = (
+        linalg.above_rounding(sizes, jnp.max(sizes, -1, keepdims=True, initial=0)) > 0
+    )
+    return linalg.signed(linalg.completed(left, known))
 
 
 def laid_out(x: jax.Array) -> jax.Array:
@@ -117,7 +107,7 @@ def unit(g: jax.Array) -> jax.Array:
 
 
 def none(shape: tuple[int, ...], dtype: Any, key: Any = None) -> Kept:
-    """No basis yet: minus the first axes, as largest entries of what is found are positive."""
+    """No basis yet: minus the first axes, which no basis that is `linalg.signed` has."""
     return jnp.broadcast_to(-jnp.eye(*shape[-2:], dtype=dtype), shape)
 
 

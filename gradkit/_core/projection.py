@@ -71,6 +71,8 @@ def project(
         from; what each part remembers; and the state of `inner` on matrices cut to `rank`.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 1, of which the parts are variations.
+    Departure: what of $r$ is under 128 roundings of the column (or row) of $g$ that it is made of
+        counts as zero, so that no `inner` makes it as large as all else.
     Limits: matrices only. Parts that draw number the leaves by their order.
 
     >>> parts = gk.subspace.in_range(), gk.subspace.in_turn(every=200), gk.subspace.fed_back()

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import bases, check, lapack, linalg
+from gradkit._core import bases, check, lapack, linalg, sample
 from gradkit._core.bases import Basis, Kept
 from gradkit._core.types import Scalar
 
@@ -27,7 +27,7 @@ def random_walk(angle: Scalar = 0.5) -> Basis:
 
     def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
         def walk() -> Kept:
-            z = jax.random.normal(key, kept.shape, kept.dtype)
+            z = sample.normals(key, kept.shape, kept.dtype)
             x = z - kept @ (kept.mT @ z)
             x = angle * x / jnp.sqrt(jnp.asarray(x.shape[-2], x.dtype))
             return linalg.orthonormal(geodesic(kept, x))
@@ -51,7 +51,7 @@ def random_jump() -> Basis:
     """
 
     def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
-        return linalg.orthonormal(jax.random.normal(key, kept.shape, kept.dtype))
+        return linalg.orthonormal(sample.normals(key, kept.shape, kept.dtype))
 
     return Basis(bases.none, bases.each(renew), bases.itself)
 
@@ -75,7 +75,7 @@ def random_signs() -> Basis:
     """
 
     def signs(seeds: jax.Array, length: int, dtype: Any) -> jax.Array:
-        negative = bases.uniform(seeds, length, dtype) < 0
+        negative = linalg.uniform(seeds, length, dtype) < 0
         return jnp.where(negative, -1, 1).astype(dtype)
 
     return _seeded(signs)
@@ -99,7 +99,7 @@ def _seeded(columns: Callable[[jax.Array, int, Any], jax.Array]) -> Basis:
 
 def _normals(seeds: jax.Array, length: int, dtype: Any) -> jax.Array:
     """Independent normal numbers `[*batch, length, seeds]`, a column of each seed."""
-    column = lambda seed: jax.random.normal(jax.random.key(seed), (length,), dtype)
+    column = lambda seed: sample.normals(jax.random.key(seed), (length,), dtype)
     return jax.vmap(column)(seeds.ravel()).reshape(*seeds.shape, length).mT
 
 

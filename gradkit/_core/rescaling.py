@@ -1,6 +1,5 @@
 """Gradients as long as a transform made the few directions of them that it has seen."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -43,9 +42,9 @@ def recovered(
     check.positive(name, growth=growth)
 
     def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
-        d, r = _norms((x.d, x.side), (x.r, x.side))
+        d, r = linalg.norms_in_one_pass((x.d, x.side), (x.r, x.side))
         s = (x.g - x.lift(scale * x.r)) * tree.ratio(d, r + eps)
-        (whole,) = _norms((s, (-2, -1)))
+        (whole,) = linalg.norms_in_one_pass((s, (-2, -1)))
         shrink, norm = slow_growth(whole, last, growth, eps, _whole(floor, x))
         return x.lift(scale * x.d) + shrink * s, norm
 
@@ -91,7 +90,9 @@ def rescaled(
     check.positive(name, growth=growth)
 
     def combine(x: Seen, last: jax.Array) -> tuple[jax.Array, jax.Array]:
-        d, r, g = _norms((x.d, axes(x)), (x.r, axes(x)), (x.given, x.side))
+        d, r, g = linalg.norms_in_one_pass(
+            (x.d, axes(x)), (x.r, axes(x)), (x.given, x.side)
+        )
         gain = tree.ratio(d, r + eps)
         whole = linalg.norms(gain * g, (-2, -1))
         shrink, norm = slow_growth(whole, last, growth, eps, _whole(floor, x))
@@ -122,21 +123,6 @@ def slow_growth(
 def _whole(rms: Scalar, x: Seen) -> jax.Array:
     """The norm of a matrix of this root mean square."""
     return jnp.asarray(rms, x.g.dtype) * math.prod(x.g.shape[-2:]) ** 0.5
-
-
-def _norms(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:
-    """Euclidean norms of the finite entries of each array along axes, which stay.
-
-    As safe as `linalg.norms`, which takes three passes where one will do for most gradients.
-    """
-    sums = [jnp.sum(jnp.square(x), axes, keepdims=True) for x, axes in pairs]
-    limits = [jnp.finfo(x.dtype) for x in sums]
-    fit = [(x > m.tiny / m.eps**2) & (x < m.max) for x, m in zip(sums, limits)]
-    return jax.lax.cond(
-        functools.reduce(jnp.logical_and, map(jnp.all, fit)),
-        lambda: [jnp.sqrt(x) for x in sums],
-        lambda: [linalg.norms(tree.finite(x), axes) for x, axes in pairs],
-    )
 
 
 def _one_norm(shape: tuple[int, ...], dtype: Any) -> jax.Array:

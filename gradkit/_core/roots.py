@@ -297,7 +297,8 @@ def eigenbasis(a: jax.Array) -> jax.Array:
     """Orthonormal eigenvectors as rows, that of the largest eigenvalue first."""
     if not a.size:
         return a
-    return _signed(lapack.eigh(row_major(_of_mean_one(a)[0]))[1].mT[..., ::-1, :])
+    vectors = lapack.eigh(row_major(_of_mean_one(a)[0]))[1]
+    return linalg.signed(vectors).mT[..., ::-1, :]
 
 
 def pushed(grams: Sides, bases: Sides) -> Sides:
@@ -347,18 +348,7 @@ def permuted(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> 
 @jax.jit
 def orthonormal(x: jax.Array) -> jax.Array:
     """Orthonormal rows, the first of which span what the first of `x` do."""
-    return _signed(row_major(lapack.orthonormal(x.mT).mT))
-
-
-def _signed(q: jax.Array) -> jax.Array:
-    """The rows of `q`, each with the sign at which the sum of its entries times cosines is positive.
-
-    Factorizations take signs from an entry that may be a rounding from zero, or from another.
-    Sums with weights that have no pattern are near zero by chance only.
-    """
-    weights = jnp.cos(jnp.arange(1, q.shape[-1] + 1, dtype=q.dtype))
-    sums = jnp.matmul(q, weights, precision=PRECISE)[..., None]
-    return jnp.where(sums < 0, -q, q)
+    return row_major(linalg.signed(lapack.orthonormal(x.mT)).mT)
 
 
 def row_major(x: jax.Array) -> jax.Array:

@@ -24,6 +24,11 @@ def split(data: jax.Array, count: int, like: Key) -> jax.Array:
     return jax.random.split(jax.random.wrap_key_data(data, impl=impl), count)
 
 
+def normals(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Standard normal numbers, drawn in float32: the same of one key in every dtype."""
+    return jax.random.normal(key, shape, jnp.float32).astype(dtype)
+
+
 def normal(key: jax.Array, t: Any) -> Any:
     """Standard normal noise like the tree `t`, drawn in float32."""
     leaves, structure = jax.tree.flatten(t)

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import bases, batch, check, tree
+from gradkit._core import bases, batch, check, linalg, tree
 from gradkit._core.alignments import Align, Turn
 from gradkit._core.bases import Basis, Kept, laid_out
 from gradkit._core.rests import Seen
@@ -66,22 +66,29 @@ def see(
     gs: Sequence[jax.Array],
     axes: Sequence[int],
 ) -> tuple[jax.Array, ...]:
-    """Every gradient in its basis; non-finite entries count as zero where there are any."""
+    """Every gradient in its basis; non-finite entries count as zero where there are any.
+
+    So do those that may be rounding of the row or column of the gradient that they are made of.
+    """
 
     def look(gs: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         ps = vectors(basis, kept, gs, axes)  # again: a loop would copy them
-        return tuple(
-            g @ p if axis == -1 else laid_out(p.mT) @ g
-            for p, g, axis in zip(ps, gs, axes)
-        )
+        with jax.default_matmul_precision("highest"):
+            return tuple(
+                g @ p if axis == -1 else laid_out(p.mT) @ g
+                for p, g, axis in zip(ps, gs, axes)
+            )
 
     low = look(gs)
     sound = [jnp.isfinite(jnp.sum(r)) for r in low]
-    return jax.lax.while_loop(  # once, if at all; unlike a branch it copies nothing
+    low = jax.lax.while_loop(  # once, if at all; unlike a branch it copies nothing
         lambda x: jnp.logical_not(x[0]),
         lambda x: (jnp.array(True), look([tree.finite(g) for g in gs])),
         (functools.reduce(jnp.logical_and, sound, jnp.array(True)), low),
     )[1]
+    return tuple(
+        map(linalg.above_rounding, low, linalg.norms_in_one_pass(*zip(gs, axes)))
+    )
 
 
 def vectors(

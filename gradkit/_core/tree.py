@@ -27,18 +27,23 @@ def opaque(t: Tree) -> Tree:
 
     It reorders products of what it knows, such as the gradient of a parameter that the loss does
     not use, and one of the orders may overflow: `(a * 0)^2` became `a^2 * 0^2`, infinity times 0.
-    The larger of a number and minus infinity, which it does not know either, is that number.
+    A barrier costs nothing on a CPU, but keeps an accelerator from doing what is before it and
+    after it in one kernel. There the larger of a number and minus infinity stands for the number,
+    which XLA cannot know either, if this infinity is behind the barrier.
     """
     hide = jax.lax.optimization_barrier
     if not isinstance(hide(np.array(False)), Tracer):
         return t  # nothing is compiled
+    on_cpu = jax.default_backend() == "cpu"
 
     @functools.cache
     def least(dtype: Any) -> jax.Array:
         return hide(np.fmin(np.array(-np.inf, dtype), jnp.finfo(dtype).min))
 
     def leaf(x: Any) -> Any:
-        return jnp.maximum(x, least(x.dtype)) if is_real(x) else x
+        if not is_real(x):
+            return x
+        return hide(x) if on_cpu else jnp.maximum(x, least(x.dtype))
 
     return jax.tree.map(leaf, t)
 

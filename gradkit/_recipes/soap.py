@@ -41,7 +41,7 @@ def soap(
             Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
 
     State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
-        if ndim > 1 else 0)` bytes a leaf, `12` once.
+        if ndim > 1 and min(rows, cols) > 1 else 8*(ndim > 1))` bytes a leaf, `12` once.
     Flops: at most `14*size*(rows + cols) + 6*(rows**3 + cols**3) + 50*size + 20*(rows**2
         + cols**2) + 90` a leaf, beside the orthonormalizations.
     Paper: Vyas and others, "SOAP: Improving and Stabilizing Shampoo using Adam",
@@ -62,7 +62,7 @@ def soap(
 
     args = b1, b2, decay, rate.before_debiasing(eps, b2), every, max_size, batch_axes
     return chain(
-        seen(precondition_by_soap(*args), batch_axes),
+        seen("soap", precondition_by_soap(*args), batch_axes),
         step_by_learning_rate(shortened),
         decay_by_weight(decayed),
     )

@@ -42,12 +42,11 @@ def dion_directions(gs, q, decay, eps):
 
 def first_bases(shapes, rank, key):
     """A random start for each leaf: columns of norm one."""
-    with jax.enable_x64(True):
-        for shape in shapes:
-            rows, cols = int(np.prod(shape[:-1])), shape[-1]
-            side = (rows, min(rank, rows, cols))
-            q = np.asarray(jax.random.normal(jax.random.key(key), side, np.float64))
-            yield q / np.linalg.norm(q, axis=0)
+    for shape in shapes:
+        rows, cols = int(np.prod(shape[:-1])), shape[-1]
+        side = (rows, min(rank, rows, cols))
+        q = np.float64(jax.random.normal(jax.random.key(key), side, np.float32))
+        yield q / np.linalg.norm(q, axis=0)
 
 
 @entry("scale_by_neuron_norm", shapes=SHAPES, decay=0.9, eps=0.1)

@@ -241,8 +241,7 @@ def project_by_random_subspace(gs, ps, dimension, key):
     first, later = jax.random.split(jax.random.key(key))
     names, n, trace = sorted(gs[0]), 8, Trace()
     sizes = [gs[0][k].size for k in names]
-    with jax.enable_x64(True):
-        signs = np.asarray(jax.random.rademacher(first, (dimension,), jnp.float64))
+    signs = np.float64(jax.random.rademacher(first, (dimension,), jnp.float32))
     order = np.asarray(jax.random.permutation(jax.random.fold_in(later, 3), n))
     h = hadamard(n)
     base = (h[order] @ np.eye(n, dimension)) * signs  # the order, of H diag(signs)

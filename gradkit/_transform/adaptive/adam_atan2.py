@@ -69,11 +69,11 @@ def scale_by_adam_atan2(
         mu = tree.average(b1, state.mu, g)
         root = tree.average_root(b2, state.root, g)
 
-        u = jax.tree.map(
-            lambda m, r: a * jnp.arctan2(m, b * r),
-            tree.debias(mu, b1, step),
-            tree.debias_root(root, b2, step),
-        )
+        def angle(m: jax.Array, r: jax.Array) -> jax.Array:
+            return jnp.where(r == 0, 0, a * jnp.arctan2(m, b * r))  # no gradient yet
+
+        m, r = tree.debias(mu, b1, step), tree.debias_root(root, b2, step)
+        u = jax.tree.map(angle, m, r)
         return tree.like(u, updates), AdamAtan2State(step, mu, root)
 
     return transform(init, update)

@@ -34,7 +34,7 @@ def scale_by_gradient_norm(
         eps: added to the root of the average squared norm, in units of the gradient.
 
     State: `8` bytes a leaf, `4` once.
-    Flops: at most `14*size + 80` a leaf, `20` once.
+    Flops: at most `15*size + 80` a leaf, `20` once.
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1, its AdaGN.
     Departure: a zero gradient stays zero. The root of `v` is kept, not `v`. Neither the

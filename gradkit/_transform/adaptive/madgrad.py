@@ -88,7 +88,7 @@ def scale_by_madgrad(
             p: jax.Array, p0: jax.Array, s: jax.Array, v: jax.Array
         ) -> jax.Array:
             root = jnp.cbrt(v) + eps
-            return (1 - momentum) * (p - p0 + jnp.where(root > 0, s / root, 0))
+            return (1 - momentum) * (p - p0 + tree.ratio(s, root))
 
         anchor = jax.tree.map(
             lambda p, p0: jnp.where(step == 1, p, p0), p, state.anchor

@@ -77,8 +77,7 @@ def scale_by_novograd(
         norms = jnp.minimum(norms, jnp.finfo(norms.dtype).max)
         root = tree.average_root(b2, state.root, norms)
         root = jnp.where(state.root == 0, norms, root)
-        floor = root + eps
-        unit = tree.scale_each(jnp.where(floor > 0, 1 / floor, 0), g)
+        unit = tree.scale_each(tree.ratio(1, root + eps), g)
 
         def gather(m: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
             new = u.astype(m.dtype) + weight_decay * p.astype(m.dtype)

@@ -39,7 +39,7 @@ def scale_by_oasis(decay: Scalar = 0.99, min_curvature: Scalar = 1e-3) -> Transf
     Needs: `hessian_diagonal`, a tree like the gradient, such as Hutchinson's estimate: `z * Hz`
         for the Hessian `H` and random signs `z`.
     State: `4*size` bytes a leaf, `4` once.
-    Flops: at most `16*size` a leaf.
+    Flops: at most `16*size` a leaf, `20` once.
     Paper: Jahani et al., "Doubly Adaptive Scaled Algorithm for Machine Learning Using
         Second-Order Information", arXiv:2109.05198, its preconditioner.
     Departure: the direction alone, with a learning rate to follow where the paper's adapts

@@ -1,7 +1,5 @@
 """Clip the norm of every tensor by itself."""
 
-import jax.numpy as jnp
-
 from gradkit._core import check, tree
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
 
@@ -34,7 +32,7 @@ def clip_by_component_norm(max_norm: Scalar = 1.0) -> Transform:
         del params, extra
         g = tree.read(updates)
         norms = tree.norms(updates)
-        factors = jnp.where(norms > max_norm, max_norm / norms, 1)
+        factors = tree.clip_factor(norms, max_norm)
         return tree.like(tree.scale_each(factors, g), updates)
 
     return stateless(update)

@@ -81,7 +81,7 @@ def clip_by_ema_norm(
         warm = unseen | ~started
         size = jnp.where(warm, whole, norms)
         limit = jnp.where(warm, max_norm, max_ratio * state.norms)
-        factors = jnp.where(size > limit, limit / size, 1)
+        factors = tree.clip_factor(size, limit)
 
         clipped = factors * norms
         least = jnp.where(unseen, clipped, jnp.minimum(state.norms, clipped))

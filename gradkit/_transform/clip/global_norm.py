@@ -1,7 +1,6 @@
 """Clip the norm of the whole gradient."""
 
 import jax
-import jax.numpy as jnp
 
 from gradkit._core import check, tree
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
@@ -41,7 +40,7 @@ def clip_by_global_norm(max_norm: Scalar = 1.0) -> Transform:
         del params, extra
         g = tree.read(updates)
         norm = tree.whole_norm(tree.norms(updates), global_norm)
-        factor = jnp.where(norm > max_norm, max_norm / norm, 1)
+        factor = tree.clip_factor(norm, max_norm)
         return tree.like(tree.scale(factor, g), updates)
 
     return stateless(update)

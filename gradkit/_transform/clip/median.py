@@ -54,7 +54,7 @@ def clip_by_median(max_norm: Scalar = 1.0) -> Transform:
             lambda g, m: g.astype(m.dtype) - m, tree.read(updates), state.mu
         )
         distance = tree.norm(away)
-        factor = jnp.where(distance > max_norm, max_norm / distance, 1)
+        factor = tree.clip_factor(distance, max_norm)
         mu = jax.tree.map(jnp.add, state.mu, tree.scale(factor, away))
         return tree.like(mu, updates), MedianState(mu)
 

@@ -81,7 +81,7 @@ def clip_by_percentile(percentile: Scalar = 10.0, history: int = 1000) -> Transf
 def percentile_of(x: jax.Array, kept: jax.Array, percentile: Scalar) -> jax.Array:
     """The percentile of the `kept` first entries, linear between neighbours; 0 of none."""
     place = jnp.arange(x.size, dtype=jnp.int32)
-    ordered = jnp.sort(jnp.where(place < kept, x, jnp.inf))
+    ordered = jnp.sort(jnp.where(place < kept, x, jnp.finfo(x.dtype).max))
     ordered = jnp.where(place < kept, ordered, 0)
     rank = percentile / 100 * jnp.maximum(kept - 1, 0).astype(x.dtype)
     share = jnp.maximum(1 - jnp.abs(place.astype(x.dtype) - rank), 0)

@@ -45,7 +45,7 @@ def clip_by_slice_norm(
             own = {a % g.ndim for a in axes if -g.ndim <= a < g.ndim}
             norm = linalg.norms(g, tuple(sorted(own)))
             bound = jnp.asarray(max_norm, g.dtype)
-            return jnp.where(norm > bound, bound / norm, 1) * g
+            return tree.clip_factor(norm, bound) * g
 
         return tree.like(jax.tree.map(clip, tree.read(updates)), updates)
 

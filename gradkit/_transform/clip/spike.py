@@ -29,7 +29,7 @@ def clip_by_spike(decay: Scalar = 0.999) -> Transform:
         decay: of the average size of the largest entry.
 
     State: `4` bytes a leaf, `4` once.
-    Flops: at most `10*size + 40` a leaf.
+    Flops: at most `11*size + 40` a leaf.
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1, its AdaClip.
     Departure: the release restarts the average whenever it resets Adam; here it runs on.

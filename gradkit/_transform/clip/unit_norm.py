@@ -48,7 +48,7 @@ def clip_by_unit_norm(max_ratio: Scalar = 0.01, eps: Scalar = 1e-3) -> Transform
             norm = linalg.norms(g, axes)
             weight = linalg.norms(w.astype(g.dtype), axes)
             bound = (max_ratio * jnp.maximum(weight, eps)).astype(g.dtype)
-            return jnp.where(norm > bound, bound / norm, 1) * g
+            return tree.clip_factor(norm, bound) * g
 
         u = jax.tree.map(clip, tree.read(updates), params)
         return tree.like(u, updates)

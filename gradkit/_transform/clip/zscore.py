@@ -86,7 +86,7 @@ def clip_by_zscore(
         spike = (excess > max_zscore * width) & ~warm
         inverse = max_zscore * width / jnp.where(spike, excess, 1)  # max_zscore / z
         limit = jnp.where(spike, mean + deviation * inverse * max_zscore, norm)
-        factor = jnp.where(spike, limit / norm, 1)
+        factor = jnp.where(spike, limit / jnp.where(spike, norm, 1), 1)
 
         kept = jnp.where(warm, 1 - 1 / n, decay).astype(mean.dtype)
         new_mean = kept * mean + (1 - kept) * limit

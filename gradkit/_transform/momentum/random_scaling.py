@@ -37,7 +37,7 @@ def average_by_random_scaling(decay: Scalar = 0.99, key: sample.Key = 0) -> Tran
         key: a seed or a `jax.random` key; the same key gives the same run.
 
     State: `4*size` bytes a leaf, `8` once.
-    Flops: at most `8*size` a leaf, `16` once.
+    Flops: at most `8*size` a leaf, `120` once.
     Paper: Zhang and Cutkosky, "Random Scaling and Momentum for Non-smooth Non-convex
         Optimization", arXiv:2405.09742, its SGDM with random scaling.
     Departure: the average's `1 - decay` is apart from the learning rate. `decay` is a choice of

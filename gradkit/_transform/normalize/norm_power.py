@@ -17,7 +17,7 @@ def normalize_by_norm_power(power: Scalar = 2 / 3) -> Transform:
     Needs: nothing; `global_norm`, where given and finite, stands for the norm of the
         gradient, so that groups under `optax.partition` can share one.
     State: `0` bytes a leaf, `0` once.
-    Flops: at most `14*size + 20` a leaf, `40` once.
+    Flops: at most `15*size + 20` a leaf, `40` once.
     Paper: Chen, Zhou, Liang and Lu, "Generalized-Smooth Nonconvex Optimization is As
         Efficient As Smooth Nonconvex Optimization", arXiv:2303.02854, its beta-normalized
         gradient descent.

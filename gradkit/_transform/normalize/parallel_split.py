@@ -69,7 +69,7 @@ def normalize_by_parallel_split(
         def split(m: jax.Array, w: jax.Array) -> jax.Array:
             axes = tuple(range(m.ndim))
             norm = linalg.norms(m, axes)
-            d = jnp.where(norm > max_norm, max_norm / norm, 1).astype(m.dtype) * m
+            d = tree.clip_factor(norm, max_norm).astype(m.dtype) * m
             size = linalg.norms(w.astype(m.dtype), axes)
             w = w.astype(m.dtype) / jnp.where(size > 0, size, 1)
             along = jnp.sum(d * w) * w

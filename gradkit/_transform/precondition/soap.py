@@ -1,11 +1,12 @@
 """SOAP: Adam in the eigenbases of Shampoo's covariances."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, rate, roots, tree
+from gradkit._core import batch, check, linalg, rate, roots, tree
 from gradkit._core.types import (
     Extra,
     Params,
@@ -60,18 +61,22 @@ def precondition_by_soap(
             others the last is the columns, and the rest are the rows.
 
     State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
-        if ndim > 1 else 0)` bytes a leaf, `4` once.
+        if ndim > 1 and min(rows, cols) > 1 else 8*(ndim > 1))` bytes a leaf, `4` once.
     Flops: at most `14*size*(rows + cols) + 6*(rows**3 + cols**3) + 40*size + 20*(rows**2
         + cols**2) + 60` a leaf, beside the orthonormalizations.
     Paper: Vyas and others, "SOAP: Improving and Stabilizing Shampoo using Adam",
         arXiv:2409.11321, Algorithms 3 and 4.
-    Departure: a tensor is a matrix, not one side per axis. Else the release's numbers: as
-        there, no step is made with the first gradient, and leaves of fewer than two axes get
-        Adam's, one step late too. The release also offers to merge axes, to normalize
-        directions, and Adam without debiasing.
+    Departure: a tensor is a matrix, not one side per axis. In the bases what is under 128
+        roundings of the norms of its row and column, and of the root mean square, counts as
+        zero, in $g'$ and in the turned $m$: the release makes what rounding leaves of zeros as
+        large as all else, and moves weights that have no gradient. Else the release's numbers:
+        as there, no step is made with the first gradient, and leaves of fewer than two axes,
+        here also those of one row or column, get Adam's, one step late too. The release also
+        offers to merge axes, to normalize directions, and Adam without debiasing.
     Limits: 2 covariances and 2 bases of each matrix are kept. The first update costs an
         eigendecomposition a side, and every one that turns, a QR decomposition. Explicitly
-        sharded leaves are gathered first.
+        sharded leaves are gathered first. Eigenvectors of close eigenvalues turn into each other
+        with rounding, and what Adam makes of them turns too.
 
     >>> tx, p = gk.precondition_by_soap(), jnp.zeros((3, 2))
     >>> u, state = tx.update(jnp.ones((3, 2)), tx.init(p))  # the first only sets the bases
@@ -102,8 +107,8 @@ def precondition_by_soap(
         def turn(kept: tuple[Any, ...]) -> tuple[Any, ...]:
             grams, bases, mu, nu = kept
             new, order = roots.power_step(grams, bases)
-            m = roots.between(roots.turned(bases).rows, mu, bases.cols, batch_axes)
-            mu = roots.between(new.rows, m, roots.turned(new).cols, batch_axes)
+            m = precise(roots.turned(bases).rows, mu, bases.cols)
+            mu = sound(precise(new.rows, m, roots.turned(new).cols), new)
             nu = roots.permuted(order.rows, nu, order.cols, batch_axes)
             return grams, new, mu, nu
 
@@ -113,7 +118,7 @@ def precondition_by_soap(
             (state.grams, state.bases, state.mu, state.nu),
         )
         back = roots.turned(bases)
-        low = roots.between(bases.rows, g, back.cols, batch_axes)
+        low = sound(precise(bases.rows, g, back.cols), bases)
         low = jax.tree.map(lambda x: jnp.where(moves, x, 0), low)
         mu = tree.average(b1, mu, low)
         nu = tree.average_square(b2, nu, low)
@@ -129,5 +134,28 @@ def precondition_by_soap(
         return tree.like(u, updates), SOAPState(
             tree.increment(state.count), mu, nu, grams, bases
         )
+
+    def precise(rows: Any, updates: Updates, cols: Any) -> Updates:
+        with jax.default_matmul_precision("highest"):
+            return roots.between(rows, updates, cols, batch_axes)
+
+    def sound(turned: Updates, bases: roots.Sides) -> Updates:
+        """What is `turned` by these bases; what may be rounding counts as zero."""
+
+        def leaf(rows: Any, x: jax.Array, cols: Any) -> jax.Array:
+            if rows is None and cols is None:
+                return x
+            y = batch.upright(x, batch_axes)
+            sides = (-2, rows), (-1, cols)  # of an entry's column, and of its row
+            sizes = [linalg.norms(y, axis) for axis, q in sides if q is not None]
+            if len(sizes) == 2:  # of all entries, spread over all
+                whole, n = linalg.norms(sizes[0], -1), math.prod(y.shape[-2:])
+                sizes.append(whole / math.sqrt(max(n, 1)))
+            return batch.like(
+                linalg.above_rounding(y, sum(sizes[1:], sizes[0])), x, batch_axes
+            )
+
+        leaves, structure = jax.tree.flatten(turned)
+        return structure.unflatten(map(leaf, bases.rows, leaves, bases.cols))
 
     return transform(init, update)

@@ -33,7 +33,7 @@ def mask_by_annealing(
 
     Needs: params: the weights before the threshold is taken off.
     State: `0` bytes a leaf, `4` once.
-    Flops: at most `7*size` a leaf, `30` once.
+    Flops: at most `8*size` a leaf, `30` once.
     Paper: Kundu and others, "AUTOSPARSE: Towards Automated Sparse Training of Deep Neural
         Networks", arXiv:2304.06941, with sigmoid-cosine decay.
     Departure: the model's forward pass takes the threshold off the sizes of the weights, with

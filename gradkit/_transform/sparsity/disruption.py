@@ -30,7 +30,7 @@ def mask_by_disruption(decay: Scalar = 0.9) -> Transform:
         it is not given, the gradient itself stands for it. `global_norm`, where given and
         finite, stands for the norm of the gradient.
     State: `4*size` bytes a leaf, `0` once.
-    Flops: at most `20*size + 20` a leaf, `20` once.
+    Flops: at most `21*size + 20` a leaf, `20` once.
     Paper: Sondej, Yang, Kniejski and Windys, "Robust LLM Unlearning with MUDMAN:
         Meta-Unlearning with Disruption Masking And Normalization", arXiv:2506.12484;
         the simplified release.

@@ -28,7 +28,7 @@ def mask_by_small_weight(threshold: Scalar = 2e-3, every: Scalar = 2500) -> Tran
 
     Needs: params. Stands before averages, or after everything: the mask is of weights.
     State: `size` bytes a leaf, `4` once.
-    Flops: at most `9*size` a leaf, `10` once.
+    Flops: at most `9*size` a leaf, `30` once.
     Paper: Hu and others, "SaRA: High-Efficient Diffusion Model Fine-tuning with Progressive
         Sparse Low-Rank Adaptation", arXiv:2409.06633.
     Departure: the paper looks twice, before the first update and half way, and there begins

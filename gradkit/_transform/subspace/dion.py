@@ -47,8 +47,9 @@ def project_by_dion(
     Paper: Ahn, Xu, Abreu, Fan, Magakyan, Sharma, Zhan and Langford, "Dion: Distributed
         Orthonormalized Updates", arXiv:2504.05295, Algorithm 1.
     Departure: kernels are `[..., in, out]` here, the paper's matrices transposed. A column of
-        $R$ that is zero leaves that of $Q$ as it was, where the paper's would stay zero for
-        ever. The release may orthonormalize by a randomized Cholesky QR.
+        $R$ that is zero, or under 128 roundings of the longest, gives no update and leaves
+        that of $Q$ as it was, where the paper's would stay zero for ever, or come out as noise
+        of full size. The release may orthonormalize by a randomized Cholesky QR.
     Limits: matrices only, and not those whose rows are looked up. $Q_t$ has columns of norm
         one that need not be orthogonal: the update's spectral norm is at most
         $\sqrt{\mathrm{rank}}$ times its scale.
@@ -71,7 +72,7 @@ def project_by_dion(
             front, rows, cols = batch.shape(p, batch_axes)
             kept = min(int(rank), rows, cols)
             side = (*front, rows, kept)
-            q = jax.random.normal(sample.typed(key), side, tree.wide_dtype(p))
+            q = sample.normals(sample.typed(key), side, tree.wide_dtype(p))
             return q / linalg.norms(q, -2)
 
         bases = tuple(map(start, jax.tree.leaves(params)))
@@ -85,10 +86,11 @@ def project_by_dion(
         total = jax.tree.map(lambda m, g: m + g.astype(m.dtype), state.mu, g)
         leaves, structure = jax.tree.flatten(total)
         bs = [batch.upright(x, batch_axes) for x in leaves]
-        ps = batch.map_shapes(
-            linalg.orthonormal, [b.mT @ q for b, q in zip(bs, state.bases)]
-        )
-        parts = [part(*each) for each in zip(bs, ps, state.bases)]
+        with jax.default_matmul_precision("highest"):
+            ps = batch.map_shapes(
+                linalg.orthonormal, [b.mT @ q for b, q in zip(bs, state.bases)]
+            )
+            parts = [part(*each) for each in zip(bs, ps, state.bases)]
         mu, us, bases = zip(*parts) if parts else ((), (), ())
 
         def leafwise(matrices: tuple[jax.Array, ...]) -> Updates:
@@ -104,9 +106,11 @@ def project_by_dion(
         rows, cols = b.shape[-2:]
         r = b @ p
         norms = linalg.norms(r, -2)
-        new = tree.ratio(r, norms + eps)
+        largest = jnp.max(norms, -1, keepdims=True, initial=0)
+        shown = linalg.above_rounding(norms, largest) > 0
+        new = jnp.where(shown, r / jnp.where(shown, norms + eps, 1), 0)
         mu = b - (1 - decay) * (r @ p.mT)
         u = (cols / max(1, rows)) ** 0.5 * (new @ p.mT)
-        return mu.astype(b.dtype), u, jnp.where(norms > 0, new, q).astype(q.dtype)
+        return mu.astype(b.dtype), u, jnp.where(shown, new, q).astype(q.dtype)
 
     return transform(init, update)

@@ -69,7 +69,9 @@ def project_by_random_subspace(
     def init(params: Params) -> RandomSubspaceState:
         first, later = jax.random.split(sample.typed(key))
         zero = jnp.zeros(int(dimension), tree.zero_per_leaf(params).dtype)
-        signs = jax.random.rademacher(first, zero.shape, zero.dtype)
+        half = jnp.float32(0.5)  # the same draw in every dtype
+        heads = jax.random.bernoulli(first, half, zero.shape)
+        signs = jnp.where(heads, 1, -1).astype(zero.dtype)
         return RandomSubspaceState(signs, jax.random.key_data(later), inner.init(zero))
 
     def update(
@@ -89,7 +91,7 @@ def project_by_random_subspace(
 
         def gaussian(i: int, x: jax.Array) -> jax.Array:
             blocks = -(-x.size // n)
-            return jax.random.normal(jax.random.fold_in(later, i), (blocks, n), dtype)
+            return sample.normals(jax.random.fold_in(later, i), (blocks, n), dtype)
 
         def gather(i: int, x: jax.Array) -> jax.Array:
             flat = shard.whole(tree.finite(x)).astype(dtype).ravel()

@@ -41,8 +41,8 @@ def project_by_range_finder(
         algorithms for constructing approximate matrix decompositions", arXiv:0909.4061,
         Algorithms 4.1 and 5.1; in GaLore's place for an SVD.
     Departure: the paper's $\Omega$ is normal; uniform numbers span as much and cost less. The
-        small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed: the entry of
-        largest size in each vector is positive. A matrix with a gradient of zeros keeps its
+        small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed: $\sum_k (2 +
+        \cos k) p_k > 0$ of each vector. A matrix with a gradient of zeros keeps its
         basis; its first is that of its first other one.
     Limits: where singular values fall slowly the basis holds less of the gradient than the
         best one. What `inner` remembers is kept when the basis changes, and read in the new.

@@ -39,11 +39,13 @@ def project_by_svd(
         a leaf, and those of `inner`.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 1.
-    Departure: singular vectors come from the eigenvectors of $g g^T$, which in float32 are
-        arbitrary where singular values are under about 1/3000 of the largest. Signs are
-        fixed: the entry of largest size in each vector is positive. As in the release, what
+    Departure: singular vectors come from the eigenvectors of $g g^T$; in float32, where
+        singular values under about 1/1000 of the largest are lost in it, fixed directions,
+        made orthonormal to the others, stand for theirs. Signs are
+        fixed: $\sum_k (2 + \cos k) p_k > 0$ of each vector. As in the release, what
         `inner` remembers is kept when the basis changes, and read in the new one. A matrix
         with a gradient of zeros keeps its basis; its first is that of its first other one.
+        `inner` sees zeros for what may be rounding, as of all `gradkit.subspace.project`.
     Limits: the step that renews the bases costs an eigendecomposition a matrix. A gradient
         with no component in the basis gives no update.
 

@@ -1,0 +1,25 @@
+"""Law 29."""
+
+import jax
+import jax.numpy as jnp
+
+from gradkit.testing._compare import attempt
+from gradkit.testing._law import law
+from gradkit.testing._subject import Subject
+
+
+@law(29)
+def debug_nans(s: Subject) -> None:
+    """Under `jax.debug_nans` and `jax.debug_infs`, updates of zero gradients raise nothing.
+
+    Where this does not hold, a NaN is made and selected away, and whoever hunts for the one that
+    spoils a run is stopped here.
+    """
+    good, state = s.grads(0), s.tx.init(s.params)
+    zero, name = jax.tree.map(jnp.zeros_like, good), next(iter(s.shapes))
+    one = f"{name} alone"
+    run = [("all", zero), (one, {**good, name: zero[name]}), ("all", zero)]
+    for t, (where, grads) in enumerate(run, 1):
+        what = f"update {t} without jit, the gradient of {where} zero,"
+        with attempt(what), jax.debug_nans(True), jax.debug_infs(True):
+            _, state = s.update(grads, state, s.params)
