@@ -40,7 +40,8 @@ PRECONDITIONERS = {m.name for m in METHODS if m.family == "precondition"}
 def is_slow(name: str, law: str) -> bool:
     """Whether the law is tried on the method by `make check-full` alone."""
     heavy = name in PRECONDITIONERS and law not in ("jit", "sharding")
-    return law in LONG and (name in MADE or heavy)
+    at_defaults = law == "follows_float64"  # where it shows more, a test of its own
+    return at_defaults or (law in LONG and (name in MADE or heavy))
 
 
 def marks(name: str, law: str) -> list[Any]:
