@@ -157,7 +157,7 @@ def bound(name: str, at: Step) -> tuple[Any, Any]:
     if name == "clip_by_component_norm":
         return [norm(x) for x in at.u.values()], 1.0
     if name == "clip_by_percentile":
-        seen = at.new.norms[: int(at.new.seen)]
+        seen = at.new.norms[: int(at.new.count)]
         return whole(at.u), np.percentile(np.asarray(seen, np.float64), 40.0)
     if name == "clip_by_zscore":
         warm = at.state.count < 3

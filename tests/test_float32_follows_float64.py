@@ -216,3 +216,35 @@ def test_a_key_draws_the_same_in_every_dtype(make: Any) -> None:
             return np.float64(basis.vectors(kept, 5, dtype))
 
     np.testing.assert_allclose(draw(np.float32), draw(np.float64), atol=1e-5)
+
+
+DEAD = {
+    "soap": lambda: gk.soap(1.0, weight_decay=0.0),
+    "kl_shampoo": gk.precondition_by_kl_shampoo,
+    "shampoo": gk.precondition_by_shampoo,
+    "one_sided_shampoo": gk.precondition_by_one_sided_shampoo,
+}
+
+
+@pytest.mark.parametrize("name", DEAD)
+def test_rows_and_columns_without_gradient_do_not_move(name: str) -> None:
+    """Not before statistics have full rank either, when most eigenvalues are zero."""
+    gs = jax.random.normal(jax.random.key(0), (25, 12, 8), jnp.float32)
+    gs, tx, p = gs.at[:, 5].set(0).at[:, :, 2].set(0), DEAD[name](), jnp.zeros((12, 8))
+
+    @jax.jit
+    def run(gs: jax.Array) -> jax.Array:
+        step = lambda state, g: tx.update(g, state, p)[::-1]
+        return jax.lax.scan(step, tx.init(p), gs)[1]
+
+    us = np.abs(run(gs))
+    assert us[:, 5].max() < 1e-5 * us.max()
+    assert us[:, :, 2].max() < 1e-5 * us.max()
+
+
+def test_kl_shampoo_makes_no_noise_of_large_gradients_of_rank_one() -> None:
+    """Its least eigenvalues are numbers, and do not grow with the gradient."""
+    g = 2.0**20 * np.outer([1, 2, 3, -1, 0, 2, 1, 1], [1, -2, 1, 3, 0, 1])
+    tx = gk.precondition_by_kl_shampoo()
+    got, want = (follow(tx, [g] * 30, d)[0] for d in (np.float32, np.float64))
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())

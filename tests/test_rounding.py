@@ -128,3 +128,27 @@ def test_lion_decays_in_bfloat16_gradients() -> None:
         want = want - rate * (sign + decay * want)
     moved = want - np.asarray(start, np.float64)
     np.testing.assert_allclose(end - start, moved, rtol=0.02)
+
+
+@pytest.mark.parametrize("make", [optax.scale_by_adam, optax.adamw, optax.trace])
+def test_stages_of_optax_keep_their_state_in_float32(make: Any) -> None:
+    """So a chain of them can be carried through a scan, whatever the parameters are in."""
+    stage = make(0.9) if make is optax.trace else make(*[1e-3] * (make is optax.adamw))
+    tx, p = gk.chain(stage, optax.scale(-0.1)), jnp.ones(4, jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):
+        step = lambda state, g: tx.update(g, state, p)[::-1]
+        state, us = jax.lax.scan(step, tx.init(p), jnp.ones((3, 4), jnp.bfloat16))
+    assert us.dtype == jnp.bfloat16
+    assert all(x.dtype in (jnp.float32, jnp.int32) for x in jax.tree.leaves(state))
+
+
+def test_a_chain_within_another_wrapper_within_a_chain_rounds_nothing() -> None:
+    p, g = jnp.ones(256, jnp.bfloat16), jax.random.normal(jax.random.key(0), (256,))
+    parts = lambda: (gk.scale_by_adam(), gk.step_by_learning_rate(1e-3))
+    within = optax.MultiSteps(gk.chain(*parts()), 1).gradient_transformation()
+    scale = optax.scale(1 / 3)
+    with jax.numpy_dtype_promotion("standard"):
+        us = []
+        for tx in (gk.chain(*parts(), scale), gk.chain(within, scale)):
+            us.append(tx.update(g, tx.init(p), p)[0])
+    np.testing.assert_array_equal(*us)

@@ -22,10 +22,11 @@ def chain(*transforms: AnyTransform) -> Transform:
 
     Like `optax.chain`, whose state it has. There each transform rounds to the dtype of what it is
     given, so that gradients in bfloat16 are rounded again at every stage; here they are widened to
-    at least float32 first, and every transform sees the full precision of the one before.
+    at least float32 first, and so are parameters: every transform sees the full precision of the
+    one before, and makes its state in it.
 
     Args:
-        transforms: ours or optax's. A chain in a chain rounds nothing: the outer one does.
+        transforms: ours or optax's. A chain in a chain is given float32, so it rounds nothing.
 
     Needs: what the transforms need; all get the same extra arguments.
     Limits: the update has the dtype of the parameters where these are given, else that of the
@@ -38,18 +39,14 @@ def chain(*transforms: AnyTransform) -> Transform:
     """
     inner = optax.with_extra_args_support(optax.chain(*transforms))
 
-    def update(
-        updates: Updates,
-        state: Any,
-        params: Params = None,
-        *,
-        unrounded: bool = False,
-        **extra: Extra,
-    ) -> tuple[Updates, Any]:
-        wide = tree.wide(updates if unrounded else tree.opaque(updates))
-        u, new = inner.update(wide, state, params, unrounded=True, **extra)
-        if unrounded:  # the chain around this one rounds
-            return u, new
-        return tree.like(u, updates if params is None else params), new
+    def init(params: Params) -> Any:
+        return inner.init(tree.wide(params))
 
-    return wrapper(inner.init, update)
+    def update(
+        updates: Updates, state: Any, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, Any]:
+        wide = tree.wide(tree.opaque(updates))
+        u, state = inner.update(wide, state, tree.wide(params), **extra)
+        return tree.like(u, updates if params is None else params), state
+
+    return wrapper(init, update)

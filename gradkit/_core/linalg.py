@@ -16,6 +16,7 @@ ROUNDINGS = 128  # in another basis zeros come out as up to about thirty; with a
 
 def norms(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     """Euclidean norms along `axis`, which stays; safe for entries of 1e25 and of 1e-30."""
+    x = tree.opaque(x)
     divisor = tree.divisible(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
     squares = jnp.sum(jnp.square(x / divisor), axis, keepdims=True)
     return divisor * jnp.sqrt(squares)
@@ -28,6 +29,7 @@ def norms_in_one_pass(
 
     As safe as `norms`, which takes three passes where one will do for most gradients.
     """
+    pairs = tree.opaque(pairs)
     sums = [jnp.sum(jnp.square(x), axes, keepdims=True) for x, axes in pairs]
     limits = [jnp.finfo(x.dtype) for x in sums]
     fit = [(x > m.tiny / m.eps**2) & (x < m.max) for x, m in zip(sums, limits)]

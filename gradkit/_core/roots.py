@@ -5,6 +5,7 @@ are taken for all leaves of one shape at once where that is faster (`batch.map_s
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -195,6 +196,25 @@ def due(count: jax.Array, every: Scalar) -> jax.Array:
     return (count % every == 0) | (doubled & (count < every))
 
 
+def above_rounding(low: Updates, bases: Sides, batch_axes: batch.Axes) -> Updates:
+    """What is seen in these bases, `low`; what may be rounding of it counts as zero."""
+
+    def leaf(rows: Any, x: jax.Array, cols: Any) -> jax.Array:
+        if rows is None and cols is None:
+            return x
+        y = batch.upright(x, batch_axes)
+        sides = (-2, rows), (-1, cols)  # of an entry's column, and of its row
+        sizes = [linalg.norms(y, axis) for axis, q in sides if q is not None]
+        if len(sizes) == 2:  # of all entries, spread over all
+            whole, n = linalg.norms(sizes[0], -1), math.prod(y.shape[-2:])
+            sizes.append(whole / math.sqrt(max(n, 1)))
+        size = sum(sizes[1:], sizes[0])
+        return batch.like(linalg.above_rounding(y, size), x, batch_axes)
+
+    leaves, structure = jax.tree.flatten(low)
+    return structure.unflatten(map(leaf, bases.rows, leaves, bases.cols))
+
+
 def turned(squares: Any) -> Any:
     """Every matrix transposed."""
     return jax.tree.map(lambda a: a.mT, squares)
@@ -217,12 +237,13 @@ def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
     """
     if not a.size:
         return a
-    a, mean = _of_mean_one(a)
+    mean, idle, a = _mean_eigenvalue(a), _idle(a), _set_apart(a)
     values, vectors = lapack.eigh(a)
     limits = jnp.finfo(a.dtype)
     damped = jnp.maximum(values, 0) + jnp.asarray(damping, a.dtype)
     damped = jnp.maximum(damped, limits.eps * values[..., -1:])[..., None, :]
     root = jnp.matmul(vectors * damped**-power, vectors.mT, precision=PRECISE)
+    root = jnp.where((idle | idle.mT) & (identity(a) == 0), 0, root)  # but for rounding
     # the two powers apart: a product of eigenvalues and their mean may underflow
     size = jnp.minimum(
         jnp.maximum(mean, limits.tiny) ** -power, limits.max * limits.eps**power
@@ -297,17 +318,24 @@ def eigenbasis(a: jax.Array) -> jax.Array:
     """Orthonormal eigenvectors as rows, that of the largest eigenvalue first."""
     if not a.size:
         return a
-    vectors = lapack.eigh(row_major(_of_mean_one(a)[0]))[1]
+    vectors = lapack.eigh(row_major(_set_apart(a)))[1]
     return linalg.signed(vectors).mT[..., ::-1, :]
 
 
 def pushed(grams: Sides, bases: Sides) -> Sides:
-    """Each basis times its matrix of mean eigenvalue 1."""
+    """Each basis times its matrix of mean eigenvalue 1; a vector that it makes zero stays."""
+    return jax.tree.map(
+        _unless_zero, jax.tree.map(_product_of_rows, grams, bases), bases
+    )
 
-    def push(a: jax.Array, q: jax.Array) -> jax.Array:
-        return jnp.matmul(q, _of_mean_one(a)[0], precision=PRECISE)
 
-    return jax.tree.map(push, grams, bases)
+def _product_of_rows(a: jax.Array, q: jax.Array) -> jax.Array:
+    return jnp.matmul(q, _of_mean_one(a)[0], precision=PRECISE)
+
+
+def _unless_zero(moved: jax.Array, q: jax.Array) -> jax.Array:
+    """Every row of `moved`, or that of `q` where it is zero, so that no basis loses a vector."""
+    return jnp.where(jnp.any(moved != 0, -1, keepdims=True), moved, q)
 
 
 def power_step(grams: Sides, bases: Sides) -> tuple[Sides, Sides]:
@@ -322,8 +350,9 @@ def power_step(grams: Sides, bases: Sides) -> tuple[Sides, Sides]:
     def sort(moved: jax.Array, order: jax.Array) -> jax.Array:
         return jnp.take_along_axis(moved, order[..., None], -2)
 
-    moved = pushed(grams, bases)
+    moved = jax.tree.map(_product_of_rows, grams, bases)
     orders = jax.tree.map(order, bases, moved)
+    moved = jax.tree.map(_unless_zero, moved, bases)
     return each(orthonormal, jax.tree.map(sort, moved, orders)), orders
 
 
@@ -376,6 +405,21 @@ def _of_mean_one(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`a` over its mean eigenvalue, and that, `[*batch, 1, 1]`; zero stays zero."""
     mean = _mean_eigenvalue(a)
     return a / jnp.where(mean > 0, mean, 1), mean
+
+
+def _set_apart(a: jax.Array) -> jax.Array:
+    """`a` over its mean eigenvalue, and -1 on the diagonal where its row is zero.
+
+    Such a row never had a gradient. Its axis is then an eigenvector of its own, the last, and not
+    one of the many of eigenvalue 0, in which it would be mixed with others and move as they do.
+    """
+    a = _of_mean_one(a)[0]
+    return a - jnp.where(_idle(a), identity(a), 0)
+
+
+def _idle(a: jax.Array) -> jax.Array:
+    """Whether each row of every matrix is zero, `[*batch, n, 1]`."""
+    return jnp.all(a == 0, -1, keepdims=True)
 
 
 def _mean_eigenvalue(a: jax.Array) -> jax.Array:

@@ -37,10 +37,8 @@ def transform(
         check.real(name, updates)
         if params is not None:
             check.alike(name, updates, params)
-        given = _of_jax(updates)
-        if not extra.get("unrounded"):  # else the chain around this one has done so
-            given = tree.opaque(given)
-        return update(given, state, _of_jax(params), **extra)
+        hidden = tree.opaque(_of_jax(updates))
+        return update(hidden, state, _of_jax(params), **extra)
 
     return cast(Transform, Transform(checked_init, checked_update))
 

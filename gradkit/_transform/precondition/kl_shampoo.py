@@ -73,7 +73,8 @@ def precondition_by_kl_shampoo(
         authors' release.
     Departure: computed in at least float32, where the release uses bfloat16. A tensor is a
         matrix, not one side per axis. As in the release no step is made with the first
-        gradient, and the average is not debiased. The limit is ours, for the eigenvalues know of
+        gradient, and the average is not debiased. In the bases what is under 128 roundings of
+        its row, its column and the root mean square counts as zero. The limit is ours, for the eigenvalues know of
         a gradient only after its update: a new direction is divided by the least of them. It
         is on the eighth root of the mean eighth power of the singular values, so that none of
         $n$ ends over $n^{1/8}$ times it. The release can set the size of every update instead.
@@ -120,7 +121,9 @@ def precondition_by_kl_shampoo(
         late = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
         mu = tree.average(b1, state.mu, late)
         back = roots.turned(bases)
-        low = roots.between(bases.rows, mu, back.cols, batch_axes)
+        with jax.default_matmul_precision("highest"):
+            low = roots.between(bases.rows, mu, back.cols, batch_axes)
+        low = roots.above_rounding(low, bases, batch_axes)
 
         def white(x: jax.Array, a: jax.Array | None, b: jax.Array | None) -> jax.Array:
             if a is None and b is None:

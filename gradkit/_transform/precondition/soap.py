@@ -1,12 +1,11 @@
 """SOAP: Adam in the eigenbases of Shampoo's covariances."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, linalg, rate, roots, tree
+from gradkit._core import batch, check, rate, roots, tree
 from gradkit._core.types import (
     Extra,
     Params,
@@ -139,23 +138,7 @@ def precondition_by_soap(
         with jax.default_matmul_precision("highest"):
             return roots.between(rows, updates, cols, batch_axes)
 
-    def sound(turned: Updates, bases: roots.Sides) -> Updates:
-        """What is `turned` by these bases; what may be rounding counts as zero."""
-
-        def leaf(rows: Any, x: jax.Array, cols: Any) -> jax.Array:
-            if rows is None and cols is None:
-                return x
-            y = batch.upright(x, batch_axes)
-            sides = (-2, rows), (-1, cols)  # of an entry's column, and of its row
-            sizes = [linalg.norms(y, axis) for axis, q in sides if q is not None]
-            if len(sizes) == 2:  # of all entries, spread over all
-                whole, n = linalg.norms(sizes[0], -1), math.prod(y.shape[-2:])
-                sizes.append(whole / math.sqrt(max(n, 1)))
-            return batch.like(
-                linalg.above_rounding(y, sum(sizes[1:], sizes[0])), x, batch_axes
-            )
-
-        leaves, structure = jax.tree.flatten(turned)
-        return structure.unflatten(map(leaf, bases.rows, leaves, bases.cols))
+    def sound(low: Updates, bases: roots.Sides) -> Updates:
+        return roots.above_rounding(low, bases, batch_axes)
 
     return transform(init, update)
