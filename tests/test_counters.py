@@ -1,4 +1,7 @@
-"""Counters are called `count`, stop at the last number of their dtype, and schedules go on there."""
+"""Counters of updates are called `count`, and stop at the last number; schedules go on there.
+
+Those of norms, which are not counted where they are zero, are called `seen` and stop there too.
+"""
 
 from typing import Any
 
@@ -34,13 +37,17 @@ def subject(name: str) -> Subject:
 
 
 def counts(state: Any) -> list[Any]:
-    """What optax finds under `count`."""
-    return [x for _, x in optax.tree.get_all_with_path(state, "count")]
+    """What optax finds under `count` and `seen`."""
+    names = "count", "seen"
+    return [x for k in names for _, x in optax.tree.get_all_with_path(state, k)]
 
 
 def end(state: Any) -> Any:
     """`state`, whose every counter has come to its last number."""
-    return optax.tree.set(state, count=jnp.int32(LAST)) if counts(state) else state
+    for k in ("count", "seen"):
+        if optax.tree.get_all_with_path(state, k):
+            state = optax.tree.set(state, **{k: jnp.int32(LAST)})
+    return state
 
 
 @pytest.mark.parametrize("name", ENTRIES)

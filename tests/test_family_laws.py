@@ -157,13 +157,13 @@ def bound(name: str, at: Step) -> tuple[Any, Any]:
     if name == "clip_by_component_norm":
         return [norm(x) for x in at.u.values()], 1.0
     if name == "clip_by_percentile":
-        seen = at.new.norms[: int(at.new.count)]
+        seen = at.new.norms[: int(at.new.seen)]
         return whole(at.u), np.percentile(np.asarray(seen, np.float64), 40.0)
     if name == "clip_by_zscore":
-        warm = at.state.count < 3
+        warm = at.state.seen < 3
         return whole(at.u), np.inf if warm else at.state.mean + at.state.deviation / 2
     if name == "clip_by_ema_norm":
-        if at.state.count < 2:
+        if at.state.seen < 2:
             return whole(at.u), 1.0
         return [norm(at.u[k]) for k in sorted(at.u)], 1.05 * at.state.norms
     norms = [np.ravel(unit_norms(x)) for x in at.u.values()]

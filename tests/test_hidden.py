@@ -494,7 +494,7 @@ def test_heads_stand_side_by_side_and_go_back(axis: int):
         told.append((g, params))
         return g, state
 
-    tx = hidden.seen(optax.GradientTransformation(lambda p: p, note), (axis,))
+    tx = hidden.seen("soap", optax.GradientTransformation(lambda p: p, note), (axis,))
     g, p = laid_out(axis, 2, 4), laid_out(axis, 2, 4, dtype=jnp.bfloat16)
     u, state = tx.update(g, tx.init(p), p)
     for seen, dtype in zip(told[0], (jnp.float32, jnp.bfloat16)):

@@ -29,6 +29,8 @@ def norms_in_one_pass(
 
     As safe as `norms`, which takes three passes where one will do for most gradients.
     """
+    if not pairs:
+        return []
     pairs = tree.opaque(pairs)
     sums = [jnp.sum(jnp.square(x), axes, keepdims=True) for x, axes in pairs]
     limits = [jnp.finfo(x.dtype) for x in sums]

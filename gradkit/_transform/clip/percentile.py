@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class PercentileState(NamedTuple):
     """The last norms, the oldest overwritten first."""
 
-    count: jax.Array  # norms so far, int32 []
+    seen: jax.Array  # norms so far, int32 []
     norms: jax.Array  # the last of them, [history], zero where none was yet
 
 
@@ -65,9 +65,9 @@ def clip_by_percentile(percentile: Scalar = 10.0, history: int = 1000) -> Transf
         )
         size = state.norms.size
         place = jnp.arange(size, dtype=jnp.int32)
-        here = (place == state.count % size) & (norm > 0)
+        here = (place == state.seen % size) & (norm > 0)
         norms = jnp.where(here, norm, state.norms)
-        seen = jnp.where(norm > 0, tree.increment(state.count), state.count)
+        seen = jnp.where(norm > 0, tree.increment(state.seen), state.seen)
 
         kept = jnp.minimum(seen, size)
         limit = percentile_of(norms, kept, percentile)

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, trans
 class ZscoreState(NamedTuple):
     """What norms have been, after clipping."""
 
-    count: jax.Array  # norms so far, int32 []
+    seen: jax.Array  # norms so far, int32 []
     mean: jax.Array  # average norm, []
     deviation: jax.Array  # root of the average squared distance from it, []
 
@@ -78,7 +78,7 @@ def clip_by_zscore(
         g = tree.read(updates)
         _, mean, deviation = state
         norm = tree.whole_norm(tree.norms(updates), global_norm).astype(mean.dtype)
-        seen = tree.increment(state.count)
+        seen = tree.increment(state.seen)
         n = seen.astype(mean.dtype)
         warm = n <= jnp.asarray(warmup, mean.dtype)
 
