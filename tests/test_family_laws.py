@@ -163,7 +163,7 @@ def bound(name: str, at: Step) -> tuple[Any, Any]:
         warm = at.state.seen < 3
         return whole(at.u), np.inf if warm else at.state.mean + at.state.deviation / 2
     if name == "clip_by_ema_norm":
-        if at.state.seen < 2:
+        if at.state.count < 2:
             return whole(at.u), 1.0
         return [norm(at.u[k]) for k in sorted(at.u)], 1.05 * at.state.norms
     norms = [np.ravel(unit_norms(x)) for x in at.u.values()]
