@@ -20,11 +20,12 @@ def sharding(s: Subject) -> None:
             f"needs 8 devices, has {len(devices)}; before jax starts, set "
             "XLA_FLAGS=--xla_force_host_platform_device_count=8"
         )
+    given = s.params, s.grads(0)  # made outside of any mesh, as other laws share them
     for types in (AxisType.Auto, AxisType.Explicit):
         when = f"on a mesh of {types.name} axes"
         mesh = jax.make_mesh((4, 2), ("x", "y"), (types, types), devices=devices[:8])
         with jax.set_mesh(mesh), attempt(f"an update {when}"):
-            params, grads = shard(s.params, mesh), shard(s.grads(0), mesh)
+            params, grads = (shard(x, mesh) for x in given)
             state = s.tx.init(params)
             updates, new = jax.jit(s.update)(grads, state, params)
         same(f"the update {when}", updates, s.run.updates[0])
