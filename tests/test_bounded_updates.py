@@ -308,3 +308,14 @@ def test_a_side_over_max_size_is_left_as_it_is(name: str) -> None:
         u, state = update(g, state)
         if name not in ("psgd", "kl_shampoo"):  # diagonals there; and no debiasing
             np.testing.assert_allclose(u, g, rtol=1e-5)
+
+
+def test_kl_shampoo_is_the_papers_where_every_update_turns() -> None:
+    """Also where its limit would be met, as in the first updates of large gradients."""
+    gs = 10 * np.random.default_rng(0).normal(size=(6, 6, 5))
+    paper = gk.precondition_by_kl_shampoo(every=1, max_norm=jnp.inf)
+    (got, _), (want, _) = (
+        sizes(tx, gs) for tx in (gk.precondition_by_kl_shampoo(every=1), paper)
+    )
+    np.testing.assert_array_equal(got, want)
+    assert sizes(gk.precondition_by_kl_shampoo(), gs)[0].max() < 0.5 * want.max()

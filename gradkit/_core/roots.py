@@ -15,10 +15,8 @@ import jax.numpy as jnp
 from gradkit._core import batch, lapack, linalg, shard, tree
 from gradkit._core.types import Params, Scalar, Updates
 
-PRECISE = jax.lax.Precision.HIGHEST
-SLACK = (
-    1.01  # above a limit that exact numbers may meet, for products in lower precision
-)
+# Above a limit that exact numbers may meet, for products in lower precision.
+SLACK = 1.01
 
 
 class Sides(NamedTuple):
@@ -66,7 +64,7 @@ def squarable(x: jax.Array) -> jax.Array:
 
 def gram(x: jax.Array) -> jax.Array:
     r"""$x x^T$, in full precision."""
-    return jnp.matmul(x, x.mT, precision=PRECISE)
+    return jnp.matmul(x, x.mT, precision=linalg.PRECISE)
 
 
 def average_grams(
@@ -242,7 +240,7 @@ def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
     limits = jnp.finfo(a.dtype)
     damped = jnp.maximum(values, 0) + jnp.asarray(damping, a.dtype)
     damped = jnp.maximum(damped, limits.eps * values[..., -1:])[..., None, :]
-    root = jnp.matmul(vectors * damped**-power, vectors.mT, precision=PRECISE)
+    root = jnp.matmul(vectors * damped**-power, vectors.mT, precision=linalg.PRECISE)
     root = jnp.where((idle | idle.mT) & (identity(a) == 0), 0, root)  # but for rounding
     # the two powers apart: a product of eigenvalues and their mean may underflow
     size = jnp.minimum(
@@ -330,7 +328,7 @@ def pushed(grams: Sides, bases: Sides) -> Sides:
 
 
 def _product_of_rows(a: jax.Array, q: jax.Array) -> jax.Array:
-    return jnp.matmul(q, _of_mean_one(a)[0], precision=PRECISE)
+    return jnp.matmul(q, _of_mean_one(a)[0], precision=linalg.PRECISE)
 
 
 def _unless_zero(moved: jax.Array, q: jax.Array) -> jax.Array:

@@ -50,7 +50,7 @@ def precondition_by_kl_shampoo(
     those of $S Q$ made orthonormal. No eigenvalue of a side of $n$ falls below
     $1 / \max(10, \min(n, 4000))^2$. Where the singular values of $u_t$ are over
     $\mathrm{max\_norm} \sqrt{\max(d_a, d_b)}$, the size that a gradient which stays as it is
-    comes to have times `max_norm`, $u_t$ is shortened.
+    comes to have times `max_norm`, $u_t$ is shortened, unless `every` is 1.
 
     Args:
         b1: decay of the average gradient.
@@ -59,7 +59,7 @@ def precondition_by_kl_shampoo(
         start: the first eigenvalues.
         every: updates between two turns of the bases.
         max_norm: limit of the singular values of an update, in units of the root of the longer
-            side; `jnp.inf` is none, as in the paper.
+            side; `jnp.inf` is none, as in the paper, and so is `every=1`.
         max_size: a longer side is left as it is, and so is that of a matrix of one row or column.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
@@ -125,6 +125,8 @@ def precondition_by_kl_shampoo(
             low = roots.between(bases.rows, mu, back.cols, batch_axes)
         low = roots.above_rounding(low, bases, batch_axes)
 
+        limit = jnp.where(every > 1, max_norm, jnp.inf)
+
         def white(x: jax.Array, a: jax.Array | None, b: jax.Array | None) -> jax.Array:
             if a is None and b is None:
                 return x
@@ -132,7 +134,7 @@ def precondition_by_kl_shampoo(
             rows = 1 if a is None else jnp.sqrt(a)[..., :, None]
             cols = 1 if b is None else jnp.sqrt(b)[..., None, :]
             scale = rows * cols + eps
-            most = max_norm * max(y.shape[-2:]) ** 0.5
+            most = limit * max(y.shape[-2:]) ** 0.5
             return batch.like(
                 roots.limited(lambda y: y / scale, y, most), x, batch_axes
             )
