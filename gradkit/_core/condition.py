@@ -1,0 +1,64 @@
+"""A condition that stays one under JAX's transformations: what is rarely due costs rarely."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import AbstractValue, eval_jaxpr
+
+
+def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
+    """`f(x)`, of the structure, shapes and dtypes of `x`, where `due`, else `x`.
+
+    A loop of at most one step stands for `lax.cond`. Under `vmap` a condition on a batch becomes
+    a selection, and `f` is computed at every update; a loop does nothing where nothing is due.
+    And XLA copies what a condition may return, at every update, but of a loop's carry only what
+    it sees that a step leaves as it is, which behind the barrier it does not.
+
+    `x` may be whole where `f(x)` is the part of one device in a `shard_map`. The loop has no
+    gradient of its own: where one is asked for, `f` is computed at every update.
+    """
+    xs, structure = jax.tree.flatten(x)
+    trace = jax.make_jaxpr(lambda xs: jax.tree.leaves(f(structure.unflatten(xs))))
+    xs = [*map(on_axes_of, xs, trace(xs).out_avals)]
+    traced = trace(xs)  # of what varies as the carry will
+
+    def step(known: Sequence[jax.Array], xs: Sequence[jax.Array]) -> list[jax.Array]:
+        return eval_jaxpr(traced.jaxpr, known, *xs)
+
+    @jax.custom_jvp
+    def chosen(due: jax.Array, known: Any, xs: Any) -> Any:
+        def body(carry: Any) -> Any:
+            return ~carry[0], jax.lax.optimization_barrier(step(known, carry[1]))
+
+        return jax.lax.while_loop(lambda carry: carry[0], body, (due, xs))[1]
+
+    @chosen.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        (due, *ins), (_, *changes) = primals, tangents
+        select = lambda new, old: new if is_none(new) else jnp.where(due, new, old)
+        used = jax.tree.map(
+            lambda t: select(t, 0), changes
+        )  # so that no nan comes back
+        ys, dys = jax.jvp(step, tuple(ins), tuple(used))
+        return [*map(select, ys, ins[1])], [*map(select, dys, changes[1])]
+
+    return structure.unflatten(chosen(due, traced.consts, xs))
+
+
+def is_none(tangent: Any) -> bool:
+    """Whether it is that of an integer, which does not change."""
+    return tangent.dtype == jax.dtypes.float0
+
+
+def on_axes_of(x: jax.Array, y: Any) -> jax.Array:
+    """`x` as a part of its own on every device, along the axes of a `shard_map` along which `y` is."""
+    missing = varying(y) - varying(x)
+    return jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+
+
+def varying(x: Any) -> frozenset[str]:
+    """The axes of a `shard_map` along which the array or type `x` differs."""
+    kind = x if isinstance(x, AbstractValue) else jax.typeof(x)
+    return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
