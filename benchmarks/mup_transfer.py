@@ -67,7 +67,7 @@ def run(job: Job, base: Size, data: jax.Array, setting: dict[str, Any]) -> Any:
         return coords.windows(data, setting["context"], setting["batch"], key)
 
     def schedule(rate: Any) -> Any:
-        return gk.schedule_by_linear_decay(rate, steps, steps // 10)
+        return gk.schedule_by_linear_decay(rate, steps=steps, warmup=steps // 10)
 
     def make(n: int) -> gk.Trial:
         size = base._replace(**{job.over: n})

@@ -82,7 +82,7 @@ def step(model: Net, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Ar
 
 # %%
 def chain(slow: float):
-    rate = gk.schedule_by_linear_decay(3e-3, STEPS, warmup=20)
+    rate = gk.schedule_by_linear_decay(3e-3, steps=STEPS, warmup=20)
     return gk.chain(
         gk.clip_by_component_norm(1.0),
         gk.scale_by_second_moment(gk.average_by_ademamix(b3=0.99, alpha=slow)),

@@ -114,7 +114,9 @@ def test_descent_along_the_median_survives_what_momentum_does_not():
 
     def ends(make: Callable[..., Any]) -> float:
         loss = lambda rate, seed: heavy_tails.minimize(
-            gk.chain(make(), STEP(gk.schedule_by_linear_decay(rate, 500))), seed, 500
+            gk.chain(make(), STEP(gk.schedule_by_linear_decay(rate, steps=500))),
+            seed,
+            500,
         )
         return float(np.mean(product(loss, RATES, np.arange(5)), axis=-1).min())
 
@@ -149,7 +151,7 @@ def test_adamp_does_not_slow_down():
     """arXiv:2006.08217, Figures 1 and 3: under Adam scale-invariant weights grow and their
     effective step falls; AdamP's stays larger and, where the rate falls, ends lower."""
     adamp = lambda rate: tangent(gk.scale_by_adam(), rate)
-    falls = lambda rate: gk.schedule_by_linear_decay(rate, 500)
+    falls = lambda rate: gk.schedule_by_linear_decay(rate, steps=500)
     plain, projected = (
         product(lambda r, s, m=make: rotation.turn(m(r), s, 500), [0.3], SEEDS)
         for make in (adam, adamp)
@@ -219,7 +221,7 @@ SPIKES = {
 @functools.cache
 def harm(name: str) -> dict[str, np.ndarray]:
     """How many times as large spikes make the final loss of Adam behind a method."""
-    tx = adam(gk.schedule_by_linear_decay(0.03, 400), *GUARDS[name]())
+    tx = adam(gk.schedule_by_linear_decay(0.03, steps=400), *GUARDS[name]())
     run = lambda sizes, seed: spikes.regress(tx, seed, sizes)
     sizes = np.stack([spikes.spiky(400, at) for at in SPIKES.values()])
     ends = np.asarray(product(run, sizes, SEEDS))[..., -20:].mean(axis=-1)
@@ -292,8 +294,8 @@ def test_half_space_steps_find_the_groups_that_proximal_steps_do_not():
         f = lambda c, s: pruning.prune(make(c), s, 400)
         return product(f, [0.03, 0.1], SEEDS)
 
-    lasso = run(lambda c: gk.shrink_by_group_lasso(c, (-2,)))
-    half = run(lambda c: gk.shrink_by_half_space(c, 0.9, 200, (-2,)))
+    lasso = run(lambda c: gk.shrink_by_group_lasso(c, axes=(-2,)))
+    half = run(lambda c: gk.shrink_by_half_space(c, eps=0.9, warmup=200, axes=(-2,)))
     assert np.all(lasso.found < 0.1)
     assert np.all(half.found > 0.95) and np.all(half.lost == 0)
     assert np.all(half.error < 0.8 * lasso.error)

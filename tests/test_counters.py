@@ -23,9 +23,12 @@ NAMES = [
     for name in ENTRIES
 ]
 SCHEDULES = {
-    "half_life": (gk.schedule_by_half_life(0.9, 0.9999, 10), 0.9999),
-    "linear_decay": (gk.schedule_by_linear_decay(2.0, 10, 3), 0.0),
-    "warmup_stable_decay": (gk.schedule_by_warmup_stable_decay(2.0, 10, 3, 4), 0.0),
+    "half_life": (gk.schedule_by_half_life(0.9, end=0.9999, steps=10), 0.9999),
+    "linear_decay": (gk.schedule_by_linear_decay(2.0, steps=10, warmup=3), 0.0),
+    "warmup_stable_decay": (
+        gk.schedule_by_warmup_stable_decay(2.0, steps=10, warmup=3, cooldown=4),
+        0.0,
+    ),
 }
 
 

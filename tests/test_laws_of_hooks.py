@@ -146,7 +146,7 @@ def test_the_brake_keeps_a_share_of_growth(scale, outward, inward) -> None:
     p = draw(0)
     for sign in (1, -0.5):  # out along the weights, and in
         u = {k: 0.1 * scale * (x + sign * 3 * p[k]) for k, x in draw(1).items()}
-        got = once(gk.retract_by_radial_brake(outward, inward), u, p)
+        got = once(gk.retract_by_radial_brake(outward, inward=inward), u, p)
         for k in [k for k in p if p[k].size]:
             free, end = p[k] + u[k], p[k] + got[k]
             gain = norm(free) - norm(p[k])
@@ -299,7 +299,7 @@ def test_a_reset_starts_from_the_parameters_there_are() -> None:
 def test_a_part_is_reset_and_the_rest_runs_on() -> None:
     gs, p = [draw(t) for t in range(5)], draw(9)
     _, plain = trace(gk.scale_by_adam(), gs, p)
-    _, part = trace(gk.reset_by_period(gk.scale_by_adam(), 3, "^mu/"), gs, p)
+    _, part = trace(gk.reset_by_period(gk.scale_by_adam(), every=3, only="^mu/"), gs, p)
     _, young = trace(gk.scale_by_adam(), gs[3:], p)
     for t, state in enumerate(part):
         assert_same(state.inner.nu, plain[t].nu)
@@ -309,7 +309,9 @@ def test_a_part_is_reset_and_the_rest_runs_on() -> None:
 
 def test_a_leaf_is_reset_and_the_rest_runs_on() -> None:
     gs, p = [draw(t) for t in range(3)], draw(9)
-    tx = gk.reset_by_period(gk.chain(gk.average_by_heavy_ball()), 2, "mu/kernel")
+    tx = gk.reset_by_period(
+        gk.chain(gk.average_by_heavy_ball()), every=2, only="mu/kernel"
+    )
     (*_, got), _ = trace(tx, gs, p)
     (*_, plain), _ = trace(gk.average_by_heavy_ball(), gs, p)
     assert_same(got, plain | {"kernel": gs[2]["kernel"]})

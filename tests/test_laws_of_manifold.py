@@ -117,7 +117,9 @@ def test_fixed_norm_passes_free_updates_vectors_and_zeros() -> None:
 def test_conditioned_low_rank_has_rank_and_condition(
     scale: float, limit: float
 ) -> None:
-    for p in run(gk.retract_by_conditioned_low_rank(2, limit), 10, scale)[1:]:
+    for p in run(gk.retract_by_conditioned_low_rank(2, max_condition=limit), 10, scale)[
+        1:
+    ]:
         for x in (p["kernel"], p["wide"], p["conv"]):
             s = np.linalg.svd(matrix(x))[1]
             assert s[2] <= SLACK * s[0]
@@ -125,7 +127,7 @@ def test_conditioned_low_rank_has_rank_and_condition(
 
 
 def test_conditioned_low_rank_stays_where_it_landed() -> None:
-    tx = gk.retract_by_conditioned_low_rank(2, 2.0)
+    tx = gk.retract_by_conditioned_low_rank(2, max_condition=2.0)
     zero = jax.tree.map(jnp.zeros_like, draw(0))
     p = run(tx, 1)[1]
     u, _ = tx.update(zero, tx.init(p), p)
@@ -218,7 +220,7 @@ def test_half_space_zeroes_groups_that_turn_and_keeps_them() -> None:
 
 
 def test_nonconvex_is_continuous_and_leaves_large_weights_alone() -> None:
-    tx = gk.shrink_by_nonconvex(0.5, 1.5)
+    tx = gk.shrink_by_nonconvex(0.5, plateau=1.5)
     p = jnp.linspace(-3, 3, 2001)
     q = p + tx.update(jnp.zeros_like(p), tx.init(p), p)[0]
     size = np.abs(p)
@@ -230,7 +232,10 @@ def test_nonconvex_is_continuous_and_leaves_large_weights_alone() -> None:
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_zeros_are_exact_in_every_dtype(dtype: Any) -> None:
     p = jnp.asarray(draw(0)["kernel"], dtype)
-    for tx in (gk.shrink_by_group_lasso(100.0), gk.shrink_by_nonconvex(50.0, 100.0)):
+    for tx in (
+        gk.shrink_by_group_lasso(100.0),
+        gk.shrink_by_nonconvex(50.0, plateau=100.0),
+    ):
         u, _ = tx.update(jnp.asarray(draw(1)["kernel"], dtype), tx.init(p), p)
         assert not np.any(optax.apply_updates(p, u))
 
@@ -245,7 +250,10 @@ def test_unit_norm_decay_draws_every_unit_to_norm_one() -> None:
 def test_relevance_decay_without_gradient_is_weight_decay() -> None:
     p = draw(0)
     zero = jax.tree.map(jnp.zeros_like, p)
-    tx, plain = gk.decay_by_relevance(optax.sgd(0.1), 0.2), gk.decay_by_weight(0.2)
+    tx, plain = (
+        gk.decay_by_relevance(optax.sgd(0.1), weight_decay=0.2),
+        gk.decay_by_weight(0.2),
+    )
     got, _ = tx.update(zero, tx.init(p), p)
     want, _ = plain.update(zero, plain.init(p), p)
     jax.tree.map(np.testing.assert_array_equal, got, want)

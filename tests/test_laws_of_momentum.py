@@ -51,7 +51,7 @@ unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x), 1e-30)
 def test_complex_momentum_ends_at_an_equilibrium_that_real_momentum_leaves(
     decay: float, angle: float
 ):
-    assert distance(gk.average_by_complex(decay, angle)) < 0.1
+    assert distance(gk.average_by_complex(decay, angle=angle)) < 0.1
     assert distance(gk.average_by_complex(decay, angle=0.0), 300) > 10
     assert distance(gk.average_by_heavy_ball(decay), 300) > 10
 
@@ -95,7 +95,7 @@ def test_lion_ends_in_its_box(start: float):
 
 def test_lion_kappa_ends_in_the_ball_of_its_norm():
     pull = jnp.array([3.0, -4.0])
-    tx = gk.lion_kappa(0.1, unit, weight_decay=0.5)
+    tx = gk.lion_kappa(0.1, kappa=unit, weight_decay=0.5)
     path = descend(tx, lambda p: pull, jnp.full(2, 30.0), 300)
     np.testing.assert_allclose(path[-1], [-1.2, 1.6], atol=1e-3)
 
@@ -109,7 +109,7 @@ def test_lion_kappa_of_a_sign_is_lion():
 
 
 def test_lion_kappa_is_composed_where_no_function_is_an_argument():
-    make = lambda b1=0.9, b2=0.8: gk.average_by_lion_kappa(unit, b1, b2)
+    make = lambda b1=0.9, b2=0.8: gk.average_by_lion_kappa(unit, b1=b1, b2=b2)
     (row,) = check(make, laws=["composition"])
     assert row.outcome == "pass", row.reason
 

@@ -161,7 +161,7 @@ def test_soap_is_adam_where_it_has_no_basis() -> None:
     """One step late, with eps added before debiasing as in the release."""
     gs = [draw((4, 6), (5,), ()) for _ in range(5)]
     us = steps(gk.precondition_by_soap(eps=0.0, max_size=3), gs)
-    adam = steps(gk.scale_by_adam(0.95, 0.95, eps=0.0), gs[1:])
+    adam = steps(gk.scale_by_adam(0.95, b2=0.95, eps=0.0), gs[1:])
     close(us, [jax.tree.map(jnp.zeros_like, gs[0]), *adam])
 
 
@@ -246,7 +246,9 @@ def test_paired_factors_forget_the_condition_number() -> None:
     """A linear rate that does not depend on it; gradient descent stays where it is."""
     rates = {}
     for condition in (10.0, 1000.0):
-        tx = gk.precondition_by_paired_factors({r".*": r"\g<0>"}, 0.1 / condition)
+        tx = gk.precondition_by_paired_factors(
+            {r".*": r"\g<0>"}, damping=0.1 / condition
+        )
         errors = sensing(condition, tx, 0.3, 120)
         assert errors[-1] < 1e-9, errors[-1]
         late = [e for e in errors if e < 0.1 / condition]

@@ -100,7 +100,9 @@ def test_fixed_masks_share_one_density_and_hold_for_the_run(density: float) -> N
     total = sum(x.size for x in p.values())
     for tx in (
         gk.mask_by_fisher(density, samples=3),
-        gk.mask_by_saliency(gk.adamw(0.1, weight_decay=0.1), density, samples=3),
+        gk.mask_by_saliency(
+            gk.adamw(0.1, weight_decay=0.1), density=density, samples=3
+        ),
     ):
         q, us, _ = run(tx, 8, p)
         assert all(number(kept(u)) == 0 for u in us[:3])
@@ -115,7 +117,7 @@ def test_entries_without_gradient_are_never_chosen() -> None:
     g = jnp.array([0.0, 0.0, 0.0, 1.0])
     for tx in (
         gk.mask_by_fisher(0.75, samples=1),
-        gk.mask_by_saliency(optax.identity(), 0.75),
+        gk.mask_by_saliency(optax.identity(), density=0.75),
     ):
         _, state = tx.update(g, tx.init(g))
         u, _ = tx.update(jnp.ones(4), state)
@@ -159,7 +161,9 @@ def test_small_weights_leave_the_mask_and_do_not_return() -> None:
 
 @pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
 def test_regrowth_keeps_its_density_and_all_others_zero(density: float) -> None:
-    tx = gk.mask_by_regrowth(gk.adamw(0.1), density, every=3, fraction=0.5, until=20)
+    tx = gk.mask_by_regrowth(
+        gk.adamw(0.1), density=density, every=3, fraction=0.5, until=20
+    )
     p, seen = draw(3), []
     update, state = jax.jit(tx.update), tx.init(p)
     for t in range(12):
@@ -177,7 +181,7 @@ def test_regrowth_keeps_its_density_and_all_others_zero(density: float) -> None:
 
 
 def test_regrowth_keeps_its_density_where_nothing_tells_weights_apart() -> None:
-    tx = gk.mask_by_regrowth(optax.sgd(0.1), 0.5, every=1)
+    tx = gk.mask_by_regrowth(optax.sgd(0.1), density=0.5, every=1)
     p = {"w": jnp.ones((4, 4))}
     state = tx.init(p)
     for g in (jnp.ones((4, 4)), jnp.zeros((4, 4)), jnp.zeros((4, 4))):

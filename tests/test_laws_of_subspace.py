@@ -201,7 +201,7 @@ def test_turned_averages_are_those_of_turned_gradients() -> None:
     """Exactly, where averages have forgotten that they began at zero and nothing varies."""
     rng = np.random.default_rng(0)
     c, (g,) = random_orthogonal(rng, 4), draw((4, 6))
-    adam = gk.scale_by_adam(0.9, 0.99)
+    adam = gk.scale_by_adam(0.9, b2=0.99)
     for t in (1, 3, 20):
         state = follow(adam, [(g,)] * t)[1][-1]
         want = follow(adam, [(c @ g,)] * t)[1][-1]
@@ -418,7 +418,7 @@ def pairs(choice: tuple[Any, ...]) -> set[Any]:
 )
 def test_parts_combine(basis: str, refresh: str, rest: str, align: str, side: Any):
     """Any of each: finite updates, none where there is no gradient, and no new shapes."""
-    adam = gk.scale_by_adam(0.9, 0.99)
+    adam = gk.scale_by_adam(0.9, b2=0.99)
     parts = {**ORTHONORMAL, **DRAWN}[basis](), REFRESHES[refresh](), RESTS[rest]()
     tx = subspace.project(adam, 2, *parts, ALIGNS[align](adam), side=side)
     shapes = (3, 5), (4, 3), (3, 3)
@@ -478,7 +478,7 @@ def test_the_large_side_takes_less_memory() -> None:
     numbers = lambda side: sum(
         x.size
         for x in jax.tree.leaves(
-            gk.project_by_svd(adam, 2, side=side).init(jnp.zeros((4, 9)))
+            gk.project_by_svd(adam, rank=2, side=side).init(jnp.zeros((4, 9)))
         )
     )
     assert numbers("small") - numbers("large") == 2 * (9 - 4)
@@ -489,7 +489,7 @@ def test_principal_vectors_of_both_sides_are_singular_vectors() -> None:
     g = draw((4, 9))[0]
     u, _, vt = np.linalg.svd(g, full_matrices=False)
     for side, vectors in (("small", u), ("large", vt.T)):
-        tx = gk.project_by_svd(optax.identity(), 3, side=side)
+        tx = gk.project_by_svd(optax.identity(), rank=3, side=side)
         (state,) = follow(tx, [g])[1]
         p = np.asarray(state.bases[0])
         np.testing.assert_allclose(np.abs(p.T @ vectors[:, :3]), np.eye(3), atol=1e-4)

@@ -33,11 +33,11 @@ def stall(tx: Any, small: float, steps: int) -> int:
 
 
 def fira(floor: float) -> Any:
-    return gk.project_by_fira(gk.scale_by_adam(), RANK, scale=0.0, floor=floor)
+    return gk.project_by_fira(gk.scale_by_adam(), rank=RANK, scale=0.0, floor=floor)
 
 
 def apollo(floor: float) -> Any:
-    return gk.project_by_random(gk.scale_by_adam(), RANK, scale=1.0, floor=floor)
+    return gk.project_by_random(gk.scale_by_adam(), rank=RANK, scale=1.0, floor=floor)
 
 
 @pytest.mark.parametrize("make", [fira, apollo])

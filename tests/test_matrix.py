@@ -197,7 +197,7 @@ def test_an_infinite_entry_costs_no_more_than_a_finite_one(name: str) -> None:
 def test_projections_have_their_rank_and_at_full_rank_change_nothing(sides) -> None:
     gs = [draw(sides, seed=t)[0] for t in range(4)]
     for rank in (1, 3):
-        us, _ = steps(gk.project_by_svd(gk.scale_by_adam(), rank, every=2), gs)
+        us, _ = steps(gk.project_by_svd(gk.scale_by_adam(), rank=rank, every=2), gs)
         for u in us:
             values = np.linalg.svd(np.asarray(u, np.float64))[1]
             assert np.all(values[rank:] < 1e-5 * values[0]), values
@@ -215,8 +215,8 @@ def test_galore_keeps_as_many_numbers_as_its_paper_says(sides) -> None:
     m, n = sorted(sides)
     numbers = lambda tx: sum(x.size for x in jax.tree.leaves(tx.init(g)) if x.ndim)
     adam = gk.scale_by_adam()
-    assert numbers(gk.project_by_svd(adam, rank)) == m * rank + 2 * n * rank
-    assert numbers(gk.project_by_fira(adam, rank)) == m * rank + 2 * n * rank + 1
+    assert numbers(gk.project_by_svd(adam, rank=rank)) == m * rank + 2 * n * rank
+    assert numbers(gk.project_by_fira(adam, rank=rank)) == m * rank + 2 * n * rank + 1
 
 
 def test_bases_are_renewed_when_due_and_not_before() -> None:

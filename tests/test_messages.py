@@ -42,8 +42,8 @@ def message(action) -> str:
 def test_bad_numbers_are_named(method, name, bad):
     fixed = ENTRIES[method.name].fixed if method.name in ENTRIES else {}
     text = message(lambda: getattr(gk, method.name)(**fixed, **{name: bad}))
-    assert text.startswith("gradkit."), text
-    assert "must be" in text and f"got {bad!r}" in text, text
+    assert text.startswith(f"gradkit.{method.name}: {name} must be"), text
+    assert f"got {bad!r}" in text, text
     assert text.endswith("."), "it ends in what to do"
 
 
@@ -126,7 +126,9 @@ def test_transfer_names_the_leaf():
 def test_schedules_name_what_does_not_fit():
     text = message(lambda: gk.schedule_by_linear_decay(1.0, steps=4, warmup=4))
     assert "warmup must be below steps = 4, got 4" in text
-    text = message(lambda: gk.schedule_by_warmup_stable_decay(1.0, 4, 3, 2))
+    text = message(
+        lambda: gk.schedule_by_warmup_stable_decay(1.0, steps=4, warmup=3, cooldown=2)
+    )
     assert "warmup + cooldown must be at most steps = 4, got 5" in text
 
 

@@ -132,7 +132,7 @@ def test_experts(optimizer):
     name = f"experts/{optimizer}"
     grow, degree = grown(name), gk.OPTIMIZERS[optimizer].degree
     ones = {path: jnp.ones(p.shape) for path, p in grow.items()}
-    tx = gk.transfer_by_expert_mup(grow, optimizer)
+    tx = gk.transfer_by_expert_mup(grow, optimizer=optimizer)
     steps, _ = tx.update(ones, tx.init(ones))
     for path, m in gk.multipliers(grow, "mup", optimizer).items():
         row = TABLES[name][path]

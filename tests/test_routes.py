@@ -128,7 +128,9 @@ def test_matrices_are_told_where_nothing_is_routed(recipe):
 
 
 def test_parts_of_a_view_have_rows_of_their_own():
-    tx = gk.view_by_pattern(gk.muon(batch_axes=(0,)), {"up": "in out=4+2 -> in out"})
+    tx = gk.view_by_pattern(
+        gk.muon(batch_axes=(0,)), patterns={"up": "in out=4+2 -> in out"}
+    )
     rows = {row.path: (row.matrix, row.transform) for row in gk.routes(tx, SHAPES)}
     assert rows["mlp/up/0"] == ((4, 4), "matrices") and rows["mlp/up/1"][0] == (4, 2)
     assert rows["wte"] == (None, "adam") and len(rows) == 5
@@ -161,9 +163,11 @@ PASSING = {
     "route": gk.route(LORA),
     "share_norm": gk.share_norm(gk.route(LORA)),
     "reset_by_period": gk.reset_by_period(gk.route(LORA)),
-    "view_by_pattern": gk.view_by_pattern(gk.route(LORA), {"lora": "in out -> in out"}),
+    "view_by_pattern": gk.view_by_pattern(
+        gk.route(LORA), patterns={"lora": "in out -> in out"}
+    ),
     "a view of what is no number": gk.view_by_pattern(
-        gk.route(LORA), {"base$": "in out=1+2 -> in out"}
+        gk.route(LORA), patterns={"base$": "in out=1+2 -> in out"}
     ),
 }
 
@@ -255,7 +259,7 @@ def test_predicates_see_parameters_where_there_are_some():
 )
 def test_bad_rules_are_named_where_they_are_given(rules, default, said):
     with pytest.raises(ValueError, match=f"gradkit.route: {said}"):
-        gk.route(rules, default)
+        gk.route(rules, default=default)
 
 
 def test_a_predicate_must_return_a_bool():

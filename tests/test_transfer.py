@@ -43,7 +43,7 @@ def message(action) -> str:
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_multipliers_are_those_of_mup(optimizer):
     """Learning rate and decay of both optimizers; initial size and multiplier of the model."""
-    tx = gk.transfer_by_mup(mlp(), optimizer)
+    tx = gk.transfer_by_mup(mlp(), optimizer=optimizer)
     ones = {k: jnp.ones(s.shape, s.dtype) for k, s in shapes("torch_shape").items()}
     updates, _ = tx.update(ones, tx.init(ones))
     found = gk.multipliers(mlp(), "mup", optimizer)
@@ -82,7 +82,7 @@ def test_factors_are_as_in_compute_better_spent(kind):
         std = np.sqrt(1 / d_in) * min(1, np.sqrt(d_out / d_in))
         want[path] = (16 / d_in / 2) * (8 / 16), std
     found = gk.Parametrization(leaves)
-    tx = gk.transfer_by_structure(found, {"layer": 8})
+    tx = gk.transfer_by_structure(found, dense={"layer": 8})
     ones = {k: jnp.ones(p.shape) for k, p in leaves.items()}
     updates, _ = tx.update(ones, tx.init(ones))
     initial = gk.rescale_init(ones, found, rule="spectral")
@@ -141,7 +141,7 @@ def test_more_experts_have_no_rule(of, refused):
 def test_schedules_cannot_clobber_the_multiplier():
     """The same factor at every learning rate, since it stands after the schedule."""
     grew = gk.Parametrization({"w": SQUARE})
-    plain = gk.adamw(gk.schedule_by_linear_decay(1.0, 4), weight_decay=0.0)
+    plain = gk.adamw(gk.schedule_by_linear_decay(1.0, steps=4), weight_decay=0.0)
     wide = gk.chain(plain, gk.transfer_by_mup(grew))
     params = {"w": jnp.ones((8, 8))}
     states = plain.init(params), wide.init(params)
@@ -294,11 +294,11 @@ def test_errors_name_the_leaf_and_what_to_do():
         text = message(functools.partial(make, tied))
         assert text.startswith(f"gradkit.{make.__name__}: leaf wte must have a role")
         assert "got role 'tied'" in text and text.endswith("or use transfer_by_mup.")
-    text = message(lambda: gk.transfer_by_umup(plain, "muon"))
+    text = message(lambda: gk.transfer_by_umup(plain, optimizer="muon"))
     assert "leaf w must have" in text and "optimizer 'muon'" in text
-    text = message(lambda: gk.transfer_by_mup(plain, "adamw"))
+    text = message(lambda: gk.transfer_by_mup(plain, optimizer="adamw"))
     assert "optimizer must be one of sgd, adam" in text and "got 'adamw'" in text
-    text = message(lambda: gk.transfer_by_alignment(plain, "sp"))
+    text = message(lambda: gk.transfer_by_alignment(plain, table="sp"))
     assert "table must be one of standard, ntk" in text and "got 'sp'" in text
     text = message(lambda: gk.multipliers(plain, "mu"))
     assert "gradkit.multipliers: rule must be one of mup" in text
@@ -332,12 +332,12 @@ def test_completep_is_adamw_with_the_paper_s_groups():
     grew = gk.Parametrization(leaves)
     tx = gk.chain(
         gk.transfer_by_gradient_scale(
-            grew, functools.partial(gk.RULES["completep"], branch=branch)
+            grew, rule=functools.partial(gk.RULES["completep"], branch=branch)
         ),
-        gk.scale_by_adam(b1, b2, eps),
+        gk.scale_by_adam(b1, b2=b2, eps=eps),
         gk.step_by_learning_rate(rate),
         gk.transfer_by_completep(grew, branch=branch),
-        gk.decay_by_completep(grew, rate * decay, branch),
+        gk.decay_by_completep(grew, weight_decay=rate * decay, branch=branch),
     )
     rng = np.random.default_rng(0)
     p = {k: rng.normal(size=leaf.shape) for k, leaf in leaves.items()}

@@ -86,7 +86,7 @@ def close(got, want, tolerance: float = 1e-4) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_inside_is_the_recipe_on_the_views(name: str) -> None:
     """Whatever layouts one tree mixes; and what it remembers has the shapes of the views."""
-    us, state = run(gk.view_by_pattern(RECIPES[name](), PATTERNS))
+    us, state = run(gk.view_by_pattern(RECIPES[name](), patterns=PATTERNS))
     views, due = run(RECIPES[name](), by_hand)
     close([by_hand(u) for u in us], views)
     assert jax.tree.structure(state) == jax.tree.structure(due)
@@ -141,7 +141,9 @@ def test_together_is_one_by_one(layout: str) -> None:
     shape, pattern, apart = LAYOUTS[layout]
     patterns = {"w": pattern} if pattern else {}
     us, _ = run(
-        gk.view_by_pattern(RECIPES["muon"](), patterns), lambda t: t, {"w": shape}
+        gk.view_by_pattern(RECIPES["muon"](), patterns=patterns),
+        lambda t: t,
+        {"w": shape},
     )
     alone, _ = run(
         gk.muon(0.1, weight_decay=0.1),
@@ -158,7 +160,7 @@ def test_the_order_of_heads_is_kept() -> None:
     turn = lambda t: (
         t | {"attn/fused": t["attn/fused"].reshape(6, 6, 4)[:, order].reshape(6, 24)}
     )
-    tx = gk.view_by_pattern(RECIPES["muon"](), PATTERNS)
+    tx = gk.view_by_pattern(RECIPES["muon"](), patterns=PATTERNS)
     close(run(tx, turn)[0], [turn(u) for u in run(tx)[0]])
 
 
@@ -169,7 +171,9 @@ def test_a_view_moves_entries_and_puts_them_back() -> None:
         seen.append((g, params))
         return g, state
 
-    tx = gk.view_by_pattern(optax.GradientTransformation(lambda p: (), note), PATTERNS)
+    tx = gk.view_by_pattern(
+        optax.GradientTransformation(lambda p: (), note), patterns=PATTERNS
+    )
     g, p = draw(SHAPES, 0), draw(SHAPES, 1)
     u, _ = tx.update(g, tx.init(p), p)
     close((u, *seen[0]), (g, by_hand(g), by_hand(p)), 0)
@@ -178,7 +182,7 @@ def test_a_view_moves_entries_and_puts_them_back() -> None:
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_on_a_mesh_the_recipe_is_the_same(kind: AxisType) -> None:
     """Parameters are sharded over 8 devices, and the updates are sharded as they are."""
-    due, _ = run(gk.view_by_pattern(RECIPES["muon"](), PATTERNS), steps=2)
+    due, _ = run(gk.view_by_pattern(RECIPES["muon"](), patterns=PATTERNS), steps=2)
     mesh = jax.make_mesh((4, 2), ("x", "y"), (kind, kind))
     specs = {
         "attn/fused": (None, "x"),
@@ -190,7 +194,9 @@ def test_on_a_mesh_the_recipe_is_the_same(kind: AxisType) -> None:
         for k, x in t.items()
     }
     with jax.set_mesh(mesh):
-        us, _ = run(gk.view_by_pattern(RECIPES["muon"](), PATTERNS), place, steps=2)
+        us, _ = run(
+            gk.view_by_pattern(RECIPES["muon"](), patterns=PATTERNS), place, steps=2
+        )
     close(us, due)
     if kind == AxisType.Explicit:
         kinds = jax.tree.map(jax.typeof, place(due[0]))
@@ -202,7 +208,9 @@ def test_a_hyperparameter_inside_changes_without_a_retrace() -> None:
 
     def make(learning_rate):
         traces.append(learning_rate)
-        return gk.view_by_pattern(gk.muon(learning_rate, batch_axes=(0,)), PATTERNS)
+        return gk.view_by_pattern(
+            gk.muon(learning_rate, batch_axes=(0,)), patterns=PATTERNS
+        )
 
     tx, g = optax.inject_hyperparams(make)(learning_rate=0.1), draw(SHAPES, 0)
     state, update = tx.init(g), jax.jit(tx.update)
@@ -222,7 +230,7 @@ def test_extra_trees_are_viewed_and_numbers_pass() -> None:
         return g, state
 
     inner = optax.GradientTransformationExtraArgs(lambda p: (), update)
-    tx, g = gk.view_by_pattern(inner, PATTERNS), draw(SHAPES, 0)
+    tx, g = gk.view_by_pattern(inner, patterns=PATTERNS), draw(SHAPES, 0)
     tx.update(g, (), value=1.0, hessian_diagonal=g, other={"a": g["scale"]})
     assert seen[0]["value"] == 1.0 and set(seen[0]["other"]) == {"a"}
     close(seen[0]["hessian_diagonal"], by_hand(g), 0)
@@ -236,7 +244,7 @@ def test_views_have_the_paths_of_their_leaves() -> None:
     seen = []
     rule = lambda path, leaf: bool(seen.append((path, leaf.shape))) or True
     tx = gk.view_by_pattern(
-        gk.route({rule: optax.identity()}), {"^a/.*kernel": "i o=1+2 -> i o"}
+        gk.route({rule: optax.identity()}), patterns={"^a/.*kernel": "i o=1+2 -> i o"}
     )
 
     class Model(nnx.Module):
@@ -254,7 +262,7 @@ def test_views_have_the_paths_of_their_leaves() -> None:
 
 def test_what_is_masked_or_missing_stays_so() -> None:
     tx = gk.view_by_pattern(
-        RECIPES["muon"](), {"a": "in (h=2 d) -> h in d", "b": "i o -> i o"}
+        RECIPES["muon"](), patterns={"a": "in (h=2 d) -> h in d", "b": "i o -> i o"}
     )
     g = {"a": draw({"x": (3, 4)}, 0)["x"], "b": optax.MaskedNode(), "c": None}
     u, _ = tx.update(g, tx.init(g), g)
@@ -262,11 +270,11 @@ def test_what_is_masked_or_missing_stays_so() -> None:
 
 
 def test_groups_need_not_have_a_leaf_for_every_pattern() -> None:
-    tx, g = gk.view_by_pattern(optax.scale(2.0), PATTERNS), draw(SHAPES, 0)
+    tx, g = gk.view_by_pattern(optax.scale(2.0), patterns=PATTERNS), draw(SHAPES, 0)
     labels = {k: "a" if k < "c" else "b" for k in g}
     both = optax.partition({"a": tx, "b": tx}, labels)
     close(both.update(g, both.init(g))[0], jax.tree.map(lambda x: 2 * x, g))
-    tx = gk.view_by_pattern(optax.scale(2.0), {"attn/qkv": "a b -> a b"})
+    tx = gk.view_by_pattern(optax.scale(2.0), patterns={"attn/qkv": "a b -> a b"})
     frozen = optax.masked(tx, {"attn": False, "w": True})  # one mask for all of attn
     g = {"attn": {"qkv": g["embed"]}, "w": g["scale"]}
     close(frozen.update(g, frozen.init(g))[0], g | {"w": 2 * g["w"]})
@@ -298,7 +306,7 @@ BAD_PATTERNS = {
 @pytest.mark.parametrize("text", BAD_PATTERNS)
 def test_patterns_that_cannot_be_read_are_named(text: str) -> None:
     with pytest.raises(ValueError) as caught:
-        gk.view_by_pattern(optax.identity(), {"attn/qkv": text})
+        gk.view_by_pattern(optax.identity(), patterns={"attn/qkv": text})
     said = str(caught.value)
     assert said.startswith("gradkit.view_by_pattern: the pattern of 'attn/qkv' must")
     assert f"got {text!r}: " in said and BAD_PATTERNS[text] in said
@@ -315,7 +323,7 @@ MISFITS = {
 
 @pytest.mark.parametrize("text", MISFITS)
 def test_leaves_that_do_not_fit_are_named(text: str) -> None:
-    tx = gk.view_by_pattern(optax.identity(), {"w": text})
+    tx = gk.view_by_pattern(optax.identity(), patterns={"w": text})
     with pytest.raises(ValueError) as caught:
         tx.init({"deep": {"w": jnp.zeros((6, 12))}})
     said = str(caught.value)
@@ -326,13 +334,13 @@ def test_leaves_that_do_not_fit_are_named(text: str) -> None:
 def test_patterns_that_overlap_or_idle_are_named() -> None:
     g = {"w_kernel": jnp.zeros((2, 2))}
     tx = gk.view_by_pattern(
-        optax.identity(), {"w": "a b -> a b", "kernel": "a b -> a b"}
+        optax.identity(), patterns={"w": "a b -> a b", "kernel": "a b -> a b"}
     )
     with pytest.raises(
         ValueError, match=r"leaf w_kernel .*\['w', 'kernel'\].*exclusive"
     ):
         tx.init(g)
-    tx = gk.view_by_pattern(optax.identity(), {"quernel": "a b -> a b"})
+    tx = gk.view_by_pattern(optax.identity(), patterns={"quernel": "a b -> a b"})
     with pytest.raises(ValueError, match=r"none for \['quernel'\] in \['w_kernel'\]"):
         tx.init(g)
     assert tx.init({}) == optax.EmptyState()

@@ -15,15 +15,21 @@ def pruned(seeds: int) -> Sheet:
     steps, rates, penalties = 600, [0.01, 0.03], [0.01, 0.03, 0.1, 0.3, 1.0]
     axes = (-2,)
     half = lambda eps: (
-        lambda r, s: [r, gk.shrink_by_half_space(s * r, eps, steps // 2, axes)]
+        lambda r, s: [
+            r,
+            gk.shrink_by_half_space(s * r, eps=eps, warmup=steps // 2, axes=axes),
+        ]
     )
     methods: dict[str, Make] = {
         "no penalty": lambda r, s: [r],
         "shrink_by_group_lasso": lambda r, s: [
             r,
-            gk.shrink_by_group_lasso(s * r, axes),
+            gk.shrink_by_group_lasso(s * r, axes=axes),
         ],
-        "shrink_by_nonconvex": lambda r, s: [r, gk.shrink_by_nonconvex(s * r, 3 * s)],
+        "shrink_by_nonconvex": lambda r, s: [
+            r,
+            gk.shrink_by_nonconvex(s * r, plateau=3 * s),
+        ],
         "shrink_by_half_space(eps=0)": half(0.0),
         "shrink_by_half_space(eps=0.5)": half(0.5),
         "shrink_by_half_space(eps=0.9)": half(0.9),

@@ -44,7 +44,7 @@ def chained(*parts: Any) -> optax.GradientTransformation:
 
 def falling(rate: Any, steps: int) -> Any:
     """The rate that falls linearly to zero."""
-    return gk.schedule_by_linear_decay(rate, steps)
+    return gk.schedule_by_linear_decay(rate, steps=steps)
 
 
 def number(values: Any) -> str:

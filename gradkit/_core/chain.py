@@ -5,6 +5,7 @@ from typing import Any
 import optax
 
 from gradkit._core import tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -15,6 +16,7 @@ from gradkit._core.types import (
 )
 
 
+@factory
 def chain(*transforms: AnyTransform) -> Transform:
     r"""Apply transforms in order, and round what comes out once, to the dtype of the parameters.
 

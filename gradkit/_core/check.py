@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradkit._core.called import error
 from gradkit._core.tree import is_real, paths
 
 
@@ -18,20 +20,54 @@ def _require(
     method: str, want: str, holds: Callable[[Any], bool], values: dict[str, Any]
 ) -> None:
     for name, value in values.items():
-        if isinstance(value, np.ndarray) and value.size == 1:
-            value = value.item()
-        if isinstance(value, numbers.Real) and not holds(value):
-            raise ValueError(
-                f"gradkit.{method}: {name} must be {want}, got {value!r}. "
-                f"Choose {name} within this range."
-            )
-        if not (
-            isinstance(value, numbers.Real | np.ndarray | jax.Array) or callable(value)
-        ):
-            raise TypeError(
-                f"gradkit.{method}: {name} must be a number, {want}, or a schedule where one "
-                f"is taken, got {value!r}. Choose a number."
-            )
+        known = number(value)
+        if isinstance(known, numbers.Real) and not holds(known):
+            text = f"{name} must be {want}, got {known!r}. Choose {name} within this range."
+            raise error(ValueError, method, text)
+        if not (isinstance(known, numbers.Real | jax.Array) or callable(known)):
+            text = f"{name} must be a number, {want}, got {value!r}. Choose a number."
+            raise error(TypeError, method, text)
+
+
+def number(value: Any) -> Any:
+    """The number that an array of one is, unless it is traced or on other machines."""
+    is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
+    if not is_array or isinstance(value, Tracer) or value.size != 1:
+        return value
+    there = isinstance(value, jax.Array) and not value.is_fully_addressable
+    return value if there else value.item()
+
+
+def hyperparameter(method: str, name: str, value: Any, may_vary: bool) -> None:
+    """`value` is one number of at least float32 or, if it `may_vary`, a schedule."""
+    or_schedule = " or a schedule" if may_vary else ""
+    must = f"{name} must be one number{or_schedule}"
+    if callable(value) and may_vary:
+        return
+    is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_array or is_number):
+        raise error(TypeError, method, f"{must}, got {value!r}. Choose a number.")
+    if not is_array:
+        return
+    if value.ndim:
+        text = (
+            f"{must}, got an array of shape {value.shape}. Map over it with jax.vmap."
+        )
+        raise error(TypeError, method, text)
+    dtype = value.dtype
+    if not _is_precise(dtype):
+        text = (
+            f"{name} must be of at least float32, got {dtype}. Pass hyperparam_dtype="
+            "jnp.float32 to optax.inject_hyperparams, or cast it."
+        )
+        raise error(TypeError, method, text)
+
+
+def _is_precise(dtype: Any) -> bool:
+    """Whether numbers are whole, or floating and not rounded to less than float32."""
+    floating = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
+    return floating or jnp.issubdtype(dtype, jnp.integer)
 
 
 def fraction(method: str, **values: Any) -> None:
@@ -69,8 +105,19 @@ def percent(method: str, **values: Any) -> None:
     _require(method, "from 0 to 100", lambda x: 0 <= x <= 100, values)
 
 
+def above(method: str, limit: float, **values: Any) -> None:
+    """Each value is above a limit."""
+    _require(method, f"above {limit}", lambda x: x > limit, values)
+
+
+def at_least(method: str, limit: float, **values: Any) -> None:
+    """Each value is at least a limit."""
+    _require(method, f"at least {limit}", lambda x: x >= limit, values)
+
+
 def below(method: str, bound: str, limit: Any, **values: Any) -> None:
     """Each value is below `limit`, an argument that the message calls `bound`."""
+    limit = number(limit)
     if isinstance(limit, numbers.Real):
         _require(method, f"below {bound} = {limit!r}", lambda x: x < limit, values)
 
@@ -79,9 +126,11 @@ def count(method: str, **values: Any) -> None:
     """Each value is a whole number, at least 1, known before tracing."""
     for name, value in values.items():
         if not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(
-                f"gradkit.{method}: {name} must be a whole number of at least 1, "
-                f"got {value!r}. It is part of the program, so it cannot be traced or scheduled."
+            raise error(
+                ValueError,
+                method,
+                f"{name} must be a whole number of at least 1, "
+                f"got {value!r}. It is part of the program, so it cannot be traced or scheduled.",
             )
 
 
@@ -89,16 +138,18 @@ def concrete(method: str, **values: Any) -> None:
     """No value is traced, as those are that `inject_hyperparams` makes in a jitted `init`."""
     for name, value in values.items():
         if isinstance(value, Tracer):
-            raise TypeError(
-                f"gradkit.{method}: {name} must be known before tracing, got {value!r}. Name it "
-                "in static_args of optax.inject_hyperparams, or call init outside of jit."
+            raise error(
+                TypeError,
+                method,
+                f"{name} must be known before tracing, got {value!r}. Name it "
+                "in static_args of optax.inject_hyperparams, or call init outside of jit.",
             )
 
 
 def holds(method: str, condition: bool, what: str, got: Any, remedy: str) -> None:
     """A condition on several arguments, `what`, is met; else say what was `got`."""
     if not condition:
-        raise ValueError(f"gradkit.{method}: {what}, got {got}. {remedy}")
+        raise error(ValueError, method, f"{what}, got {got}. {remedy}")
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
@@ -113,19 +164,23 @@ def real(method: str, tree: Any) -> None:
     for path, leaf in leaves(tree):
         if not is_real(leaf):
             dtype = getattr(leaf, "dtype", type(leaf).__name__)
-            raise TypeError(
-                f"gradkit.{method}: leaf {path} must be a real floating array, got "
+            raise error(
+                TypeError,
+                method,
+                f"leaf {path} must be a real floating array, got "
                 f"{dtype}. Mask it out with optax.masked, or split complex leaves with "
-                "optax.contrib.split_real_and_imaginary."
+                "optax.contrib.split_real_and_imaginary.",
             )
 
 
 def given(method: str, params: Any) -> None:
     """`params` were passed to `update`."""
     if params is None:
-        raise ValueError(
-            f"gradkit.{method}: params must be passed to update, got None. "
-            "Call tx.update(grads, state, params)."
+        raise error(
+            ValueError,
+            method,
+            "params must be passed to update, got None. "
+            "Call tx.update(grads, state, params).",
         )
 
 
@@ -135,36 +190,46 @@ def alike(method: str, updates: Any, params: Any) -> None:
     if len(gs) == len(ps) and all(g.shape == p.shape for g, p in zip(gs, ps)):
         return
     if len(gs) != len(ps):
-        raise ValueError(
-            f"gradkit.{method}: updates must have the leaves of params, got {len(gs)} "
-            f"leaves for {len(ps)}. Take gradients with respect to these params."
+        raise error(
+            ValueError,
+            method,
+            f"updates must have the leaves of params, got {len(gs)} "
+            f"leaves for {len(ps)}. Take gradients with respect to these params.",
         )
     for (path, g), p in zip(leaves(updates), ps):
         if g.shape != p.shape:
-            raise ValueError(
-                f"gradkit.{method}: leaf {path} must have the shape of its parameter "
-                f"{p.shape}, got {g.shape}. Take gradients with respect to these params."
+            raise error(
+                ValueError,
+                method,
+                f"leaf {path} must have the shape of its parameter "
+                f"{p.shape}, got {g.shape}. Take gradients with respect to these params.",
             )
 
 
 def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
     """Every leaf has at least two axes besides `batch_axes`, as methods on matrices need."""
     if not isinstance(batch_axes, Sequence):
-        raise TypeError(
-            f"gradkit.{method}: batch_axes must be a tuple, got {batch_axes!r}. Pass (0,), say."
+        raise error(
+            TypeError,
+            method,
+            f"batch_axes must be a tuple, got {batch_axes!r}. Pass (0,), say.",
         )
     for path, leaf in leaves(tree):
         if leaf.ndim < 2 + len(batch_axes):
             besides = f" besides batch_axes {batch_axes}" if batch_axes else ""
-            raise ValueError(
-                f"gradkit.{method}: leaf {path} must have at least 2 axes{besides}, got "
-                f"shape {leaf.shape}. Send vectors elsewhere with gradkit.route."
+            raise error(
+                ValueError,
+                method,
+                f"leaf {path} must have at least 2 axes{besides}, got "
+                f"shape {leaf.shape}. Send vectors elsewhere with gradkit.route.",
             )
         within = [
             axis % leaf.ndim for axis in batch_axes if -leaf.ndim <= axis < leaf.ndim
         ]
         if len(set(within)) < len(batch_axes):
-            raise ValueError(
-                f"gradkit.{method}: batch_axes must be different axes of leaf {path}, got "
-                f"{batch_axes} for shape {leaf.shape}. Choose from 0 to {leaf.ndim - 1}."
+            raise error(
+                ValueError,
+                method,
+                f"batch_axes must be different axes of leaf {path}, got "
+                f"{batch_axes} for shape {leaf.shape}. Choose from 0 to {leaf.ndim - 1}.",
             )

@@ -60,5 +60,5 @@ def on_axes_of(x: jax.Array, y: Any) -> jax.Array:
 
 def varying(x: Any) -> frozenset[str]:
     """The axes of a `shard_map` along which the array or type `x` differs."""
-    kind = x if isinstance(x, AbstractValue) else jax.typeof(x)
+    kind: Any = x if isinstance(x, AbstractValue) else jax.typeof(x)
     return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying

@@ -1,7 +1,7 @@
 """Factors `A` and `B` whose `A A^T` and `B B^T` learn to be inverses of curvatures, one for each side.
 
 A matrix is `[*batch, rows, cols]`, its factors `[*batch, rows, rows]` and `[*batch, cols, cols]`;
-None is the identity, which stays.
+a side without one is as if it had the identity, which stays.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gradkit._core import linalg, roots
 from gradkit._core.types import Scalar
 
-Factor = jax.Array | None
+Factor = Any  # an array, or `roots.NONE`
 
 
 def natural(
@@ -27,9 +27,9 @@ def natural(
     """
 
     def far(seen: Factor, own: Factor, other: Factor, length: int) -> Factor:
-        if own is None or seen is None:
-            return None
-        trace = length if other is None else _trace(other.mT @ other)
+        if roots.is_none(own):
+            return roots.NONE
+        trace = length if roots.is_none(other) else _trace(other.mT @ other)
         known = damping * trace * (own.mT @ own)
         curvature = (known + seen) / max(length, 1)
         return (curvature - roots.identity(own)) / 2
@@ -57,15 +57,16 @@ def _seen(
     r"""$H H^T$ and $H^T H$ of sides with a factor, from a gradient or from the covariances that it stands for."""
     if covariances is None:
         h = _between(a, g, b)
-        return None if a is None else h @ h.mT, None if b is None else h.mT @ h
+        rows = roots.NONE if roots.is_none(a) else h @ h.mT
+        return rows, roots.NONE if roots.is_none(b) else h.mT @ h
     u, v = (_between(x, c, x) for x, c in zip((a, b), covariances))
     return _trace(v) * u, _trace(u) * v
 
 
 def _between(a: Factor, x: jax.Array, b: Factor) -> jax.Array:
     r"""$A^T x B$."""
-    x = x if a is None else a.mT @ x.astype(a.dtype)
-    return x if b is None else x.astype(b.dtype) @ b
+    x = x if roots.is_none(a) else a.mT @ x.astype(a.dtype)
+    return x if roots.is_none(b) else x.astype(b.dtype) @ b
 
 
 def _trace(x: jax.Array) -> jax.Array:

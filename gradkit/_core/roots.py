@@ -11,19 +11,34 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gradkit._core import batch, lapack, linalg, shard, tree
+from gradkit._core.condition import when
 from gradkit._core.types import Params, Scalar, Updates
 
 # Above a limit that exact numbers may meet, for products in lower precision.
 SLACK = 1.01
 
 
-class Sides(NamedTuple):
-    """Two square matrices a leaf `[*batch, rows, cols]`; None for a side that has none."""
+NONE = optax.MaskedNode()  # the matrix of a side that has none
 
-    rows: tuple[Any, ...]  # [*batch, rows, rows]
-    cols: tuple[Any, ...]  # [*batch, cols, cols]
+
+class Sides(NamedTuple):
+    """Two square matrices a leaf `[*batch, rows, cols]`, each side a tree like the parameters."""
+
+    rows: Any  # [*batch, rows, rows]
+    cols: Any  # [*batch, cols, cols]
+
+
+def is_none(x: Any) -> bool:
+    """Whether a side has no matrix."""
+    return isinstance(x, optax.MaskedNode)
+
+
+def of_sides(f: Callable[..., Any], *sides: Any) -> Any:
+    """`f` of each matrix of one or more sides, also of those that are none."""
+    return jax.tree.map(f, *sides, is_leaf=is_none)
 
 
 def zeros(params: Params, max_size: int, batch_axes: batch.Axes = ()) -> Sides:
@@ -32,17 +47,16 @@ def zeros(params: Params, max_size: int, batch_axes: batch.Axes = ()) -> Sides:
     A matrix of one row or one column, a vector in all but shape, has its short side alone.
     """
 
-    def square(p: Any, side: int) -> jax.Array | None:
+    def square(side: int, p: Any) -> Any:
         if p.ndim < 2 + len(batch_axes):
-            return None
+            return NONE
         shape, *sizes = batch.shape(p, batch_axes)
         n, other = sizes[side], sizes[1 - side]
         kept = n <= max_size and (other > 1 or (n == 1 and side == 0))
-        return jnp.zeros((*shape, n, n), tree.wide_dtype(p)) if kept else None
+        return jnp.zeros((*shape, n, n), tree.wide_dtype(p)) if kept else NONE
 
-    leaves = jax.tree.leaves(params)
-    rows, cols = (tuple(square(p, side) for p in leaves) for side in (0, 1))
-    return Sides(rows, cols)
+    side = lambda i: jax.tree.map(functools.partial(square, i), params)
+    return Sides(side(0), side(1))
 
 
 def identity(square: jax.Array) -> jax.Array:
@@ -72,52 +86,47 @@ def average_grams(
 ) -> Sides:
     r"""Averages of $g g^T$ and $g^T g$, of every matrix."""
 
-    def along(a: jax.Array | None, g: jax.Array, side: int) -> jax.Array | None:
-        if a is None:
-            return None
+    def along(axis: int, g: jax.Array, a: Any) -> Any:
+        if is_none(a):
+            return NONE
         x = batch.upright(g, batch_axes).astype(a.dtype)
-        return gram(x.mT if side else x)
+        return gram(x.mT if axis else x)
 
-    leaves = jax.tree.leaves(updates)
-    rows, cols = (
-        tuple(along(a, g, side) for a, g in zip(old[side], leaves)) for side in (0, 1)
-    )
-    return tree.average(decay, old, Sides(rows, cols))
+    side = lambda i: jax.tree.map(functools.partial(along, i), updates, old[i])
+    return tree.average(decay, old, Sides(side(0), side(1)))
 
 
 def between(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> Updates:
-    """`rows[i] @ x @ cols[i]` of every leaf's matrices, without those that are None."""
+    """`rows @ x @ cols` of every leaf's matrices, without those that are none."""
 
-    def leaf(left: jax.Array | None, x: jax.Array, right: jax.Array | None):
-        if left is None and right is None:
+    def leaf(x: jax.Array, left: Any, right: Any) -> jax.Array:
+        if is_none(left) and is_none(right):
             return x
         y = _product(left, batch.upright(x, batch_axes), right)
         return batch.like(y, x, batch_axes)
 
-    leaves, structure = jax.tree.flatten(updates)
-    return structure.unflatten(map(leaf, rows, leaves, cols))
+    return jax.tree.map(leaf, updates, rows, cols)
 
 
 def _product(left: Any, x: jax.Array, right: Any) -> jax.Array:
-    y = x if left is None else left @ x.astype(left.dtype)
-    return y if right is None else y.astype(right.dtype) @ right
+    y = x if is_none(left) else left @ x.astype(left.dtype)
+    return y if is_none(right) else y.astype(right.dtype) @ right
 
 
 def limited_between(
     rows: Any, updates: Updates, cols: Any, most: Any, batch_axes: batch.Axes
 ) -> Updates:
-    """`between`, the singular values of leaf `i` `limited` by `most[i]`."""
+    """`between`, the singular values of every leaf `limited` by its `most`."""
 
-    def leaf(left: Any, x: jax.Array, right: Any, most: Scalar) -> jax.Array:
-        if left is None and right is None:
+    def leaf(x: jax.Array, left: Any, right: Any, most: Scalar) -> jax.Array:
+        if is_none(left) and is_none(right):
             return x
         product = lambda y: _product(left, y, right)
         return batch.like(
             limited(product, batch.upright(x, batch_axes), most), x, batch_axes
         )
 
-    leaves, structure = jax.tree.flatten(updates)
-    return structure.unflatten(map(leaf, rows, leaves, cols, most))
+    return jax.tree.map(leaf, updates, rows, cols, most)
 
 
 def limited(
@@ -164,8 +173,8 @@ def most_of_average(
 
 
 def most_between(
-    most: jax.Array, grams: Sides, power: Scalar, damping: Scalar
-) -> list[jax.Array]:
+    most: jax.Array, m: Updates, grams: Sides, power: Scalar, damping: Scalar
+) -> Any:
     r"""The most that $\lVert L^{-p} m R^{-q} \rVert$ can be, `power` being $p + q$, for each leaf.
 
     That is `most_of_average` where it is 1/2, $R$ being of $g^T g$, for between the two ends
@@ -173,8 +182,8 @@ def most_between(
     most, and each more as the least, the damping.
     """
 
-    def leaf(left: jax.Array | None, right: jax.Array | None) -> jax.Array:
-        sides = [a for a in (left, right) if a is not None]
+    def leaf(_: jax.Array, left: Any, right: Any) -> jax.Array:
+        sides = [a for a in (left, right) if not is_none(a)]
         if not sides:
             return most
         trace = jnp.trace(sides[0], axis1=-2, axis2=-1)[..., None, None]
@@ -182,7 +191,7 @@ def most_between(
         least = damping * trace / max(a.shape[-1] for a in sides)
         return most.astype(trace.dtype) * jnp.where(less > 0, trace, least) ** less
 
-    return [leaf(*sides) for sides in zip(*grams)]
+    return jax.tree.map(leaf, m, *grams)
 
 
 def due(count: jax.Array, every: Scalar) -> jax.Array:
@@ -197,20 +206,19 @@ def due(count: jax.Array, every: Scalar) -> jax.Array:
 def above_rounding(low: Updates, bases: Sides, batch_axes: batch.Axes) -> Updates:
     """What is seen in these bases, `low`; what may be rounding of it counts as zero."""
 
-    def leaf(rows: Any, x: jax.Array, cols: Any) -> jax.Array:
-        if rows is None and cols is None:
+    def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:
+        if is_none(rows) and is_none(cols):
             return x
         y = batch.upright(x, batch_axes)
         sides = (-2, rows), (-1, cols)  # of an entry's column, and of its row
-        sizes = [linalg.norms(y, axis) for axis, q in sides if q is not None]
+        sizes = [linalg.norms(y, axis) for axis, q in sides if not is_none(q)]
         if len(sizes) == 2:  # of all entries, spread over all
             whole, n = linalg.norms(sizes[0], -1), math.prod(y.shape[-2:])
             sizes.append(whole / math.sqrt(max(n, 1)))
         size = sum(sizes[1:], sizes[0])
         return batch.like(linalg.above_rounding(y, size), x, batch_axes)
 
-    leaves, structure = jax.tree.flatten(low)
-    return structure.unflatten(map(leaf, bases.rows, leaves, bases.cols))
+    return jax.tree.map(leaf, low, *bases)
 
 
 def turned(squares: Any) -> Any:
@@ -253,19 +261,18 @@ def inverse_roots(
     grams: Sides, rows_power: Scalar, cols_power: Scalar, damping: Scalar
 ) -> Sides:
     """The `inverse_root` of each side; of one that is alone, to the sum of both powers."""
-    single = [a is None or b is None for a, b in zip(*grams)]
+    both = rows_power + cols_power
 
-    def of(squares: tuple[Any, ...], power: Scalar, alone: bool) -> tuple[Any, ...]:
-        root = functools.partial(inverse_root, power=power, damping=damping)
-        chosen = zip(squares, single)
-        return each(root, tuple(a if one == alone else None for a, one in chosen))
+    def side(squares: Any, others: Any, power: Scalar) -> Any:
+        root = functools.partial(inverse_root, damping=damping)
+        paired = of_sides(lambda a, b: NONE if is_none(b) else a, squares, others)
+        alone = of_sides(lambda a, b: a if is_none(b) else NONE, squares, others)
+        paired = each(functools.partial(root, power=power), paired)
+        alone = each(functools.partial(root, power=both), alone)
+        return of_sides(lambda a, b: b if is_none(a) else a, paired, alone)
 
-    def side(squares: tuple[Any, ...], power: Scalar) -> tuple[Any, ...]:
-        paired = of(squares, power, False)
-        alone = of(squares, rows_power + cols_power, True)
-        return tuple(b if a is None else a for a, b in zip(paired, alone))
-
-    return Sides(side(grams.rows, rows_power), side(grams.cols, cols_power))
+    rows, cols = grams
+    return Sides(side(rows, cols, rows_power), side(cols, rows, cols_power))
 
 
 def renewed(due: jax.Array, take: Callable[[], Any], kept: Any, grams: Any) -> Any:
@@ -279,14 +286,14 @@ def renewed(due: jax.Array, take: Callable[[], Any], kept: Any, grams: Any) -> A
         same = jnp.all(root == identity(root), (-2, -1), keepdims=True)
         return same & (_mean_eigenvalue(gram) > 0)
 
-    def look() -> Any:
+    def look(kept: Any) -> Any:
         blanks = jax.tree.map(blank, kept, grams)
         pick = lambda blank, new, old: jnp.where(due | blank, new, old)
-        renew = lambda: jax.tree.map(pick, blanks, take(), kept)
-        return jax.lax.cond(due | tree.some(blanks), renew, lambda: kept)
+        renew = lambda kept: jax.tree.map(pick, blanks, take(), kept)
+        return when(due | tree.some(blanks), renew, kept)
 
     ones = jax.tree.map(lambda root: root[..., :1, :1] == 1, kept)
-    return jax.lax.cond(due | tree.some(ones), look, lambda: kept)
+    return when(due | tree.some(ones), look, kept)
 
 
 def largest_eigenvalue(a: jax.Array) -> jax.Array:
@@ -355,21 +362,20 @@ def power_step(grams: Sides, bases: Sides) -> tuple[Sides, Sides]:
 
 
 def permuted(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> Updates:
-    """The rows and columns of every leaf's matrices in these orders, where not None.
+    """The rows and columns of every leaf's matrices in these orders, where there are any.
 
     On a mesh of whole matrices: XLA fails to take columns of shards.
     """
 
-    def leaf(first: jax.Array | None, x: jax.Array, last: jax.Array | None):
-        if first is None and last is None:
+    def leaf(x: jax.Array, first: Any, last: Any) -> jax.Array:
+        if is_none(first) and is_none(last):
             return x
         y = shard.replicated(batch.upright(x, batch_axes))
-        y = y if last is None else jnp.take_along_axis(y, last[..., None, :], -1)
-        y = y if first is None else jnp.take_along_axis(y, first[..., :, None], -2)
+        y = y if is_none(last) else jnp.take_along_axis(y, last[..., None, :], -1)
+        y = y if is_none(first) else jnp.take_along_axis(y, first[..., :, None], -2)
         return batch.like(shard.replicated(y), x, batch_axes)
 
-    leaves, structure = jax.tree.flatten(updates)
-    return structure.unflatten(map(leaf, rows, leaves, cols))
+    return jax.tree.map(leaf, updates, rows, cols)
 
 
 @jax.jit
@@ -384,19 +390,6 @@ def row_major(x: jax.Array) -> jax.Array:
     XLA would give LAPACK's order to what the state keeps, and copy it at every update.
     """
     return jax.lax.optimization_barrier(x.reshape(-1)).reshape(x.shape)
-
-
-def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
-    """`f(x)` where `due`, else `x`: a condition that changes arrays in place.
-
-    XLA copies what a condition may return, at every update; of a loop's carry only what it sees
-    that a step leaves as it is, and behind the barrier it does not.
-    """
-
-    def step(carry: Any) -> Any:
-        return jnp.bool_(False), jax.lax.optimization_barrier(f(carry[1]))
-
-    return jax.lax.while_loop(lambda carry: carry[0], step, (due, x))[1]
 
 
 def _of_mean_one(a: jax.Array) -> tuple[jax.Array, jax.Array]:

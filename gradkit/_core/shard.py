@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax._src.core import get_axis_env
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
@@ -25,21 +26,28 @@ def alike(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def replicated(x: jax.Array) -> jax.Array:
     """`x` whole on every device of the mesh in use, also where XLA chooses."""
-    return _constrain(x, PartitionSpec()) if devices() > 1 else x
+    return _constrain(x, PartitionSpec()) if _size(_axes()) > 1 else x
 
 
 def devices() -> int:
-    """How many devices the mesh in use has."""
-    sizes = jax.sharding.get_abstract_mesh().shape
-    return math.prod(sizes[axis] for axis in _axes())
+    """Over how many devices of the mesh in use work can be spread.
+
+    Not where a `vmap` with `spmd_axis_name` has spread its batch: its axes are the caller's.
+    """
+    axes = get_axis_env()  # JAX tells of these nowhere else
+    taken = axes.spmd_axis_names | axes.explicit_mesh_axis_names
+    return 1 if taken else _size(_axes())
 
 
 def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
     """`f` of a stack, of which each device of the mesh takes an equal number, filled with zeros."""
     count, fill = len(stack), -len(stack) % devices()
     filled = jnp.pad(stack, [(0, fill), *[(0, 0)] * (stack.ndim - 1)])
-    spread = PartitionSpec(_axes())
-    each = jax.shard_map(f, in_specs=spread, out_specs=spread, check_vma=False)
+    axes = _axes()
+    spread = PartitionSpec(axes)
+    each = jax.shard_map(
+        f, in_specs=spread, out_specs=spread, axis_names=set(axes), check_vma=False
+    )
     return _constrain(each(_constrain(filled, spread)), PartitionSpec())[:count]
 
 
@@ -48,6 +56,11 @@ def _axes() -> tuple[str, ...]:
     mesh = jax.sharding.get_abstract_mesh()
     types = zip(mesh.axis_names, mesh.axis_types)
     return tuple(axis for axis, kind in types if kind != AxisType.Manual)
+
+
+def _size(axes: tuple[str, ...]) -> int:
+    """How many devices of the mesh in use these axes have."""
+    return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
 
 
 def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:

@@ -290,6 +290,12 @@ def paths(t: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     return [path(keys) for keys, _ in tree_leaves_with_path(t, is_leaf=is_leaf)]
 
 
+def unzip(t: Tree, tuples: Tree, count: int) -> tuple[Tree, ...]:
+    """Trees like `t`, one of each part of the tuples that stand in the place of its leaves."""
+    part = lambda i: jax.tree.map(lambda _, parts: parts[i], t, tuples)
+    return tuple(part(i) for i in range(count))
+
+
 def is_variable(x: Any) -> bool:
     """Whether this is a variable of an NNX module."""
     return hasattr(x, "get_raw_value")

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from gradkit._core import check, tree
@@ -16,6 +14,9 @@ Extra = Any  # keyword arguments of `update` that a method does not know
 Scalar = float | jax.Array  # a number, which may be traced
 Schedule = Callable[[jax.Array], Scalar]  # updates made so far -> a number
 Rate = Scalar | Schedule
+Hyper = (
+    Scalar | Any
+)  # a number, to the method; a `factory` takes a schedule for it as well
 Transform = optax.GradientTransformationExtraArgs
 AnyTransform = optax.GradientTransformation  # what a wrapper takes: optax's or ours
 
@@ -25,50 +26,33 @@ def transform(
 ) -> Transform:
     """Pair `init` and `update`, and check every leaf either of them is given.
 
-    The name in error messages is the name of the factory that defines `init`.
+    Error messages go by the name of the factory that defines `init`, unless another has called it.
     """
     name = init.__qualname__.partition(".")[0]
 
     def checked_init(params: Params) -> Any:
         check.real(name, params)
-        return init(_of_jax(params))
+        return init(params)
 
     def checked_update(updates: Updates, state: Any, params: Params = None, **extra):
         check.real(name, updates)
         if params is not None:
             check.alike(name, updates, params)
-        hidden = tree.opaque(_of_jax(updates))
-        return update(hidden, state, _of_jax(params), **extra)
+        hidden = tree.opaque(updates)
+        return update(hidden, state, params, **extra)
 
     return cast(Transform, Transform(checked_init, checked_update))
 
 
 def wrapper(
-    init: Callable[[Params], Any], update: Callable[..., tuple[Updates, Any]]
+    init: Callable[..., Any], update: Callable[..., tuple[Updates, Any]]
 ) -> Transform:
     """Pair `init` and `update`, which pass leaves on: each transform inside checks its own.
 
     So that weights in int8, keys of `jax.random`, and the `float0` that their gradients are can
     be given to a transform that takes them.
     """
-
-    def given_init(params: Params) -> Any:
-        return init(_of_jax(params))
-
-    def given_update(updates: Updates, state: Any, params: Params = None, **extra):
-        return update(_of_jax(updates), state, _of_jax(params), **extra)
-
-    return cast(Transform, Transform(given_init, given_update))
-
-
-def _of_jax(t: Any) -> Any:
-    """`t`, with NumPy's numbers as JAX takes them: in float32 where float64 is off."""
-
-    def leaf(x: Any) -> Any:
-        numbers = isinstance(x, np.ndarray) and x.dtype != jax.dtypes.float0
-        return jnp.asarray(x) if numbers else x
-
-    return jax.tree.map(leaf, t)
+    return cast(Transform, Transform(init, update))
 
 
 def stateless(update: Callable[..., Updates]) -> Transform:

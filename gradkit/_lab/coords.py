@@ -82,7 +82,7 @@ PARAMETRIZATIONS = {
     "completep": Parametrization(
         2**-7,
         lambda grew, rate: gk.chain(
-            gk.transfer_by_gradient_scale(grew, "completep"),  # Adam's eps
+            gk.transfer_by_gradient_scale(grew, rule="completep"),  # Adam's eps
             adam(rate),
             gk.transfer_by_completep(grew),
         ),

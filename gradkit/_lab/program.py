@@ -59,7 +59,7 @@ def grid(centre: float, rates: int) -> list[float]:
 
 def schedule(rate: Any, steps: int) -> Callable[[jax.Array], Any]:
     """The shape all runs share: a tenth of linear warm-up, then linear decay to zero."""
-    return gk.schedule_by_linear_decay(rate, steps, steps // 10)
+    return gk.schedule_by_linear_decay(rate, steps=steps, warmup=steps // 10)
 
 
 def program(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> Program:

@@ -2,20 +2,23 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adabound import scale_by_adabound
 
 
+@factory
 def adabound(
     learning_rate: Rate = 1e-3,
-    final_ratio: Scalar = 100.0,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    gamma: Scalar = 1e-3,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    *,
+    final_ratio: Hyper = 100.0,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    gamma: Hyper = 1e-3,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """Adam that turns into SGD, of learning rate `final_ratio * learning_rate`.
 
@@ -39,7 +42,7 @@ def adabound(
     Limits: the last learning rate must suit the problem as SGD's must.
     """
     return chain(
-        scale_by_adabound(b1, b2, eps, final_ratio, gamma),
+        scale_by_adabound(b1, b2=b2, eps=eps, final_ratio=final_ratio, gamma=gamma),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -2,23 +2,26 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 from gradkit._transform.clip.ema_norm import clip_by_ema_norm
 
 
+@factory
 def adagc(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.95,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.1,
-    max_ratio: Scalar = 1.05,
-    decay: Scalar = 0.98,
-    max_norm: Scalar = 1.0,
-    warmup: Scalar = 100,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.95,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.1,
+    max_ratio: Hyper = 1.05,
+    decay: Hyper = 0.98,
+    max_norm: Hyper = 1.0,
+    warmup: Hyper = 100,
 ) -> Transform:
     """AdamW of gradients clipped, leaf by leaf, to a little over their average norm.
 
@@ -45,8 +48,8 @@ def adagc(
     Limits: those of `clip_by_ema_norm`: a leaf's gradients can grow only slowly.
     """
     return chain(
-        clip_by_ema_norm(max_ratio, decay, max_norm, warmup),
-        scale_by_adam(b1, b2, eps),
+        clip_by_ema_norm(max_ratio, decay=decay, max_norm=max_norm, warmup=warmup),
+        scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

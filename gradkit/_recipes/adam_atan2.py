@@ -2,19 +2,22 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam_atan2 import scale_by_adam_atan2
 
 
+@factory
 def adam_atan2(
     learning_rate: Rate = 1e-4,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.99,
-    a: Scalar = 1.27,
-    b: Scalar = 1.0,
-    weight_decay: Scalar = 0.0,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.99,
+    a: Hyper = 1.27,
+    b: Hyper = 1.0,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """Adam without `eps`, so that the size of gradients drops out.
 
@@ -38,7 +41,7 @@ def adam_atan2(
         is not damped by any `eps`.
     """
     return chain(
-        scale_by_adam_atan2(b1, b2, a, b),
+        scale_by_adam_atan2(b1, b2=b2, a=a, b=b),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -2,21 +2,24 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 from gradkit._transform.normalize.tangent import normalize_by_tangent
 
 
+@factory
 def adamp(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
     eps: Rate = 1e-8,
-    delta: Scalar = 0.1,
-    weight_decay: Scalar = 0.0,
-    wd_ratio: Scalar = 0.1,
+    delta: Hyper = 0.1,
+    weight_decay: Hyper = 0.0,
+    wd_ratio: Hyper = 0.1,
 ) -> Transform:
     """AdamW that does not lengthen weights whose length the loss does not feel.
 
@@ -53,5 +56,5 @@ def adamp(
         return decay_by_weight(rate.coupled_decay(learning_rate, share * weight_decay))
 
     step = step_by_learning_rate(learning_rate)
-    adamw = chain(scale_by_adam(b1, b2, eps), step, decay(1 - wd_ratio))
-    return chain(normalize_by_tangent(adamw, delta), decay(wd_ratio))
+    adamw = chain(scale_by_adam(b1, b2=b2, eps=eps), step, decay(1 - wd_ratio))
+    return chain(normalize_by_tangent(adamw, delta=delta), decay(wd_ratio))

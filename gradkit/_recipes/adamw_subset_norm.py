@@ -2,19 +2,22 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.subset_norm import scale_by_subset_norm
 from gradkit._transform.momentum.heavy_ball import average_by_heavy_ball
 
 
+@factory
 def adamw_subset_norm(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
     eps: Rate = 1e-6,
-    weight_decay: Scalar = 0.0,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """AdamW with one number in place of about the root of a leaf's size of squares.
 
@@ -47,7 +50,7 @@ def adamw_subset_norm(
     check.fraction("adamw_subset_norm", b1=b1)
     of_sums = rate.product(rate.product(learning_rate, 1 - b1), rate.debiasing(b1))
     return chain(
-        scale_by_subset_norm(average_by_heavy_ball(b1), b2, eps),
+        scale_by_subset_norm(average_by_heavy_ball(b1), b2=b2, eps=eps),
         step_by_learning_rate(of_sums),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -2,19 +2,22 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adan import scale_by_adan
 
 
+@factory
 def adan(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.98,
-    b2: Scalar = 0.92,
-    b3: Scalar = 0.99,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    *,
+    b1: Hyper = 0.98,
+    b2: Hyper = 0.92,
+    b3: Hyper = 0.99,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """Adam with Nesterov's momentum, by way of gradient differences.
 
@@ -37,7 +40,7 @@ def adan(
     Limits: four times the parameters' memory.
     """
     return chain(
-        scale_by_adan(b1, b2, b3, eps),
+        scale_by_adan(b1, b2=b2, b3=b3, eps=eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -2,21 +2,24 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.second_moment import scale_by_second_moment
 from gradkit._transform.momentum.ademamix import average_by_ademamix
 
 
+@factory
 def ademamix(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
     b3: Rate = 0.9999,
     alpha: Rate = 5.0,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 1e-2,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 1e-2,
 ) -> Transform:
     """Adam whose numerator also remembers tens of thousands of gradients.
 
@@ -39,7 +42,9 @@ def ademamix(
     Limits: without the warm-ups, early training can diverge; three states a parameter.
     """
     return chain(
-        scale_by_second_moment(average_by_ademamix(b1, b3, alpha), b2, eps),
+        scale_by_second_moment(
+            average_by_ademamix(b1, b3=b3, alpha=alpha), b2=b2, eps=eps
+        ),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -2,26 +2,29 @@
 
 import optax
 
-from gradkit._core import batch, rate, sample, subspace
+from gradkit._core import batch, check, rate, sample, subspace
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 
 
+@factory
 def apollo_mini(
     learning_rate: Rate = 1e-2,
+    *,
     every: int = 200,
-    scale: Scalar = 128**0.5,
-    growth: Scalar = 1.01,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-6,
-    shadow_eps: Scalar = 1e-8,
-    floor: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
+    scale: Hyper = 128**0.5,
+    growth: Hyper = 1.01,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-6,
+    shadow_eps: Hyper = 1e-8,
+    floor: Hyper = 0.0,
+    weight_decay: Hyper = 0.0,
     key: sample.Key = 0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
@@ -58,7 +61,8 @@ def apollo_mini(
     Departure: those of `apollo`.
     Limits: those of `apollo`.
     """
-    adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
+    check.nonnegative("apollo_mini", shadow_eps=shadow_eps)
+    adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
     debiasing = rate.adam_debiasing(b1, b2)
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
     rest = subspace.rescaled(scale, growth, shadow_eps, floor, subspace.by_matrices)

@@ -2,24 +2,27 @@
 
 from gradkit._core import batch, check, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 from gradkit._transform.subspace.dion import project_by_dion
 
 
+@factory
 def dion(
     learning_rate: Rate = 0.01,
+    *,
     rank: int = 768,
-    momentum: Scalar = 0.95,
-    eps: Scalar = 1e-8,
-    adam_ratio: Scalar = 1.0,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.95,
-    adam_eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.01,
+    momentum: Hyper = 0.95,
+    eps: Hyper = 1e-8,
+    adam_ratio: Hyper = 1.0,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.95,
+    adam_eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.01,
     key: sample.Key = 0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
@@ -57,16 +60,17 @@ def dion(
     Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
         at `gradkit.routes`, or set `hidden`.
     """
+    check.fraction("dion", momentum=momentum)
 
-    check.nonnegative("dion", adam_ratio=adam_ratio)
+    check.nonnegative("dion", adam_ratio=adam_ratio, adam_eps=adam_eps)
     slow = rate.product(learning_rate, adam_ratio)
     matrices = chain(
-        project_by_dion(rank, momentum, eps, key, batch_axes),
+        project_by_dion(rank, decay=momentum, eps=eps, key=key, batch_axes=batch_axes),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )
     vectors = chain(
-        scale_by_adam(b1, b2, adam_eps),
+        scale_by_adam(b1, b2=b2, eps=adam_eps),
         step_by_learning_rate(slow),
         decay_by_weight(rate.coupled_decay(slow, weight_decay)),
     )

@@ -2,19 +2,22 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 from gradkit._transform.momentum.grams import direct_by_grams
 
 
+@factory
 def grams(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-6,
-    weight_decay: Scalar = 0.0,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-6,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """Adam's magnitudes with the current gradient's signs.
 
@@ -35,7 +38,7 @@ def grams(
     Limits: a zero gradient entry stops that entry, whatever its momentum.
     """
     return chain(
-        direct_by_grams(scale_by_adam(b1, b2, eps)),
+        direct_by_grams(scale_by_adam(b1, b2=b2, eps=eps)),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -1,27 +1,30 @@
 """GrassJump over Adam for hidden matrices, Adam for everything else."""
 
-from gradkit._core import batch, rate, sample
+from gradkit._core import batch, check, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 from gradkit._transform.subspace.grass_jump import project_by_grass_jump
 
 
+@factory
 def grass_jump(
     learning_rate: Rate = 1e-2,
+    *,
     rank: int = 128,
     every: int = 100,
-    scale: Scalar = 0.25,
-    growth: Scalar = 1.01,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-6,
-    column_eps: Scalar = 1e-8,
-    floor: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
+    scale: Hyper = 0.25,
+    growth: Hyper = 1.01,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-6,
+    column_eps: Hyper = 1e-8,
+    floor: Hyper = 0.0,
+    weight_decay: Hyper = 0.0,
     key: sample.Key = 0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
@@ -61,9 +64,20 @@ def grass_jump(
         at `gradkit.routes`, or set `hidden`. See
         `project_by_grass_jump`.
     """
-    adam = scale_by_adam(b1, b2, eps)
+    check.nonnegative("grass_jump", column_eps=column_eps)
+    adam = scale_by_adam(b1, b2=b2, eps=eps)
     low_rank = project_by_grass_jump(
-        adam, rank, every, scale, growth, column_eps, floor, b1, b2, key, batch_axes
+        adam,
+        rank=rank,
+        every=every,
+        scale=scale,
+        growth=growth,
+        eps=column_eps,
+        floor=floor,
+        b1=b1,
+        b2=b2,
+        key=key,
+        batch_axes=batch_axes,
     )
     return chain(
         split("grass_jump", hidden, batch_axes, low_rank, adam),

@@ -2,15 +2,18 @@
 
 from gradkit._core import sample
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.normalize.gravity import normalize_by_gravity
 
 
+@factory
 def gravity(
     learning_rate: Rate = 0.1,
-    decay: Scalar = 0.9,
-    start: Scalar = 0.1,
+    *,
+    decay: Hyper = 0.9,
+    start: Hyper = 0.1,
     key: sample.Key = 0,
 ) -> Transform:
     """A velocity that steep slopes hardly move.
@@ -33,5 +36,6 @@ def gravity(
     Limits: those of `normalize_by_gravity`: not for large gradients.
     """
     return chain(
-        normalize_by_gravity(decay, start, key), step_by_learning_rate(learning_rate)
+        normalize_by_gravity(decay, start=start, key=key),
+        step_by_learning_rate(learning_rate),
     )

@@ -3,15 +3,18 @@
 from gradkit._apply.proximal.half_space import shrink_by_half_space
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 
 
+@factory
 def hspg(
     learning_rate: Rate = 0.1,
-    penalty: Scalar = 1e-3,
-    eps: Scalar = 0.0,
-    warmup: Scalar = 0,
+    *,
+    penalty: Hyper = 1e-3,
+    eps: Hyper = 0.0,
+    warmup: Hyper = 0,
     axes: tuple[int, ...] = (-1,),
 ) -> Transform:
     """Gradient descent on the loss and the norms of groups, which leaves groups at zero.
@@ -40,5 +43,5 @@ def hspg(
     shrinkage = rate.product(learning_rate, penalty)
     return chain(
         step_by_learning_rate(learning_rate),
-        shrink_by_half_space(shrinkage, eps, warmup, axes),
+        shrink_by_half_space(shrinkage, eps=eps, warmup=warmup, axes=axes),
     )

@@ -1,18 +1,21 @@
 """INNAprop, as its authors release it."""
 
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.innaprop import scale_by_innaprop
 
 
+@factory
 def innaprop(
     learning_rate: Rate = 1e-3,
-    alpha: Scalar = 0.1,
-    beta: Scalar = 0.9,
-    decay: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.01,
+    *,
+    alpha: Hyper = 0.1,
+    beta: Hyper = 0.9,
+    decay: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.01,
 ) -> Transform:
     """Inertial Newton dynamics on RMSprop's gradient, with decoupled weight decay.
 
@@ -34,6 +37,13 @@ def innaprop(
     Limits: singular where `learning_rate` reaches `beta`, also in the middle of a schedule.
     """
     return chain(
-        scale_by_innaprop(learning_rate, alpha, beta, decay, eps, weight_decay),
+        scale_by_innaprop(
+            learning_rate,
+            alpha=alpha,
+            beta=beta,
+            decay=decay,
+            eps=eps,
+            weight_decay=weight_decay,
+        ),
         step_by_learning_rate(learning_rate),
     )

@@ -5,21 +5,24 @@ import math
 import optax
 
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 from gradkit._transform.normalize.trust_ratio import normalize_by_trust_ratio
 
 
+@factory
 def lamb(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
     eps: Rate = 1e-6,
-    weight_decay: Scalar = 1e-2,
-    min_norm: Scalar = 0.0,
-    max_norm: Scalar = math.inf,
+    weight_decay: Hyper = 1e-2,
+    min_norm: Hyper = 0.0,
+    max_norm: Hyper = math.inf,
 ) -> Transform:
     """AdamW in which every leaf moves by the learning rate times its norm.
 
@@ -47,7 +50,7 @@ def lamb(
     """
     turn = optax.scale(-1.0)  # decay_by_weight subtracts
     return chain(
-        scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2=b2, eps=eps),
         chain(turn, decay_by_weight(weight_decay), turn),
         normalize_by_trust_ratio(min_norm=min_norm, max_norm=max_norm),
         step_by_learning_rate(learning_rate),

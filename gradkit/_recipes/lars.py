@@ -2,17 +2,20 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.momentum.heavy_ball import average_by_heavy_ball
 from gradkit._transform.normalize.trust_ratio import normalize_by_trust_ratio
 
 
+@factory
 def lars(
     learning_rate: Rate = 1.0,
-    trust: Scalar = 1e-3,
-    momentum: Scalar = 0.9,
-    weight_decay: Scalar = 5e-4,
+    *,
+    trust: Hyper = 1e-3,
+    momentum: Hyper = 0.9,
+    weight_decay: Hyper = 5e-4,
 ) -> Transform:
     """Momentum in which every leaf moves by a share of its norm, whatever its gradient's.
 
@@ -36,6 +39,7 @@ def lars(
         so does `lamb`. A layer is a leaf here: a kernel and its bias are two.
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """
+    check.fraction("lars", momentum=momentum)
     check.nonnegative("lars", learning_rate=learning_rate, trust=trust)
     return chain(
         normalize_by_trust_ratio(weight_decay),

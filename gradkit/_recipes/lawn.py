@@ -2,17 +2,20 @@
 
 from gradkit._apply.manifold.fixed_norm import retract_by_fixed_norm
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 
 
+@factory
 def lawn(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    free_steps: Scalar = 1000,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    free_steps: Hyper = 1000,
 ) -> Transform:
     """Adam along spheres of the norms that weights have after some free updates.
 
@@ -35,7 +38,7 @@ def lawn(
     Limits: leaves of fewer than two axes stay free.
     """
     return chain(
-        scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
         retract_by_fixed_norm(free_steps),
     )

@@ -2,17 +2,20 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.momentum.lion import average_by_lion
 
 
+@factory
 def lion(
     learning_rate: Rate = 1e-4,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.99,
-    weight_decay: Scalar = 0.0,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.99,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """Steps of one size in every entry, with decoupled weight decay.
 
@@ -33,7 +36,7 @@ def lion(
     Limits: parameters are drawn into a box of half-width `1 / weight_decay`.
     """
     return chain(
-        average_by_lion(b1, b2),
+        average_by_lion(b1, b2=b2),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

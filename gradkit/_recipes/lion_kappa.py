@@ -7,18 +7,21 @@ import jax.numpy as jnp
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.momentum.lion_kappa import average_by_lion_kappa
 
 
+@factory
 def lion_kappa(
     learning_rate: Rate = 1e-4,
+    *,
     kappa: Callable[[jax.Array], jax.Array] = jnp.sign,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.99,
-    weight_decay: Scalar = 0.0,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.99,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """Lion with the subgradient of any convex function for the sign.
 
@@ -41,7 +44,7 @@ def lion_kappa(
         `static_args` of `optax.inject_hyperparams`, which takes functions for schedules.
     """
     return chain(
-        average_by_lion_kappa(kappa, b1, b2),
+        average_by_lion_kappa(kappa, b1=b1, b2=b2),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

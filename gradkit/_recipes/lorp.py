@@ -2,23 +2,26 @@
 
 from gradkit._core import batch, rate
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 from gradkit._transform.subspace.weight_norm import project_by_weight_norm
 
 
+@factory
 def lorp(
     learning_rate: Rate = 1e-3,
+    *,
     rank: int = 256,
     every: int = 200,
-    scale: Scalar = 1.0,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-6,
-    weight_decay: Scalar = 0.0,
+    scale: Hyper = 1.0,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-6,
+    weight_decay: Hyper = 0.0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -54,8 +57,10 @@ def lorp(
         at `gradkit.routes`, or set `hidden`. See
         `project_by_weight_norm`.
     """
-    adam = scale_by_adam(b1, b2, rate.before_debiasing(eps, b2))
-    low_rank = project_by_weight_norm(adam, rank, every, scale, batch_axes)
+    adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
+    low_rank = project_by_weight_norm(
+        adam, rank=rank, every=every, scale=scale, batch_axes=batch_axes
+    )
     return chain(
         split("lorp", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),

@@ -2,17 +2,20 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.madgrad import scale_by_madgrad
 
 
+@factory
 def madgrad(
     learning_rate: Rate = 1e-2,
-    momentum: Scalar = 0.9,
-    eps: Scalar = 1e-6,
-    weight_decay: Scalar = 0.0,
+    *,
+    momentum: Hyper = 0.9,
+    eps: Hyper = 1e-6,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """Dual averaging under a cube root, with momentum.
 
@@ -34,7 +37,7 @@ def madgrad(
         is needed than under SGD.
     """
     return chain(
-        scale_by_madgrad(learning_rate, momentum, eps),
+        scale_by_madgrad(learning_rate, momentum=momentum, eps=eps),
         step_by_learning_rate(1.0),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

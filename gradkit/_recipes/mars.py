@@ -2,7 +2,8 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -10,14 +11,16 @@ from gradkit._transform.clip.component_norm import clip_by_component_norm
 from gradkit._transform.momentum.mars import average_by_mars
 
 
+@factory
 def mars(
     learning_rate: Rate = 3e-3,
-    gamma: Scalar = 0.025,
-    max_norm: Scalar = 1.0,
-    b1: Scalar = 0.95,
-    b2: Scalar = 0.99,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    *,
+    gamma: Hyper = 0.025,
+    max_norm: Hyper = 1.0,
+    b1: Hyper = 0.95,
+    b2: Hyper = 0.99,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """AdamW of gradients that are corrected by their change and clipped leaf by leaf.
 
@@ -43,9 +46,9 @@ def mars(
     Limits: keeps the last gradient, so half as much memory again as Adam's.
     """
     return chain(
-        average_by_mars(gamma, b1),
+        average_by_mars(gamma, b1=b1),
         clip_by_component_norm(max_norm),
-        scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -2,8 +2,9 @@
 
 from gradkit._core import batch, check, newton_schulz, rate
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -12,17 +13,19 @@ from gradkit._transform.momentum.nesterov import average_by_nesterov
 from gradkit._transform.normalize.polar import normalize_by_polar
 
 
+@factory
 def normuon(
     learning_rate: Rate = 0.02,
-    momentum: Scalar = 0.95,
-    eps: Scalar = 1e-7,
-    neuron_decay: Scalar = 0.95,
-    neuron_eps: Scalar = 1e-10,
-    adam_ratio: Scalar = 0.015,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.95,
-    adam_eps: Scalar = 1e-10,
-    weight_decay: Scalar = 0.0,
+    *,
+    momentum: Hyper = 0.95,
+    eps: Hyper = 1e-7,
+    neuron_decay: Hyper = 0.95,
+    neuron_eps: Hyper = 1e-10,
+    adam_ratio: Hyper = 0.015,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.95,
+    adam_eps: Hyper = 1e-10,
+    weight_decay: Hyper = 0.0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
@@ -59,18 +62,27 @@ def normuon(
         of `normalize_by_polar`, of `scale_by_neuron_norm`, and of the momentum in `muon`.
     Limits: those of `muon`.
     """
+    check.fraction("normuon", momentum=momentum, neuron_decay=neuron_decay)
 
-    check.nonnegative("normuon", eps=eps, adam_ratio=adam_ratio)
+    check.nonnegative(
+        "normuon",
+        eps=eps,
+        adam_ratio=adam_ratio,
+        neuron_eps=neuron_eps,
+        adam_eps=adam_eps,
+    )
     slow = rate.product(learning_rate, adam_ratio)
     matrices = chain(
         average_by_nesterov(momentum),
-        normalize_by_polar(eps / (1 - momentum), batch_axes, coefficients),
-        scale_by_neuron_norm(neuron_decay, neuron_eps, batch_axes),
+        normalize_by_polar(
+            eps / (1 - momentum), batch_axes=batch_axes, coefficients=coefficients
+        ),
+        scale_by_neuron_norm(neuron_decay, eps=neuron_eps, batch_axes=batch_axes),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )
     vectors = chain(
-        scale_by_adam(b1, b2, adam_eps),
+        scale_by_adam(b1, b2=b2, eps=adam_eps),
         step_by_learning_rate(slow),
         decay_by_weight(rate.coupled_decay(slow, weight_decay)),
     )

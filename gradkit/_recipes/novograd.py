@@ -1,17 +1,20 @@
 """NovoGrad, as its authors release it."""
 
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.novograd import scale_by_novograd
 
 
+@factory
 def novograd(
     learning_rate: Rate = 1e-2,
-    b1: Scalar = 0.95,
-    b2: Scalar = 0.98,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    *,
+    b1: Hyper = 0.95,
+    b2: Hyper = 0.98,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """Momentum over gradients of unit norm, with weight decay inside the momentum.
 
@@ -32,6 +35,6 @@ def novograd(
     Limits: a steady direction grows by `1 / (1 - b1)`; lower the learning rate by it.
     """
     return chain(
-        scale_by_novograd(b1, b2, eps, weight_decay),
+        scale_by_novograd(b1, b2=b2, eps=eps, weight_decay=weight_decay),
         step_by_learning_rate(learning_rate),
     )

@@ -2,19 +2,22 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.amsgrad import scale_by_amsgrad
 from gradkit._transform.momentum.optimism import average_by_optimism
 
 
+@factory
 def opt_amsgrad(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
     eps: Rate = 1e-8,
-    weight_decay: Scalar = 0.0,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """AMSGrad one step ahead, on the guess that its next direction will be its last.
 
@@ -38,7 +41,7 @@ def opt_amsgrad(
     Limits: noise counts up to threefold.
     """
     return chain(
-        average_by_optimism(scale_by_amsgrad(b1, b2, eps)),
+        average_by_optimism(scale_by_amsgrad(b1, b2=b2, eps=eps)),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -2,25 +2,28 @@
 
 from gradkit._core import batch, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import seen
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.precondition.psgd import annealed, precondition_by_psgd
 
 
+@factory
 def psgd(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
+    *,
+    b1: Hyper = 0.9,
     fit_rate: Rate = 0.1,
     fit_share: Rate = annealed,
-    decay: Scalar = 0.9,
-    damping: Scalar = 1e-9,
-    scale: Scalar = 1.0,
-    max_rms: Scalar = 2.0,
-    max_entry: Scalar = 10.0,
+    decay: Hyper = 0.9,
+    damping: Hyper = 1e-9,
+    scale: Hyper = 1.0,
+    max_rms: Hyper = 2.0,
+    max_entry: Hyper = 10.0,
     max_size: int = 8192,
-    weight_decay: Scalar = 0.0,
+    weight_decay: Hyper = 0.0,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -55,12 +58,21 @@ def psgd(
         release by Walters; the author's leaves it to the user.
     Limits: decays every leaf, gains and biases too; see `precondition_by_psgd`.
     """
-    clips = (max_rms, max_entry, max_size)
-    fits = (fit_rate, fit_share, decay, damping, scale)
+    matrices = precondition_by_psgd(
+        b1,
+        fit_rate=fit_rate,
+        fit_share=fit_share,
+        decay=decay,
+        damping=damping,
+        scale=scale,
+        max_rms=max_rms,
+        max_entry=max_entry,
+        max_size=max_size,
+        key=key,
+        batch_axes=batch_axes,
+    )
     return chain(
-        seen(
-            "psgd", precondition_by_psgd(b1, *fits, *clips, key, batch_axes), batch_axes
-        ),
+        seen("psgd", matrices, batch_axes),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -1,17 +1,20 @@
 """Momentum with steps of random length."""
 
-from gradkit._core import rate, sample
+from gradkit._core import check, rate, sample
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.momentum.random_scaling import average_by_random_scaling
 
 
+@factory
 def random_scaled_sgdm(
     learning_rate: Rate = 1e-2,
-    momentum: Scalar = 0.99,
-    weight_decay: Scalar = 0.0,
+    *,
+    momentum: Hyper = 0.99,
+    weight_decay: Hyper = 0.0,
     key: sample.Key = 0,
 ) -> Transform:
     """Average gradients, each step times a random number of mean 1.
@@ -33,8 +36,9 @@ def random_scaled_sgdm(
         `sgd`, which sums, take a learning rate `1 / (1 - momentum)` times as large.
     Limits: one step in twenty is over three times as long as planned.
     """
+    check.fraction("random_scaled_sgdm", momentum=momentum)
     return chain(
-        average_by_random_scaling(momentum, key),
+        average_by_random_scaling(momentum, key=key),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

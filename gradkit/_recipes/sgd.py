@@ -1,15 +1,17 @@
 """Stochastic gradient descent with Polyak's momentum."""
 
-from gradkit._core import rate
+from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.momentum.heavy_ball import average_by_heavy_ball
 
 
+@factory
 def sgd(
-    learning_rate: Rate = 1e-2, momentum: Scalar = 0.0, weight_decay: Scalar = 0.0
+    learning_rate: Rate = 1e-2, *, momentum: Hyper = 0.0, weight_decay: Hyper = 0.0
 ) -> Transform:
     """Gradient descent, with momentum and decoupled weight decay where they are given.
 
@@ -28,6 +30,7 @@ def sgd(
         decoupled; torch's enters the momentum: `optax.add_decayed_weights` before this.
     Limits: keeps its sum at momentum 0 too; `step_by_learning_rate` alone keeps nothing.
     """
+    check.fraction("sgd", momentum=momentum)
     return chain(
         average_by_heavy_ball(momentum),
         step_by_learning_rate(learning_rate),

@@ -2,19 +2,22 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.momentum.heavy_ball import average_by_heavy_ball
 from gradkit._transform.normalize.tangent import normalize_by_tangent
 
 
+@factory
 def sgdp(
     learning_rate: Rate = 1e-2,
-    momentum: Scalar = 0.9,
-    delta: Scalar = 0.1,
-    weight_decay: Scalar = 0.0,
-    wd_ratio: Scalar = 0.1,
+    *,
+    momentum: Hyper = 0.9,
+    delta: Hyper = 0.1,
+    weight_decay: Hyper = 0.0,
+    wd_ratio: Hyper = 0.1,
 ) -> Transform:
     """Momentum that does not lengthen weights whose length the loss does not feel.
 
@@ -44,6 +47,7 @@ def sgdp(
         It adds `1e-8` to norms.
     Limits: those of `normalize_by_tangent`: stacked layers are one leaf.
     """
+    check.fraction("sgdp", momentum=momentum)
     check.portion("sgdp", wd_ratio=wd_ratio)
     check.nonnegative("sgdp", weight_decay=weight_decay)
     average = average_by_heavy_ball(momentum)
@@ -54,4 +58,4 @@ def sgdp(
 
     step = step_by_learning_rate(learning_rate)
     sgd = chain(average, step, decay(1 - wd_ratio))
-    return chain(normalize_by_tangent(sgd, delta), decay(wd_ratio))
+    return chain(normalize_by_tangent(sgd, delta=delta), decay(wd_ratio))

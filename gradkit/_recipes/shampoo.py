@@ -4,25 +4,28 @@ import optax
 
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
 from gradkit._transform.precondition.shampoo import precondition_by_shampoo
 
 
+@factory
 def shampoo(
     learning_rate: Rate = 0.02,
-    b1: Scalar = 0.9,
-    decay: Scalar = 0.99,
-    damping: Scalar = 1e-6,
+    *,
+    b1: Hyper = 0.9,
+    decay: Hyper = 0.99,
+    damping: Hyper = 1e-6,
     every: int = 10,
     max_size: int = 8192,
-    adam_ratio: Scalar = 0.015,
-    b2: Scalar = 0.99,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    adam_ratio: Hyper = 0.015,
+    b2: Hyper = 0.99,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -63,9 +66,17 @@ def shampoo(
         long as later ones: warm the learning rate up. See `precondition_by_shampoo`.
     """
     check.nonnegative("shampoo", adam_ratio=adam_ratio)
-    refresh = (damping, every, max_size, batch_axes)
-    matrices = precondition_by_shampoo(b1, decay, 0.25, 0.25, *refresh)
-    adam = chain(scale_by_adam(b1, b2, eps), optax.scale(adam_ratio))
+    matrices = precondition_by_shampoo(
+        b1,
+        decay=decay,
+        rows_power=0.25,
+        cols_power=0.25,
+        damping=damping,
+        every=every,
+        max_size=max_size,
+        batch_axes=batch_axes,
+    )
+    adam = chain(scale_by_adam(b1, b2=b2, eps=eps), optax.scale(adam_ratio))
     return chain(
         split("shampoo", hidden, batch_axes, matrices, adam),
         step_by_learning_rate(learning_rate),

@@ -4,22 +4,25 @@ import optax
 
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.subset_norm import scale_by_subset_norm
 from gradkit._transform.subspace.subspace_momentum import project_by_subspace_momentum
 
 
+@factory
 def snsm(
     learning_rate: Rate = 1e-3,
+    *,
     rank: int = 128,
     every: int = 200,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-6,
-    weight_decay: Scalar = 0.0,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-6,
+    weight_decay: Hyper = 0.0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -58,13 +61,15 @@ def snsm(
     """
     check.fraction("snsm", b1=b1)
     average = optax.ema(b1, debias=False)
-    inside = project_by_subspace_momentum(average, rank, every, batch_axes)
+    inside = project_by_subspace_momentum(
+        average, rank=rank, every=every, batch_axes=batch_axes
+    )
     numerator = chain(
         split("snsm", hidden, batch_axes, inside, average, "average"),
         optax.scale_by_schedule(rate.debiasing(b1)),
     )
     return chain(
-        scale_by_subset_norm(numerator, b2, rate.before_debiasing(eps, b2)),
+        scale_by_subset_norm(numerator, b2=b2, eps=rate.before_debiasing(eps, b2)),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

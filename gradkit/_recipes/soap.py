@@ -5,22 +5,25 @@ import jax.numpy as jnp
 
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.factory import factory
 from gradkit._core.hidden import seen
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.precondition.soap import precondition_by_soap
 
 
+@factory
 def soap(
     learning_rate: Rate = 3e-3,
-    b1: Scalar = 0.95,
-    b2: Scalar = 0.95,
-    decay: Scalar = 0.95,
-    eps: Scalar = 1e-8,
+    *,
+    b1: Hyper = 0.95,
+    b2: Hyper = 0.95,
+    decay: Hyper = 0.95,
+    eps: Hyper = 1e-8,
     every: int = 10,
     max_size: int = 10000,
-    weight_decay: Scalar = 1e-2,
+    weight_decay: Hyper = 1e-2,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Adam in the eigenbases of Shampoo's covariances, with weight decay.
@@ -60,9 +63,17 @@ def soap(
     def shortened(step: jax.Array) -> jax.Array:
         return rate.at(learning_rate, step) * (1 - decayed(step))
 
-    args = b1, b2, decay, rate.before_debiasing(eps, b2), every, max_size, batch_axes
+    matrices = precondition_by_soap(
+        b1,
+        b2=b2,
+        decay=decay,
+        eps=rate.before_debiasing(eps, b2),
+        every=every,
+        max_size=max_size,
+        batch_axes=batch_axes,
+    )
     return chain(
-        seen("soap", precondition_by_soap(*args), batch_axes),
+        seen("soap", matrices, batch_axes),
         step_by_learning_rate(shortened),
         decay_by_weight(decayed),
     )

@@ -1,9 +1,10 @@
 """Stable-SPAM: Adam of clipped and normalized gradients, begun again from time to time."""
 
 from gradkit._compose.reset.reset_by_period import reset_by_period
-from gradkit._core import rate
+from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -11,16 +12,18 @@ from gradkit._transform.adaptive.gradient_norm import scale_by_gradient_norm
 from gradkit._transform.clip.spike import clip_by_spike
 
 
+@factory
 def stable_spam(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    norm_b1: Scalar = 0.7,
-    norm_b2: Scalar = 0.9,
-    spike_decay: Scalar = 0.999,
-    every: Scalar = 1000,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    norm_b1: Hyper = 0.7,
+    norm_b2: Hyper = 0.9,
+    spike_decay: Hyper = 0.999,
+    every: Hyper = 1000,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     """AdamW without spikes: in entries, in the norms of leaves, or left in its averages.
 
@@ -51,10 +54,13 @@ def stable_spam(
     Limits: gradients are near unit norm, however small the loss makes them. After a reset a
         step is as large as the first: warm the learning rate up again if that was needed.
     """
+    check.fraction(
+        "stable_spam", norm_b1=norm_b1, norm_b2=norm_b2, spike_decay=spike_decay
+    )
     return chain(
         clip_by_spike(spike_decay),
-        scale_by_gradient_norm(norm_b1, norm_b2, eps),
-        reset_by_period(scale_by_adam(b1, b2, eps), every),
+        scale_by_gradient_norm(norm_b1, b2=norm_b2, eps=eps),
+        reset_by_period(scale_by_adam(b1, b2=b2, eps=eps), every=every),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -1,8 +1,9 @@
 """ZClip over AdamW."""
 
-from gradkit._core import rate
+from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.types import Rate, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -10,17 +11,19 @@ from gradkit._transform.clip.global_norm import clip_by_global_norm
 from gradkit._transform.clip.zscore import clip_by_zscore
 
 
+@factory
 def zclip_adamw(
     learning_rate: Rate = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.95,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.1,
-    max_zscore: Scalar = 2.5,
-    decay: Scalar = 0.97,
-    warmup: Scalar = 25,
-    norm_eps: Scalar = 1e-6,
-    max_norm: Scalar = 1.0,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.95,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.1,
+    max_zscore: Hyper = 2.5,
+    decay: Hyper = 0.97,
+    warmup: Hyper = 25,
+    norm_eps: Hyper = 1e-6,
+    max_norm: Hyper = 1.0,
 ) -> Transform:
     """AdamW of gradients clipped where their norm stands out from those before.
 
@@ -48,10 +51,11 @@ def zclip_adamw(
         `max_norm` then shrinks a spike once more.
     Limits: those of `clip_by_zscore`: only `max_norm` limits the first `warmup` updates.
     """
+    check.nonnegative("zclip_adamw", norm_eps=norm_eps)
     return chain(
-        clip_by_zscore(max_zscore, decay, warmup, norm_eps),
+        clip_by_zscore(max_zscore, decay=decay, warmup=warmup, eps=norm_eps),
         clip_by_global_norm(max_norm),
-        scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
     )

@@ -131,9 +131,9 @@ class Subject:
         self._traces = 0
         return jax.jit(step, donate_argnums=(1, 2))
 
-    def step(self, grads: Any, state: Any) -> tuple[Any, Any]:
-        """One jitted update of `params`, nothing donated."""
-        kept = copies(state), copies(self.params)
+    def step(self, grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """One jitted update, of `params` as they come if not given, nothing donated."""
+        kept = copies(state), copies(self.params if params is None else params)
         updates, state, _ = self.donating_step(grads, *kept)
         return updates, state
 

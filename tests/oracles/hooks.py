@@ -7,7 +7,9 @@ import gradkit as gk
 
 
 @entry(
-    "reset_by_period", fixed={"inner": gk.scale_by_adam(0.9, 0.99, eps=1e-3)}, every=5
+    "reset_by_period",
+    fixed={"inner": gk.scale_by_adam(0.9, b2=0.99, eps=1e-3)},
+    every=5,
 )
 def reset(gs, ps, every):
     for t, g in enumerate(gs):

@@ -137,13 +137,13 @@ def warmed_ademamix(alpha_steps, b3, weight_decay):
 
 def ademamix_coupled():
     """Recorded with weight decay added to the gradient."""
-    b3 = gk.schedule_by_half_life(0.9, 0.999, 30)
+    b3 = gk.schedule_by_half_life(0.9, end=0.999, steps=30)
     return gk.chain(optax.add_decayed_weights(0.05), warmed_ademamix(30, b3, 0.0))
 
 
 def ademamix_official():
     """The authors' code, which adds 1e-8 to both ends of `b3` while it rises."""
-    rise = gk.schedule_by_half_life(0.9 + 1e-8, 0.999 + 1e-8, 30)
+    rise = gk.schedule_by_half_life(0.9 + 1e-8, end=0.999 + 1e-8, steps=30)
 
     def b3(step):
         return jnp.where(step + 1 < 30, rise(step), 0.999)

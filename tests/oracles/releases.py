@@ -31,7 +31,7 @@ golden("stable_spam", lambda: gk.stable_spam(1e-2))
 golden("amsgrad", lambda: gk.amsgrad(1e-2, b2=0.99))
 golden("amsbound", lambda: gk.amsbound(1e-2, final_ratio=10.0))
 golden("lion", lambda: gk.lion(1e-3, weight_decay=0.1))
-golden("soap", lambda: gk.soap(1e-2, 0.9, every=5, weight_decay=0.0), transpose=True)
+golden("soap", lambda: gk.soap(1e-2, b1=0.9, every=5, weight_decay=0.0), transpose=True)
 golden("fira", fira, transpose=True)
 golden("snsm", lambda: gk.snsm(1e-2, rank=3, every=1000, hidden=matrices))
 golden(

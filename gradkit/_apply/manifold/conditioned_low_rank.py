@@ -1,17 +1,26 @@
 """CondLR: matrices of low rank whose singular values stay close to each other."""
 
 import functools
-import numbers
 
 import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, lapack, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Scalar,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
+@factory
 def retract_by_conditioned_low_rank(
-    rank: int = 128, max_condition: Scalar = 2.0, batch_axes: batch.Axes = ()
+    rank: int = 128, *, max_condition: Hyper = 2.0, batch_axes: batch.Axes = ()
 ) -> Transform:
     r"""Land on the nearest matrix of some rank, its singular values drawn towards their mean.
 
@@ -48,14 +57,7 @@ def retract_by_conditioned_low_rank(
     name = "retract_by_conditioned_low_rank"
     if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
         check.count(name, rank=rank)
-    check.positive(name, max_condition=max_condition)
-    check.holds(
-        name,
-        not isinstance(max_condition, numbers.Real) or bool(max_condition >= 1),
-        "max_condition must be at least 1",
-        repr(max_condition),
-        "At 1 all singular values are equal.",
-    )
+    check.at_least(name, 1, max_condition=max_condition)
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del extra

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class FixedNormState(NamedTuple):
@@ -16,7 +24,8 @@ class FixedNormState(NamedTuple):
     norms: jax.Array  # norm of every leaf at the last free update, [leaves]
 
 
-def retract_by_fixed_norm(free_steps: Scalar = 0) -> Transform:
+@factory
+def retract_by_fixed_norm(free_steps: Hyper = 0) -> Transform:
     r"""Move each leaf along the sphere of its norm, after some free updates.
 
     $$\xi = \Delta - \frac{\langle \Delta, p \rangle}{\lVert p \rVert^2} \, p, \qquad

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, transform
 
 
@@ -16,6 +17,7 @@ class HyperballState(NamedTuple):
     radii: jax.Array  # norm of every leaf before the first update, [leaves]
 
 
+@factory
 def retract_by_hyperball() -> Transform:
     r"""Bring each leaf back, after each update, to the norm it had before the first.
 

@@ -1,15 +1,22 @@
 """Mirror descent: the update is added to a power of the weights."""
 
-import numbers
-
 import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
-def retract_by_mirror(power: Scalar = 3.0) -> Transform:
+@factory
+def retract_by_mirror(power: Hyper = 3.0) -> Transform:
     r"""Add each update to the mirror image of its weight, under the potential of a p-norm.
 
     $$y = \mathrm{sign}(p) \, |p|^{\mathrm{power} - 1} + \Delta, \qquad
@@ -39,14 +46,7 @@ def retract_by_mirror(power: Scalar = 3.0) -> Transform:
     >>> [round(float(x), 3) for x in p + u]
     [3.0, 2.0]
     """
-    check.positive("retract_by_mirror", power=power)
-    check.holds(
-        "retract_by_mirror",
-        not isinstance(power, numbers.Real) or bool(power > 1),
-        "power must be above 1",
-        repr(power),
-        "At 2 this is plain addition.",
-    )
+    check.above("retract_by_mirror", 1, power=power)
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del extra

@@ -4,10 +4,19 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
-def retract_by_radial_brake(outward: Scalar = 0.5, inward: Scalar = 1.0) -> Transform:
+@factory
+def retract_by_radial_brake(outward: Hyper = 0.5, *, inward: Hyper = 1.0) -> Transform:
     r"""Keep of the change of each leaf's norm a share, in the direction the update leads to.
 
     $$r = \lVert p + \Delta \rVert - \lVert p \rVert, \qquad

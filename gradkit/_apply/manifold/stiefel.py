@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, lapack, linalg, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -26,8 +27,9 @@ class StiefelState(NamedTuple):
     most: jax.Array  # the largest `nu` so far, [leaves]
 
 
+@factory
 def retract_by_stiefel(
-    learning_rate: Rate = 1e-3, b1: Scalar = 0.9, b2: Scalar = 0.999
+    learning_rate: Rate = 1e-3, *, b1: Hyper = 0.9, b2: Hyper = 0.999
 ) -> Transform:
     r"""Turn the gradient of an orthonormal matrix into an AMSGrad step that keeps it so.
 

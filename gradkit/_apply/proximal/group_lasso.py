@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
 
@@ -15,8 +16,9 @@ class GroupLassoState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
 
 
+@factory
 def shrink_by_group_lasso(
-    shrinkage: Rate = 1e-4, axes: tuple[int, ...] = (-1,)
+    shrinkage: Rate = 1e-4, *, axes: tuple[int, ...] = (-1,)
 ) -> Transform:
     r"""Land where every group of the updated parameters is shorter by `shrinkage`, or zero.
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -23,10 +24,12 @@ class HalfSpaceState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
 
 
+@factory
 def shrink_by_half_space(
     shrinkage: Rate = 1e-4,
-    eps: Scalar = 0.0,
-    warmup: Scalar = 0,
+    *,
+    eps: Hyper = 0.0,
+    warmup: Hyper = 0,
     axes: tuple[int, ...] = (-1,),
 ) -> Transform:
     r"""Shorten every group of the updated parameters, and set it to zero if it turned around.

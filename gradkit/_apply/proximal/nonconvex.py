@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -23,7 +24,8 @@ class NonconvexState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
 
 
-def shrink_by_nonconvex(shrinkage: Rate = 1e-4, plateau: Scalar = 1e-2) -> Transform:
+@factory
+def shrink_by_nonconvex(shrinkage: Rate = 1e-4, *, plateau: Hyper = 1e-2) -> Transform:
     r"""Land where updated weights below `shrinkage` are zero, and those above `plateau` stay.
 
     $$\hat p = p + \Delta, \qquad u = -p + \begin{cases} 0 & |\hat p| \le \mathrm{shrinkage} \\

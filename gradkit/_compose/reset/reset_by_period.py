@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     wrapper,
@@ -26,8 +27,9 @@ class ResetState(NamedTuple):
     inner: optax.OptState
 
 
+@factory
 def reset_by_period(
-    inner: AnyTransform, every: Scalar = 1000, only: str = ""
+    inner: AnyTransform, *, every: Hyper = 1000, only: str = ""
 ) -> Transform:
     r"""Let `inner` begin again after every so many updates.
 

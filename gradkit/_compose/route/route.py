@@ -7,14 +7,16 @@ from typing import Any
 import jax
 
 from gradkit._core import check, groups, tree
+from gradkit._core.factory import factory
 from gradkit._core.groups import Choice
 from gradkit._core.types import AnyTransform, Params, Transform
 
 Rule = str | Callable[[str, Any], bool]
 
 
+@factory
 def route(
-    rules: Mapping[Rule, AnyTransform], default: AnyTransform | None = None
+    rules: Mapping[Rule, AnyTransform], *, default: AnyTransform | None = None
 ) -> Transform:
     r"""Send each parameter to the transform of the one rule that matches its path.
 

@@ -4,6 +4,7 @@ import jax
 import optax
 
 from gradkit._core import tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -14,6 +15,7 @@ from gradkit._core.types import (
 )
 
 
+@factory
 def share_norm(inner: AnyTransform) -> Transform:
     r"""Tell `inner` the norm of the whole gradient, whatever part of it `inner` routes where.
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from gradkit._core import tree, view
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -28,8 +29,9 @@ class Leaf(NamedTuple):
     names: list[str]  # its path, or one below it for each block
 
 
+@factory
 def view_by_pattern(
-    inner: AnyTransform, patterns: Mapping[str, str] = MappingProxyType({})
+    inner: AnyTransform, *, patterns: Mapping[str, str] = MappingProxyType({})
 ) -> Transform:
     r"""Let `inner` see every leaf as a batch of matrices, and put back what it makes of them.
 
@@ -65,7 +67,7 @@ def view_by_pattern(
     Errors: a leaf with two patterns, or one that does not fit; in `init`, an idle pattern.
 
     >>> polar, w = gk.normalize_by_polar(batch_axes=(0,)), jnp.array([[3.0, 1], [1, 2]])
-    >>> tx = gk.view_by_pattern(polar, {"qk": "in (qk=2 out) -> qk in out"})
+    >>> tx = gk.view_by_pattern(polar, patterns={"qk": "in (qk=2 out) -> qk in out"})
     >>> u = tx.update({"qk": jnp.hstack([w, 9 * w])}, optax.EmptyState())[0]["qk"]
     >>> bool(jnp.allclose(u[:, :2], u[:, 2:], atol=1e-5))  # each alone, whatever its scale
     True

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, rules, transfer, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -25,10 +26,12 @@ class CompletePDecayState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
 
 
+@factory
 def decay_by_completep(
     parametrization: Parametrization,
+    *,
     weight_decay: Rate = 1e-2,
-    branch: Scalar = 1.0,
+    branch: Hyper = 1.0,
 ) -> Transform:
     r"""Take from the update of each matrix a share of it, by the depth and not the width.
 
@@ -54,7 +57,7 @@ def decay_by_completep(
         layers or experts.
 
     >>> p = gk.Parametrization({"w": gk.Parameter((8, 8), (2, 2), "hidden", (0,), (1,))})
-    >>> tx, w = gk.decay_by_completep(p, 0.1), {"w": jnp.ones((8, 8))}
+    >>> tx, w = gk.decay_by_completep(p, weight_decay=0.1), {"w": jnp.ones((8, 8))}
     >>> print(tx.update({"w": jnp.zeros((8, 8))}, tx.init(w), w)[0]["w"][0, 0])
     -0.1
     """

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -26,8 +27,9 @@ class RelevanceState(NamedTuple):
     inner: optax.OptState
 
 
+@factory
 def decay_by_relevance(
-    inner: AnyTransform, weight_decay: Rate = 1e-4, scale: Scalar = 1.0
+    inner: AnyTransform, *, weight_decay: Rate = 1e-4, scale: Hyper = 1.0
 ) -> Transform:
     r"""Take from each update of `inner` a share of the parameter, less where its gradient is large.
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
 
@@ -15,6 +16,7 @@ class UnitNormState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
 
 
+@factory
 def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
     r"""Take from each update what draws the weights of every unit to norm one.
 

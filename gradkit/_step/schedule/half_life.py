@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check
+from gradkit._core.factory import factory
 from gradkit._core.types import Schedule
 
 
+@factory
 def schedule_by_half_life(
-    start: float = 0.9, end: float = 0.9999, steps: int = 1000
+    start: float = 0.9, *, end: float = 0.9999, steps: int = 1000
 ) -> Schedule:
     r"""Raise a decay from `start` to `end` so that its half-life grows linearly.
 
@@ -29,7 +31,7 @@ def schedule_by_half_life(
         `end=0.999`.
     Limits: in float32, 1 minus a decay of 0.9999 is off by 0.02 %.
 
-    >>> decay = gk.schedule_by_half_life(0.5, 0.5**0.5, steps=4)  # half-life 1 to 2
+    >>> decay = gk.schedule_by_half_life(0.5, end=0.5**0.5, steps=4)  # half-life 1 to 2
     >>> print([round(float(-jnp.log(2.0) / jnp.log(decay(c))), 2) for c in range(4)])
     [1.25, 1.5, 1.75, 2.0]
     """

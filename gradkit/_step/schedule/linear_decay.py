@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check
-from gradkit._core.types import Scalar, Schedule
+from gradkit._core.factory import factory
+from gradkit._core.types import Hyper, Schedule
 
 
+@factory
 def schedule_by_linear_decay(
-    peak: Scalar = 1.0, steps: int = 1000, warmup: int = 0
+    peak: Hyper = 1.0, *, steps: int = 1000, warmup: int = 0
 ) -> Schedule:
     r"""Rise linearly for `warmup` updates, then fall linearly to zero at `steps`.
 

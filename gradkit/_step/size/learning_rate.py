@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
 
@@ -15,6 +16,7 @@ class LearningRateState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
 
 
+@factory
 def step_by_learning_rate(learning_rate: Rate = 1e-3) -> Transform:
     r"""Step against the direction, by the learning rate.
 

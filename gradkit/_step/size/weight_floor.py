@@ -4,10 +4,19 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
-def step_by_weight_floor(floor: Scalar = 0.3825) -> Transform:
+@factory
+def step_by_weight_floor(floor: Hyper = 0.3825) -> Transform:
     r"""Lengthen the direction of each output unit to at least a share of the unit's weights.
 
     $$u_j = d_j \max\left(1, \; \mathrm{floor} \,

@@ -3,16 +3,19 @@
 import functools
 
 from gradkit._core import check, rules, transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import LAYOUTS, Optimizer
-from gradkit._core.types import Scalar, Transform
+from gradkit._core.types import Hyper, Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_alignment(
     parametrization: Parametrization,
+    *,
     table: str = "standard",
     optimizer: str | Optimizer = "adam",
-    alignment: Scalar = 1.0,
+    alignment: Hyper = 1.0,
 ) -> Transform:
     r"""Multiply each update so that activations change as much at any width.
 

@@ -3,15 +3,18 @@
 import functools
 
 from gradkit._core import check, rules, transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import Optimizer
-from gradkit._core.types import Scalar, Transform
+from gradkit._core.types import Hyper, Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_completep(
     parametrization: Parametrization,
+    *,
     optimizer: str | Optimizer = "adam",
-    branch: Scalar = 1.0,
+    branch: Hyper = 1.0,
 ) -> Transform:
     r"""Multiply each update so that every layer of a deep network learns, at any depth.
 
@@ -38,7 +41,7 @@ def transfer_by_completep(
         has one `eps`, the hidden weights', for all parameters.
 
     >>> block = gk.Parameter((2, 2), (2, 2), "hidden", (0,), (1,), depth=4)
-    >>> tx = gk.transfer_by_completep(gk.Parametrization({"w": block}), "sgd")
+    >>> tx = gk.transfer_by_completep(gk.Parametrization({"w": block}), optimizer="sgd")
     >>> print(tx.update({"w": jnp.ones((2, 2))}, tx.init({}))[0]["w"][0, 0])
     4.0
     """

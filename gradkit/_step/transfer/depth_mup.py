@@ -1,13 +1,15 @@
 """Depth-muP: a learning rate that is right for any width, and any number of one-layer blocks."""
 
 from gradkit._core import transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_depth_mup(
-    parametrization: Parametrization, optimizer: str | Optimizer = "adam"
+    parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
     r"""Multiply each update so that features move as much at any width and any depth.
 

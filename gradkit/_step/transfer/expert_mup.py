@@ -3,13 +3,15 @@
 import math
 
 from gradkit._core import check, transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
 from gradkit._core.width import Parameter, Parametrization
 
 
+@factory
 def transfer_by_expert_mup(
-    parametrization: Parametrization, optimizer: str | Optimizer = "adam"
+    parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
     r"""Multiply each update so that experts and their router learn as much at any width.
 

@@ -1,13 +1,15 @@
 """Gradients in the units they had at the base size, so that Adam's eps keeps its meaning."""
 
 from gradkit._core import rules, transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import OPTIMIZERS
 from gradkit._core.types import Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_gradient_scale(
-    parametrization: Parametrization, rule: str | rules.Rule = "mup"
+    parametrization: Parametrization, *, rule: str | rules.Rule = "mup"
 ) -> Transform:
     r"""Divide each gradient by how much its entries shrank since the base size.
 

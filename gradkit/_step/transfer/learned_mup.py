@@ -1,10 +1,12 @@
 """muP for learned optimizers."""
 
 from gradkit._core import rules, transfer
+from gradkit._core.factory import factory
 from gradkit._core.types import Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_learned_mup(parametrization: Parametrization) -> Transform:
     r"""Multiply the output of a learned optimizer by what makes its steps right at any width.
 

@@ -1,13 +1,15 @@
 """muP: the learning rate tuned on a narrow model, right for a wide one."""
 
 from gradkit._core import transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_mup(
-    parametrization: Parametrization, optimizer: str | Optimizer = "adam"
+    parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
     r"""Multiply each update so that features move as much at any width.
 

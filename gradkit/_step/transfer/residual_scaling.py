@@ -1,13 +1,15 @@
 """Residual networks in the mean-field parametrization, at any width and depth."""
 
 from gradkit._core import transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_residual_scaling(
-    parametrization: Parametrization, optimizer: str | Optimizer = "sgd"
+    parametrization: Parametrization, *, optimizer: str | Optimizer = "sgd"
 ) -> Transform:
     r"""Multiply each update for a residual network whose weights are all drawn at size 1.
 
@@ -35,7 +37,7 @@ def transfer_by_residual_scaling(
     Limits: as `transfer_by_mup`. The multipliers above are the model's.
 
     >>> block = gk.Parameter((8, 8), (2, 2), "hidden", (0,), (1,), depth=4)
-    >>> tx = gk.transfer_by_residual_scaling(gk.Parametrization({"w": block}), "adam")
+    >>> tx = gk.transfer_by_residual_scaling(gk.Parametrization({"w": block}), optimizer="adam")
     >>> print(tx.update({"w": jnp.ones((8, 8))}, tx.init({}))[0]["w"][0, 0])
     0.25
     """

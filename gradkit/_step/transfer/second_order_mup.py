@@ -1,15 +1,18 @@
 """muP for second-order optimizers: learning rates from the exponents of their factors."""
 
 from gradkit._core import check, transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import kronecker
-from gradkit._core.types import Scalar, Transform
+from gradkit._core.types import Hyper, Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_second_order_mup(
     parametrization: Parametrization,
-    input_exponent: Scalar = 1.0,
-    output_exponent: Scalar = 1.0,
+    *,
+    input_exponent: Hyper = 1.0,
+    output_exponent: Hyper = 1.0,
 ) -> Transform:
     r"""Multiply each update of a Kronecker-factored method so that features move as much.
 
@@ -36,7 +39,7 @@ def transfer_by_second_order_mup(
 
     >>> w, wide = {"w": jnp.ones((2, 3))}, {"w": jnp.ones((8, 3))}
     >>> grown = gk.infer_parametrization(base=w, target=wide)
-    >>> tx = gk.transfer_by_second_order_mup(grown, 0.5, 0.5)  # Shampoo's output matrix
+    >>> tx = gk.transfer_by_second_order_mup(grown, input_exponent=0.5, output_exponent=0.5)  # Shampoo's output matrix
     >>> print(tx.update(wide, tx.init(wide))[0]["w"][0, 0])
     0.5
     """

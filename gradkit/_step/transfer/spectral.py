@@ -1,13 +1,15 @@
 """The spectral condition: updates that change any layer's outputs by as much as its weights."""
 
 from gradkit._core import transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_spectral(
-    parametrization: Parametrization, optimizer: str | Optimizer = "adam"
+    parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
     r"""Multiply each update so that its spectral norm is about $\sqrt{n_o / n_i}$.
 
@@ -35,7 +37,7 @@ def transfer_by_spectral(
 
     >>> w, wide = {"w": jnp.ones((2, 4))}, {"w": jnp.ones((2, 8))}
     >>> grown = gk.infer_parametrization(base=w, target=wide)
-    >>> tx = gk.transfer_by_spectral(grown, "spectral")
+    >>> tx = gk.transfer_by_spectral(grown, optimizer="spectral")
     >>> print(tx.update(wide, tx.init(wide))[0]["w"][0, 0])
     2.0
     """

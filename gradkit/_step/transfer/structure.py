@@ -5,12 +5,14 @@ import re
 from collections.abc import Mapping
 
 from gradkit._core import rules, transfer
+from gradkit._core.factory import factory
 from gradkit._core.types import Transform
 from gradkit._core.width import Parameter, Parametrization
 
 
+@factory
 def transfer_by_structure(
-    parametrization: Parametrization, dense: Mapping[str, int] | None = None
+    parametrization: Parametrization, *, dense: Mapping[str, int] | None = None
 ) -> Transform:
     r"""Multiply each factor's update so that the product moves as a dense layer's would.
 
@@ -39,7 +41,7 @@ def transfer_by_structure(
 
     >>> factor = lambda i, o: gk.Parameter((i, o), (i, o), "hidden", (0,), (1,))
     >>> p = gk.Parametrization({"up/0": factor(64, 4), "up/1": factor(4, 64)})
-    >>> tx, u = gk.transfer_by_structure(p, {"up": 64}), {"up/1": jnp.ones((4, 64))}
+    >>> tx, u = gk.transfer_by_structure(p, dense={"up": 64}), {"up/1": jnp.ones((4, 64))}
     >>> print(tx.update(u, tx.init({}))[0]["up/1"][0, 0])  # 64 / 4 / 2
     8.0
     """

@@ -1,13 +1,15 @@
 """u-muP: learning rates for a model whose weights and gradients all have size 1."""
 
 from gradkit._core import transfer
+from gradkit._core.factory import factory
 from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
 from gradkit._core.width import Parametrization
 
 
+@factory
 def transfer_by_umup(
-    parametrization: Parametrization, optimizer: str | Optimizer = "adam"
+    parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
     r"""Multiply each update by what a unit-scaled model of this shape needs.
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -24,12 +25,14 @@ class AdaBoundState(NamedTuple):
     nu: Updates  # average squared gradient, like the parameters
 
 
+@factory
 def scale_by_adabound(
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    final_ratio: Scalar = 100.0,
-    gamma: Scalar = 1e-3,
+    b1: Hyper = 0.9,
+    *,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    final_ratio: Hyper = 100.0,
+    gamma: Hyper = 1e-3,
 ) -> Transform:
     r"""Multiply the average gradient by Adam's step sizes, held in a narrowing band.
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -25,7 +26,8 @@ class AdamState(NamedTuple):
     nu: Updates  # average squared gradient, like the parameters
 
 
-def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Rate = 1e-8) -> Transform:
+@factory
+def scale_by_adam(b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8) -> Transform:
     r"""Divide the average of each gradient by the root of the average of its square.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \quad v_t = b_2 v_{t-1} + (1 - b_2) g_t^2$$

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -24,8 +25,9 @@ class AdamAtan2State(NamedTuple):
     root: Updates  # root of the average squared gradient, like the parameters
 
 
+@factory
 def scale_by_adam_atan2(
-    b1: Scalar = 0.9, b2: Scalar = 0.99, a: Scalar = 1.27, b: Scalar = 1.0
+    b1: Hyper = 0.9, *, b2: Hyper = 0.99, a: Hyper = 1.27, b: Hyper = 1.0
 ) -> Transform:
     r"""Replace each gradient by the angle between its average and its root mean square.
 

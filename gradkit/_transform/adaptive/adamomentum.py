@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -24,8 +25,9 @@ class AdaMomentumState(NamedTuple):
     nu: Updates  # average squared mu, and the eps gathered, like the parameters
 
 
+@factory
 def scale_by_adamomentum(
-    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
+    b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Hyper = 1e-8
 ) -> Transform:
     r"""Divide the average of each gradient by the root mean square of that average.
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -26,8 +27,9 @@ class AdanState(NamedTuple):
     previous: Updates  # the gradient before this one, like the parameters
 
 
+@factory
 def scale_by_adan(
-    b1: Scalar = 0.98, b2: Scalar = 0.92, b3: Scalar = 0.99, eps: Scalar = 1e-8
+    b1: Hyper = 0.98, *, b2: Hyper = 0.92, b3: Hyper = 0.99, eps: Hyper = 1e-8
 ) -> Transform:
     r"""Average each gradient and its change, and divide by the size of the gradient ahead.
 

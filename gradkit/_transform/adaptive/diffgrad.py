@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -26,8 +27,9 @@ class DiffGradState(NamedTuple):
     previous: Updates  # the gradient before this one, like the parameters
 
 
+@factory
 def scale_by_diffgrad(
-    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Rate = 1e-8
+    b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8
 ) -> Transform:
     r"""Scale Adam's direction by how much each gradient differs from the one before.
 

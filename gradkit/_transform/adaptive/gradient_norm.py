@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class GradientNormState(NamedTuple):
@@ -17,8 +25,9 @@ class GradientNormState(NamedTuple):
     root_nu: jax.Array  # root of the average squared norm of every leaf, [leaves]
 
 
+@factory
 def scale_by_gradient_norm(
-    b1: Scalar = 0.7, b2: Scalar = 0.9, eps: Scalar = 1e-8
+    b1: Hyper = 0.7, *, b2: Hyper = 0.9, eps: Hyper = 1e-8
 ) -> Transform:
     r"""Give the gradient of each leaf the norm that Adam would make of its norms.
 

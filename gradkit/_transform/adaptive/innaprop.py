@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -25,13 +26,15 @@ class INNApropState(NamedTuple):
     nu: Updates  # average squared gradient, like the parameters
 
 
+@factory
 def scale_by_innaprop(
     learning_rate: Rate = 1e-3,
-    alpha: Scalar = 0.1,
-    beta: Scalar = 0.9,
-    decay: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.01,
+    *,
+    alpha: Hyper = 0.1,
+    beta: Hyper = 0.9,
+    decay: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.01,
 ) -> Transform:
     r"""Replace each gradient by a step of inertial dynamics that feel the curvature.
 

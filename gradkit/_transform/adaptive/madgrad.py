@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -26,8 +27,9 @@ class MADGRADState(NamedTuple):
     anchor: Updates  # the first parameters, 0 before the first update, like them
 
 
+@factory
 def scale_by_madgrad(
-    learning_rate: Rate = 1e-2, momentum: Scalar = 0.9, eps: Scalar = 1e-6
+    learning_rate: Rate = 1e-2, *, momentum: Hyper = 0.9, eps: Hyper = 1e-6
 ) -> Transform:
     r"""Replace each gradient by a part of the way to where dual averaging would be.
 

@@ -6,19 +6,26 @@ from typing import NamedTuple
 import jax
 
 from gradkit._core import batch, check, linalg, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class NeuronNormState(NamedTuple):
     """What is remembered of each neuron."""
 
-    root: tuple[
-        jax.Array, ...
-    ]  # of the average mean square, one a leaf: [..., 1, neurons]
+    root: Updates  # of the average mean square: [..., 1, neurons] of every leaf
 
 
+@factory
 def scale_by_neuron_norm(
-    decay: Scalar = 0.95, eps: Scalar = 1e-10, batch_axes: batch.Axes = ()
+    decay: Hyper = 0.95, *, eps: Hyper = 1e-10, batch_axes: batch.Axes = ()
 ) -> Transform:
     r"""Divide each neuron's part by its root mean square of late, and keep each matrix's norm.
 
@@ -68,22 +75,21 @@ def scale_by_neuron_norm(
 
     def init(params: Params) -> NeuronNormState:
         check.matrix("scale_by_neuron_norm", params, batch_axes)
-        zeros = jax.tree.leaves(tree.zeros(params))
-        return NeuronNormState(tuple(mean_size(x) for x in zeros))
+        return NeuronNormState(jax.tree.map(mean_size, tree.zeros(params)))
 
     def update(
         updates: Updates, state: NeuronNormState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, NeuronNormState]:
         del params, extra
-        gs, structure = jax.tree.flatten(tree.read(updates))
-        root = tree.average_root(decay, state.root, tuple(mean_size(g) for g in gs))
+        gs = tree.read(updates)
+        root = tree.average_root(decay, state.root, jax.tree.map(mean_size, gs))
 
         def even(g: jax.Array, root: jax.Array) -> jax.Array:
             u = tree.ratio(g.astype(root.dtype), root + eps)
             norm = linalg.norms(u, inside(u))
             return u * tree.ratio(linalg.norms(g.astype(u.dtype), inside(u)), norm)
 
-        u = structure.unflatten(even(*each) for each in zip(gs, root))
+        u = jax.tree.map(even, gs, root)
         return tree.like(u, updates), NeuronNormState(root)
 
     return transform(init, update)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -24,11 +25,13 @@ class NovoGradState(NamedTuple):
     root: jax.Array  # root of the average squared norm of every leaf, [leaves]
 
 
+@factory
 def scale_by_novograd(
-    b1: Scalar = 0.95,
-    b2: Scalar = 0.98,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    b1: Hyper = 0.95,
+    *,
+    b2: Hyper = 0.98,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
 ) -> Transform:
     r"""Divide each leaf's gradient by the average of its norm, and sum with decay.
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -23,7 +24,8 @@ class OASISState(NamedTuple):
     curvature: Updates  # average diagonal of the Hessian, like the parameters
 
 
-def scale_by_oasis(decay: Scalar = 0.99, min_curvature: Scalar = 1e-3) -> Transform:
+@factory
+def scale_by_oasis(decay: Hyper = 0.99, *, min_curvature: Hyper = 1e-3) -> Transform:
     r"""Divide each gradient by the size of the curvature along its own parameter.
 
     $$D_1 = h_1, \qquad D_t = \mathrm{decay} \, D_{t-1} + (1 - \mathrm{decay}) h_t, \qquad

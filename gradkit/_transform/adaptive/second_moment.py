@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -26,8 +27,9 @@ class SecondMomentState(NamedTuple):
     inner: optax.OptState
 
 
+@factory
 def scale_by_second_moment(
-    inner: AnyTransform, b2: Scalar = 0.999, eps: Scalar = 1e-8
+    inner: AnyTransform, *, b2: Hyper = 0.999, eps: Hyper = 1e-8
 ) -> Transform:
     r"""Divide the direction of `inner` by the root of the average squared gradient.
 

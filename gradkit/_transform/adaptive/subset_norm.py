@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, rate, shard, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -24,12 +25,13 @@ class SubsetNormState(NamedTuple):
     """The average squared norms of the subsets, and what the numerator remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    roots: tuple[jax.Array, ...]  # root of the average squared norm, [subsets], by leaf
+    roots: Updates  # root of the average squared norm, [subsets] of every leaf
     inner: optax.OptState
 
 
+@factory
 def scale_by_subset_norm(
-    inner: AnyTransform, b2: Scalar = 0.999, eps: Rate = 1e-6
+    inner: AnyTransform, *, b2: Hyper = 0.999, eps: Rate = 1e-6
 ) -> Transform:
     r"""Divide the direction of `inner` by the average norm of the subset an entry is in.
 
@@ -66,10 +68,8 @@ def scale_by_subset_norm(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SubsetNormState:
-        roots = tuple(
-            jnp.zeros(p.size // subset(p.size), tree.wide_dtype(p))
-            for p in jax.tree.leaves(params)
-        )
+        start = lambda p: jnp.zeros(p.size // subset(p.size), tree.wide_dtype(p))
+        roots = jax.tree.map(start, params)
         return SubsetNormState(
             jnp.zeros([], jnp.int32), roots, inner.init(tree.wide(params))
         )
@@ -79,8 +79,7 @@ def scale_by_subset_norm(
     ) -> tuple[Updates, SubsetNormState]:
         g = tree.read(updates)
         step = tree.increment(state.count)
-        norms = tuple(subset_norms(x) for x in jax.tree.leaves(g))
-        roots = tree.average_root(b2, state.roots, norms)
+        roots = tree.average_root(b2, state.roots, jax.tree.map(subset_norms, g))
         direction, inner_state = inner.update(
             g, state.inner, tree.wide(params), **extra
         )
@@ -91,9 +90,7 @@ def scale_by_subset_norm(
             spread = jnp.broadcast_to(root[:, None], (m.size // k, k)).reshape(m.shape)
             return tree.ratio(m, shard.alike(spread, m) + floor)
 
-        ms, structure = jax.tree.flatten(direction)
-        debiased = tree.debias_root(roots, b2, step)
-        u = structure.unflatten(divide(m, r) for m, r in zip(ms, debiased))
+        u = jax.tree.map(divide, direction, tree.debias_root(roots, b2, step))
         return tree.like(u, updates), SubsetNormState(step, roots, inner_state)
 
     return transform(init, update)

@@ -1,10 +1,19 @@
 """Clip the norm of every tensor by itself."""
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
-def clip_by_component_norm(max_norm: Scalar = 1.0) -> Transform:
+@factory
+def clip_by_component_norm(max_norm: Hyper = 1.0) -> Transform:
     r"""Shrink the gradient of each leaf to a norm of at most `max_norm`.
 
     $$u_i = g_i \cdot \min(1, \mathrm{max\_norm} / \lVert g_i \rVert)$$

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class EmaNormState(NamedTuple):
@@ -16,11 +24,13 @@ class EmaNormState(NamedTuple):
     norms: jax.Array  # average clipped norm of every leaf, [leaves], 0 until it has one
 
 
+@factory
 def clip_by_ema_norm(
-    max_ratio: Scalar = 1.05,
-    decay: Scalar = 0.98,
-    max_norm: Scalar = 1.0,
-    warmup: Scalar = 100,
+    max_ratio: Hyper = 1.05,
+    *,
+    decay: Hyper = 0.98,
+    max_norm: Hyper = 1.0,
+    warmup: Hyper = 100,
 ) -> Transform:
     r"""Shrink the gradient of each leaf to a little over the average of its clipped norms.
 

@@ -3,10 +3,19 @@
 import jax
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
-def clip_by_global_norm(max_norm: Scalar = 1.0) -> Transform:
+@factory
+def clip_by_global_norm(max_norm: Hyper = 1.0) -> Transform:
     r"""Shrink the gradient, as one vector, to at most `max_norm`, keeping its direction.
 
     $$u = g \cdot \min(1, \mathrm{max\_norm} / \lVert g \rVert)$$

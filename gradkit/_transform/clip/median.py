@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class MedianState(NamedTuple):
@@ -15,7 +23,8 @@ class MedianState(NamedTuple):
     mu: Updates  # estimate of the median gradient, like the parameters
 
 
-def clip_by_median(max_norm: Scalar = 1.0) -> Transform:
+@factory
+def clip_by_median(max_norm: Hyper = 1.0) -> Transform:
     r"""Replace each gradient by an estimate of the median that it moves by at most `max_norm`.
 
     $$m_t = m_{t-1} + (g_t - m_{t-1}) \min\left(1,

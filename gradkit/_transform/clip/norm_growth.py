@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class NormGrowthState(NamedTuple):
@@ -15,7 +23,8 @@ class NormGrowthState(NamedTuple):
     norms: jax.Array  # last norm of every leaf that was not zero, [leaves], or 0
 
 
-def clip_by_norm_growth(max_growth: Scalar = 1.01, floor: Scalar = 0.0) -> Transform:
+@factory
+def clip_by_norm_growth(max_growth: Hyper = 1.01, *, floor: Hyper = 0.0) -> Transform:
     r"""Shrink each leaf to at most a little over its norm after the last update.
 
     $$u_{t,i} = g_{t,i} \min\left(1, \; \frac{\max(\mathrm{max\_growth} \,

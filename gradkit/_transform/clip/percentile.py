@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Scalar,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class PercentileState(NamedTuple):
@@ -16,7 +25,8 @@ class PercentileState(NamedTuple):
     norms: jax.Array  # the last of them, [history], zero where none was yet
 
 
-def clip_by_percentile(percentile: Scalar = 10.0, history: int = 1000) -> Transform:
+@factory
+def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Transform:
     r"""Shrink the gradient, as one vector, to a percentile of its norms up to now.
 
     $$n_t = \lVert g_t \rVert, \quad c_t = \mathrm{percentile}(n_1, \dots, n_t), \quad

@@ -4,11 +4,20 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
+@factory
 def clip_by_slice_norm(
-    max_norm: Scalar = 0.1, axes: tuple[int, ...] = (-1,)
+    max_norm: Hyper = 0.1, *, axes: tuple[int, ...] = (-1,)
 ) -> Transform:
     r"""Shrink each slice of the gradient along some axes to a norm of at most `max_norm`.
 

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class SpikeState(NamedTuple):
@@ -16,7 +24,8 @@ class SpikeState(NamedTuple):
     largest: jax.Array  # average largest size of an entry of every leaf, [leaves]
 
 
-def clip_by_spike(decay: Scalar = 0.999) -> Transform:
+@factory
+def clip_by_spike(decay: Hyper = 0.999) -> Transform:
     r"""Shrink the entries of each leaf that are larger than the average of its largest ones.
 
     $$a_{t,i} = \max_j |g_{t,ij}|, \qquad

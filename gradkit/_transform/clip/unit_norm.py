@@ -4,10 +4,19 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
-def clip_by_unit_norm(max_ratio: Scalar = 0.01, eps: Scalar = 1e-3) -> Transform:
+@factory
+def clip_by_unit_norm(max_ratio: Hyper = 0.01, *, eps: Hyper = 1e-3) -> Transform:
     r"""Shrink the gradient of each output unit to a share of the norm of its weights.
 
     $$u_j = g_j \cdot \min\left(1, \mathrm{max\_ratio} \,

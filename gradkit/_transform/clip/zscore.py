@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class ZscoreState(NamedTuple):
@@ -17,11 +25,13 @@ class ZscoreState(NamedTuple):
     deviation: jax.Array  # root of the average squared distance from it, []
 
 
+@factory
 def clip_by_zscore(
-    max_zscore: Scalar = 2.5,
-    decay: Scalar = 0.97,
-    warmup: Scalar = 25,
-    eps: Scalar = 1e-6,
+    max_zscore: Hyper = 2.5,
+    *,
+    decay: Hyper = 0.97,
+    warmup: Hyper = 25,
+    eps: Hyper = 1e-6,
 ) -> Transform:
     r"""Shrink a gradient whose norm stands out, the more the further it stands out.
 

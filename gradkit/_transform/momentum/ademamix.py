@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -25,8 +26,9 @@ class AdEMAMixState(NamedTuple):
     slow: Updates  # average with decay b3, like the parameters
 
 
+@factory
 def average_by_ademamix(
-    b1: Scalar = 0.9, b3: Rate = 0.9999, alpha: Rate = 5.0
+    b1: Hyper = 0.9, *, b3: Rate = 0.9999, alpha: Rate = 5.0
 ) -> Transform:
     r"""Replace each gradient by its fast average plus `alpha` times its slow one.
 

@@ -5,18 +5,20 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
 )
 
 
-def direct_by_caution(inner: AnyTransform, eps: Scalar = 1.0) -> Transform:
+@factory
+def direct_by_caution(inner: AnyTransform, *, eps: Hyper = 1.0) -> Transform:
     r"""Drop the entries of `inner`'s direction that oppose the gradient, and enlarge the rest.
 
     $$d_t = \mathrm{inner}(g_t), \quad k_t = \mathbb{1}[d_t g_t > 0], \qquad

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -24,7 +25,8 @@ class ComplexState(NamedTuple):
     imaginary: Updates  # imaginary part of the sum, like the parameters
 
 
-def average_by_complex(decay: Scalar = 0.8, angle: Scalar = math.pi / 8) -> Transform:
+@factory
+def average_by_complex(decay: Hyper = 0.8, *, angle: Hyper = math.pi / 8) -> Transform:
     r"""Replace each gradient by the real part of a sum whose older terms are turned.
 
     $$m_t = g_t + \mathrm{decay} \, e^{i \, \mathrm{angle}} \, m_{t-1}, \qquad

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -15,6 +16,7 @@ from gradkit._core.types import (
 )
 
 
+@factory
 def direct_by_grams(inner: AnyTransform) -> Transform:
     r"""Give the direction of `inner` the signs of the gradient.
 

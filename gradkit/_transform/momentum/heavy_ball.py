@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -21,7 +22,8 @@ class HeavyBallState(NamedTuple):
     mu: Updates  # decayed sum of gradients, like the parameters
 
 
-def average_by_heavy_ball(decay: Scalar = 0.9) -> Transform:
+@factory
+def average_by_heavy_ball(decay: Hyper = 0.9) -> Transform:
     r"""Replace each gradient by the sum of all so far, older ones counting less.
 
     $$m_t = g_t + \mathrm{decay} \, m_{t-1}, \qquad u_t = m_t$$

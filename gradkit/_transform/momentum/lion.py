@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -22,7 +23,8 @@ class LionState(NamedTuple):
     mu: Updates  # average gradient with decay b2, like the parameters
 
 
-def average_by_lion(b1: Scalar = 0.9, b2: Scalar = 0.99) -> Transform:
+@factory
+def average_by_lion(b1: Hyper = 0.9, *, b2: Hyper = 0.99) -> Transform:
     r"""Replace each gradient by the sign of its mixture with the average of those before.
 
     $$u_t = \mathrm{sign}(b_1 m_{t-1} + (1 - b_1) g_t), \qquad

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -23,10 +24,12 @@ class LionKappaState(NamedTuple):
     mu: Updates  # average gradient with decay b2, like the parameters
 
 
+@factory
 def average_by_lion_kappa(
     kappa: Callable[[jax.Array], jax.Array] = jnp.sign,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.99,
+    *,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.99,
 ) -> Transform:
     r"""Replace each gradient by `kappa` of its mixture with the average of those before.
 

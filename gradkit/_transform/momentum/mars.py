@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -21,7 +22,8 @@ class MARSState(NamedTuple):
     previous: Updates  # the gradient before this one, like the parameters
 
 
-def average_by_mars(gamma: Scalar = 0.025, b1: Scalar = 0.95) -> Transform:
+@factory
+def average_by_mars(gamma: Hyper = 0.025, *, b1: Hyper = 0.95) -> Transform:
     r"""Add to each gradient a share of its change, so that an average of them lags less.
 
     $$u_t = g_t + \gamma \frac{b_1}{1 - b_1} (g_t - g_{t-1}), \qquad g_0 = 0$$

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -21,7 +22,8 @@ class NesterovState(NamedTuple):
     mu: Updates  # decayed sum of gradients, like the parameters
 
 
-def average_by_nesterov(decay: Scalar = 0.9) -> Transform:
+@factory
+def average_by_nesterov(decay: Hyper = 0.9) -> Transform:
     r"""Replace each gradient by itself plus the decayed sum of all so far, it included.
 
     $$m_t = g_t + \mathrm{decay} \, m_{t-1}, \qquad u_t = g_t + \mathrm{decay} \, m_t$$

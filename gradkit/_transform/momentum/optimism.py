@@ -6,6 +6,7 @@ import jax
 import optax
 
 from gradkit._core import tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -23,6 +24,7 @@ class OptimismState(NamedTuple):
     inner: optax.OptState
 
 
+@factory
 def average_by_optimism(inner: AnyTransform) -> Transform:
     r"""Go along `inner`'s direction twice, and once back along the one before.
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, sample, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -23,7 +24,8 @@ class RandomScalingState(NamedTuple):
     key: jax.Array  # data of the key to draw from next, uint32 [2]
 
 
-def average_by_random_scaling(decay: Scalar = 0.99, key: sample.Key = 0) -> Transform:
+@factory
+def average_by_random_scaling(decay: Hyper = 0.99, *, key: sample.Key = 0) -> Transform:
     r"""Replace each gradient by the average so far, at a random length.
 
     $$m_t = \mathrm{decay} \, m_{t-1} + (1 - \mathrm{decay}) g_t, \qquad

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, transform
 
 
@@ -17,6 +18,7 @@ class RunningMedianState(NamedTuple):
     before: Updates  # the gradient of the update before it, like the parameters
 
 
+@factory
 def average_by_running_median() -> Transform:
     r"""Replace each gradient by the median of the last three, entry by entry.
 

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 
+@factory
 def normalize_by_block() -> Transform:
     r"""Divide the gradient of each leaf by its norm.
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, linalg, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 ROLES = ("sign", "column", "spectral")
@@ -22,6 +23,7 @@ def role_of(path: str, leaf: Any) -> str:
     return "column" if "embed" in path.lower() else "spectral"
 
 
+@factory
 def normalize_by_dual_norm(roles: Roles | None = None) -> Transform:
     r"""Replace each gradient by the steepest direction under the norm of its leaf's role.
 

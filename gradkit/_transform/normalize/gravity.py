@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, sample, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class GravityState(NamedTuple):
@@ -17,8 +25,9 @@ class GravityState(NamedTuple):
     key: jax.Array  # data of the key that the first velocities are from, uint32 [2]
 
 
+@factory
 def normalize_by_gravity(
-    decay: Scalar = 0.9, start: Scalar = 0.1, key: sample.Key = 0
+    decay: Hyper = 0.9, *, start: Hyper = 0.1, key: sample.Key = 0
 ) -> Transform:
     r"""Average gradients of which an entry counts less where it is steep in a steep leaf.
 

@@ -3,10 +3,19 @@
 import jax
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
-def normalize_by_norm_power(power: Scalar = 2 / 3) -> Transform:
+@factory
+def normalize_by_norm_power(power: Hyper = 2 / 3) -> Transform:
     r"""Divide the gradient, as one vector, by a power of its norm.
 
     $$u = g / \lVert g \rVert^{\mathrm{power}}$$

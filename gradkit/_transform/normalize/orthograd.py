@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 
+@factory
 def normalize_by_orthograd() -> Transform:
     r"""Make each leaf's gradient orthogonal to its parameter, and as long as it was.
 

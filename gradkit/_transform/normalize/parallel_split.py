@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class ParallelSplitState(NamedTuple):
@@ -15,8 +23,9 @@ class ParallelSplitState(NamedTuple):
     mu: Updates  # alternating sum of gradients, like the parameters
 
 
+@factory
 def normalize_by_parallel_split(
-    decay: Scalar = 0.75, max_norm: Scalar = 2.5, parallel: Scalar = 0.0
+    decay: Hyper = 0.75, *, max_norm: Hyper = 2.5, parallel: Hyper = 0.0
 ) -> Transform:
     r"""Keep what is new in each leaf's gradient, bound it, and shrink its part along the weight.
 

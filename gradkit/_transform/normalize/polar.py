@@ -7,11 +7,21 @@ from typing import Any
 import jax
 
 from gradkit._core import batch, check, linalg, newton_schulz, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
+@factory
 def normalize_by_polar(
-    eps: Scalar = 1e-7,
+    eps: Hyper = 1e-7,
+    *,
     batch_axes: batch.Axes = (),
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
     dtype: Any = None,

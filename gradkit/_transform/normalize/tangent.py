@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, linalg, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
     Scalar,
     Transform,
@@ -18,7 +20,8 @@ from gradkit._core.types import (
 )
 
 
-def normalize_by_tangent(inner: AnyTransform, delta: Scalar = 0.1) -> Transform:
+@factory
+def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transform:
     r"""Take from `inner`'s direction its part along weights that the gradient is orthogonal to.
 
     $$d = \mathrm{inner}(g), \qquad u_j = \begin{cases}

@@ -6,11 +6,20 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
+@factory
 def normalize_by_trust_ratio(
-    weight_decay: Scalar = 0.0, min_norm: Scalar = 0.0, max_norm: Scalar = math.inf
+    weight_decay: Hyper = 0.0, *, min_norm: Hyper = 0.0, max_norm: Hyper = math.inf
 ) -> Transform:
     r"""Give each leaf's direction, weight decay added, the norm of the leaf's parameters.
 

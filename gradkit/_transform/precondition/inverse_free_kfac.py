@@ -1,16 +1,19 @@
 """Inverse-free K-FAC: factors whose product learns to be the inverse of the curvature."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, inverse_free, rate, roots, tree
+from gradkit._core.condition import when
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -30,9 +33,11 @@ def warmed(step: jax.Array) -> jax.Array:
     return jnp.select([step <= 100, step < 500], [2e-4, 2e-3], 1e-2)
 
 
+@factory
 def precondition_by_inverse_free_kfac(
-    damping: Scalar = 1e-3,
-    decay: Scalar = 0.5,
+    damping: Hyper = 1e-3,
+    *,
+    decay: Hyper = 0.5,
     fit_rate: Rate = warmed,
     every: int = 10,
     max_size: int = 8192,
@@ -108,28 +113,27 @@ def precondition_by_inverse_free_kfac(
     ) -> tuple[Updates, InverseFreeKFACState]:
         del params, extra
         g = roots.read(updates)
-        leaves, structure = jax.tree.flatten(g)
-        pairs = [None] * len(leaves)
-        if covariances is not None:
-            pairs = structure.flatten_up_to(covariances)
+        given = () if covariances is None else (covariances,)
 
-        def fit() -> tuple[roots.Sides, roots.Sides]:
-            sides = list(zip(*state.factors))
-            gs = [batch.upright(x, batch_axes) for x in leaves]
-            found = [
-                inverse_free.natural(x, *ab, damping, pair)
-                for x, ab, pair in zip(gs, sides, pairs)
-            ]
-            natural = roots.Sides(*(tuple(n[i] for n in found) for i in (0, 1)))
-            moves = jax.tree.map(lambda m, n: decay * m + n, state.moves, natural)
-            pull = rate.at(fit_rate, state.count)
-            moved = jax.tree.map(
-                lambda a, m: inverse_free.moved(a, m, pull), state.factors, moves
+        def natural(g: jax.Array, a: Any, b: Any, *pair: Any) -> tuple[Any, Any]:
+            x = batch.upright(g, batch_axes)
+            return inverse_free.natural(x, a, b, damping, *pair)
+
+        def fit(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
+            factors, old = kept
+            found = jax.tree.map(natural, g, *factors, *given)
+            pulls = roots.Sides(*tree.unzip(g, found, 2))
+            moves = jax.tree.map(lambda m, n: decay * m + n, old, pulls)
+            moved = functools.partial(
+                inverse_free.moved, pull=rate.at(fit_rate, state.count)
             )
-            return moved, jax.tree.map(inverse_free.finite, moves, state.moves)
+            return (
+                jax.tree.map(moved, factors, moves),
+                jax.tree.map(inverse_free.finite, moves, old),
+            )
 
-        kept = state.factors, state.moves
-        factors, moves = jax.lax.cond(state.count % every == 0, fit, lambda: kept)
+        due = state.count % every == 0
+        factors, moves = when(due, fit, (state.factors, state.moves))
         back = roots.turned(factors)
         inside = roots.between(back.rows, g, factors.cols, batch_axes)
         u = roots.between(factors.rows, inside, back.cols, batch_axes)

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, roots, tree
+from gradkit._core.condition import when
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -26,13 +28,15 @@ class KLShampooState(NamedTuple):
     values: roots.Sides  # their eigenvalues as the bases see them, [*batch, n]
 
 
+@factory
 def precondition_by_kl_shampoo(
-    b1: Scalar = 0.9,
-    decay: Scalar = 0.98,
-    eps: Scalar = 1e-8,
-    start: Scalar = 0.1,
+    b1: Hyper = 0.9,
+    *,
+    decay: Hyper = 0.98,
+    eps: Hyper = 1e-8,
+    start: Hyper = 0.1,
     every: int = 10,
-    max_norm: Scalar = 1.5,
+    max_norm: Hyper = 1.5,
     max_size: int = 8192,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -110,14 +114,17 @@ def precondition_by_kl_shampoo(
         del params, extra
         g, values, moves = roots.read(updates), state.values, state.count > 0
 
+        def first(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
+            grams, _ = kept
+            return grams, roots.each(roots.eigenbasis, grams)
+
         def turn(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
             grams, bases = kept
-            first = lambda: roots.each(roots.eigenbasis, grams)
-            later = lambda: roots.each(roots.orthonormal, roots.pushed(grams, bases))
-            return grams, jax.lax.cond(state.count > 1, later, first)
+            return grams, roots.each(roots.orthonormal, roots.pushed(grams, bases))
 
         due = moves & ((state.count - 1) % every == 0)
-        grams, bases = roots.when(due, turn, (state.grams, state.bases))
+        kept = when(state.count == 1, first, (state.grams, state.bases))
+        grams, bases = when(due & (state.count > 1), turn, kept)
         late = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
         mu = tree.average(b1, state.mu, late)
         back = roots.turned(bases)
@@ -127,29 +134,27 @@ def precondition_by_kl_shampoo(
 
         limit = jnp.where(every > 1, max_norm, jnp.inf)
 
-        def white(x: jax.Array, a: jax.Array | None, b: jax.Array | None) -> jax.Array:
-            if a is None and b is None:
+        def white(x: jax.Array, a: Any, b: Any) -> jax.Array:
+            if roots.is_none(a) and roots.is_none(b):
                 return x
             y = batch.upright(x, batch_axes)
-            rows = 1 if a is None else jnp.sqrt(a)[..., :, None]
-            cols = 1 if b is None else jnp.sqrt(b)[..., None, :]
+            rows = 1 if roots.is_none(a) else jnp.sqrt(a)[..., :, None]
+            cols = 1 if roots.is_none(b) else jnp.sqrt(b)[..., None, :]
             scale = rows * cols + eps
             most = limit * max(y.shape[-2:]) ** 0.5
             return batch.like(
                 roots.limited(lambda y: y / scale, y, most), x, batch_axes
             )
 
-        leaves, structure = jax.tree.flatten(low)
-        d = structure.unflatten(map(white, leaves, *values))
+        d = jax.tree.map(white, low, *values)
         u = roots.between(back.rows, d, bases.cols, batch_axes)
 
-        gs = [batch.upright(x, batch_axes) for x in jax.tree.leaves(g)]
-        rows = map(_explained, gs, bases.rows, bases.cols, values.cols)
-        turned = [x.mT for x in gs]
-        cols = map(_explained, turned, bases.cols, bases.rows, values.rows)
-        seen = [tuple(zip(*side)) or ((), ()) for side in (rows, cols)]
-        grams = tree.average(decay, grams, roots.Sides(*(s[0] for s in seen)))
-        new = tree.average(decay, values, roots.Sides(*(s[1] for s in seen)))
+        xs = jax.tree.map(lambda x: batch.upright(x, batch_axes), g)
+        rows = jax.tree.map(_explained, xs, *bases, values.cols)
+        cols = jax.tree.map(_explained, roots.turned(xs), *bases[::-1], values.rows)
+        seen, along = zip(tree.unzip(xs, rows, 2), tree.unzip(xs, cols, 2))
+        grams = tree.average(decay, grams, roots.Sides(*seen))
+        new = tree.average(decay, values, roots.Sides(*along))
 
         def limited(v: jax.Array) -> jax.Array:
             least = max(10, min(v.shape[-1], 4000)) ** -2.0
@@ -165,9 +170,10 @@ def precondition_by_kl_shampoo(
 
 def _explained(g: jax.Array, own: Any, other: Any, values: Any) -> tuple[Any, Any]:
     """The covariance of the rows of `g`, its columns made white, and its diagonal in `own`."""
-    if own is None:
-        return None, None
+    if roots.is_none(own):
+        return roots.NONE, roots.NONE
     x = g.astype(own.dtype)
-    x = x if other is None else x @ other.mT / jnp.sqrt(values)[..., None, :]
+    if not roots.is_none(other):
+        x = x @ other.mT / jnp.sqrt(values)[..., None, :]
     x, n = roots.squarable(x), max(g.shape[-1], 1)
     return roots.gram(x) / n, jnp.sum(jnp.square(own @ x), -1) / n

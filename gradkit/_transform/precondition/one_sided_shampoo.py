@@ -1,15 +1,17 @@
 """ASGO: gradients over the root of the covariance of their small side."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, roots, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -25,10 +27,12 @@ class OneSidedShampooState(NamedTuple):
     roots: roots.Sides  # their inverse roots, when these were last taken
 
 
+@factory
 def precondition_by_one_sided_shampoo(
-    b1: Scalar = 0.9,
-    decay: Scalar = 0.99,
-    damping: Scalar = 1e-6,
+    b1: Hyper = 0.9,
+    *,
+    decay: Hyper = 0.99,
+    damping: Hyper = 1e-6,
     every: int = 10,
     max_size: int = 8192,
     batch_axes: batch.Axes = (),
@@ -81,15 +85,16 @@ def precondition_by_one_sided_shampoo(
 
     def init(params: Params) -> OneSidedShampooState:
         check.matrix(name, params, batch_axes)
-
         check.concrete(name, max_size=max_size)
-        tall = [batch.is_tall(p, batch_axes) for p in jax.tree.leaves(params)]
+
+        def short(tall: bool, p: jax.Array, square: Any) -> Any:
+            return square if batch.is_tall(p, batch_axes) == tall else roots.NONE
 
         def small() -> roots.Sides:
             rows, cols = roots.zeros(params, max_size, batch_axes)
-            rows = (None if on_its_side else a for a, on_its_side in zip(rows, tall))
-            cols = (a if on_its_side else None for a, on_its_side in zip(cols, tall))
-            return roots.Sides(tuple(rows), tuple(cols))
+            rows = jax.tree.map(functools.partial(short, False), params, rows)
+            cols = jax.tree.map(functools.partial(short, True), params, cols)
+            return roots.Sides(rows, cols)
 
         step = jnp.zeros([], jnp.int32)
         return OneSidedShampooState(step, tree.zeros(params), small(), small())
@@ -113,8 +118,8 @@ def precondition_by_one_sided_shampoo(
         due = roots.due(state.count, every)
         taken = roots.renewed(due, take, state.roots, grams)
         most = roots.most_of_average(b1, decay, step, tree.zero_per_leaf(g).dtype)
-        most = roots.most_between(most, grams, 0.5, damping)
         m = tree.debias(mu, b1, step)
+        most = roots.most_between(most, m, grams, 0.5, damping)
         u = roots.limited_between(taken.rows, m, taken.cols, most, batch_axes)
         return tree.like(u, updates), OneSidedShampooState(step, mu, grams, taken)
 

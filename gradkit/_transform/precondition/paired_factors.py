@@ -7,13 +7,23 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, lapack, roots, shard, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Scalar,
+    Transform,
+    Updates,
+    stateless,
+)
 
 LORA = {r"(.*)lora_a(.*)": r"\1lora_b\2"}
 
 
+@factory
 def precondition_by_paired_factors(
-    pairs: Mapping[str, str] = LORA, damping: Scalar = 1e-6
+    pairs: Mapping[str, str] = LORA, *, damping: Hyper = 1e-6
 ) -> Transform:
     r"""Divide the gradient of each factor of a product by the Gram matrix of the other.
 

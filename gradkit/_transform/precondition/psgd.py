@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, rate, roots, sample, tree, whitening
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -31,15 +32,17 @@ def annealed(step: jax.Array) -> jax.Array:
     return jnp.clip(jnp.exp(-1e-3 * (step - 499).astype(jnp.float32)), 0.03, 1)
 
 
+@factory
 def precondition_by_psgd(
-    b1: Scalar = 0.9,
+    b1: Hyper = 0.9,
+    *,
     fit_rate: Rate = 0.1,
     fit_share: Rate = annealed,
-    decay: Scalar = 0.9,
-    damping: Scalar = 1e-9,
-    scale: Scalar = 1.0,
-    max_rms: Scalar = 2.0,
-    max_entry: Scalar = 10.0,
+    decay: Hyper = 0.9,
+    damping: Hyper = 1e-9,
+    scale: Hyper = 1.0,
+    max_rms: Hyper = 2.0,
+    max_entry: Hyper = 10.0,
     max_size: int = 8192,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),

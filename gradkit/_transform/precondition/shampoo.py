@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, roots, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -25,12 +26,14 @@ class ShampooState(NamedTuple):
     roots: roots.Sides  # their inverse roots, when these were last taken
 
 
+@factory
 def precondition_by_shampoo(
-    b1: Scalar = 0.9,
-    decay: Scalar = 0.99,
-    rows_power: Scalar = 0.25,
-    cols_power: Scalar = 0.25,
-    damping: Scalar = 1e-6,
+    b1: Hyper = 0.9,
+    *,
+    decay: Hyper = 0.99,
+    rows_power: Hyper = 0.25,
+    cols_power: Hyper = 0.25,
+    damping: Hyper = 1e-6,
     every: int = 10,
     max_size: int = 8192,
     batch_axes: batch.Axes = (),
@@ -118,8 +121,8 @@ def precondition_by_shampoo(
         taken = roots.renewed(due, take, state.roots, grams)
         power = rows_power + cols_power
         most = roots.most_of_average(b1, decay, step, tree.zero_per_leaf(g).dtype)
-        most = roots.most_between(most, covariances(), power, damping)
         m = tree.debias(mu, b1, step)
+        most = roots.most_between(most, m, covariances(), power, damping)
         u = roots.limited_between(taken.rows, m, taken.cols, most, batch_axes)
         return tree.like(u, updates), ShampooState(step, mu, grams, taken)
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, rate, roots, tree
+from gradkit._core.condition import when
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
+    Hyper,
     Params,
     Rate,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -27,10 +29,12 @@ class SOAPState(NamedTuple):
     bases: roots.Sides  # about their eigenvectors, as rows, as last used
 
 
+@factory
 def precondition_by_soap(
-    b1: Scalar = 0.95,
-    b2: Scalar = 0.95,
-    decay: Scalar = 0.95,
+    b1: Hyper = 0.95,
+    *,
+    b2: Hyper = 0.95,
+    decay: Hyper = 0.95,
     eps: Rate = 1e-8,
     every: int = 10,
     max_size: int = 10000,
@@ -111,11 +115,10 @@ def precondition_by_soap(
             nu = roots.permuted(order.rows, nu, order.cols, batch_axes)
             return grams, new, mu, nu
 
-        grams, bases, mu, nu = roots.when(
-            moves & ((state.count - 1) % every == 0),
-            lambda kept: jax.lax.cond(state.count > 1, turn, first, kept),
-            (state.grams, state.bases, state.mu, state.nu),
-        )
+        due = moves & ((state.count - 1) % every == 0)
+        kept = state.grams, state.bases, state.mu, state.nu
+        kept = when(state.count == 1, first, kept)
+        grams, bases, mu, nu = when(due & (state.count > 1), turn, kept)
         back = roots.turned(bases)
         low = sound(precise(bases.rows, g, back.cols), bases)
         low = jax.tree.map(lambda x: jnp.where(moves, x, 0), low)

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class AnnealingState(NamedTuple):
@@ -15,8 +23,9 @@ class AnnealingState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
 
 
+@factory
 def mask_by_annealing(
-    threshold: Scalar = 6.7e-3, alpha: Scalar = 0.75, steps: Scalar = 100_000
+    threshold: Hyper = 6.7e-3, *, alpha: Hyper = 0.75, steps: Hyper = 100_000
 ) -> Transform:
     r"""Shrink the gradient of weights below a threshold, at last to zero.
 

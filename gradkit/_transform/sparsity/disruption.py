@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class DisruptionState(NamedTuple):
@@ -15,7 +23,8 @@ class DisruptionState(NamedTuple):
     mu: Updates  # average gradient of the retained loss, like the parameters
 
 
-def mask_by_disruption(decay: Scalar = 0.9) -> Transform:
+@factory
+def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
     r"""Keep the entries on whose sign the average retained gradient agrees, at unit norm.
 
     $$r_t = \mathrm{decay} \, r_{t-1} + (1 - \mathrm{decay}) \, \mathrm{retain}_t, \qquad

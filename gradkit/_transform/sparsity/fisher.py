@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, select, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class FisherState(NamedTuple):
@@ -17,7 +25,8 @@ class FisherState(NamedTuple):
     threshold: jax.Array  # the smallest kept root, [], out of reach at first
 
 
-def mask_by_fisher(density: Scalar = 0.005, samples: Scalar = 1024) -> Transform:
+@factory
+def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transform:
     r"""Give only entries of the largest mean squared gradient, of all leaves together.
 
     $$F_i = \frac{1}{\mathrm{samples}} \sum_{t \le \mathrm{samples}} g_{t,i}^2, \qquad

@@ -4,10 +4,19 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, select, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    stateless,
+)
 
 
-def mask_by_gradient_magnitude(density: Scalar = 0.8) -> Transform:
+@factory
+def mask_by_gradient_magnitude(density: Hyper = 0.8) -> Transform:
     r"""Keep the largest entries of the gradient of each leaf, and set all others to zero.
 
     $$u_i = g_i \, [\, |g_i| \ge T \,], \qquad

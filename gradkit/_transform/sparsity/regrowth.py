@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, select, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -26,12 +27,14 @@ class RegrowthState(NamedTuple):
     inner: optax.OptState
 
 
+@factory
 def mask_by_regrowth(
     inner: AnyTransform,
-    density: Scalar = 0.2,
-    every: Scalar = 100,
-    fraction: Scalar = 0.3,
-    until: Scalar = 25_000,
+    *,
+    density: Hyper = 0.2,
+    every: Hyper = 100,
+    fraction: Hyper = 0.3,
+    until: Hyper = 25_000,
 ) -> Transform:
     r"""Let `inner` train a share of the weights, all others zero; now and then change which.
 

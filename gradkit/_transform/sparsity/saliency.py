@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, select, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -27,8 +28,9 @@ class SaliencyState(NamedTuple):
     inner: optax.OptState
 
 
+@factory
 def mask_by_saliency(
-    inner: AnyTransform, density: Scalar = 0.5, samples: Scalar = 1
+    inner: AnyTransform, *, density: Hyper = 0.5, samples: Hyper = 1
 ) -> Transform:
     r"""Let `inner` move only entries whose first gradients had the largest sum.
 

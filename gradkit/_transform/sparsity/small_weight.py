@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class SmallWeightState(NamedTuple):
@@ -16,7 +24,8 @@ class SmallWeightState(NamedTuple):
     mask: Any  # bool, like the parameters: was below the threshold at every look
 
 
-def mask_by_small_weight(threshold: Scalar = 2e-3, every: Scalar = 2500) -> Transform:
+@factory
+def mask_by_small_weight(threshold: Hyper = 2e-3, *, every: Hyper = 2500) -> Transform:
     r"""Keep the gradient of weights that start small, and drop those that have grown.
 
     $$m_t = \begin{cases} m_{t-1} \, [\, |p_{t-1}| < \mathrm{threshold} \,] & \text{if every

@@ -1,14 +1,17 @@
 """A fixed basis, the cosines, of which only the numbers of a few are kept."""
 
 from gradkit._core import batch, subspace
-from gradkit._core.types import AnyTransform, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
+@factory
 def project_by_dct(
     inner: AnyTransform,
+    *,
     rank: int = 128,
-    overlap: Scalar = 0.9,
-    scale: Scalar = 0.25,
+    overlap: Hyper = 0.9,
+    scale: Hyper = 0.25,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     r"""Let `inner` act on the few cosine frequencies in which each matrix has most energy.

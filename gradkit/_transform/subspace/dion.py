@@ -5,21 +5,31 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, linalg, sample, tree
-from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, transform
+from gradkit._core import batch, check, derivative, linalg, sample, tree
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    Extra,
+    Hyper,
+    Params,
+    Transform,
+    Updates,
+    transform,
+)
 
 
 class DionState(NamedTuple):
     """The momentum, and where it was largest."""
 
     mu: Updates  # what is left of the sum of gradients, like the parameters
-    bases: tuple[jax.Array, ...]  # one a leaf: [*batch, rows, rank], columns of norm 1
+    bases: Updates  # [*batch, rows, rank] of every leaf, columns of norm 1
 
 
+@factory
 def project_by_dion(
     rank: int = 768,
-    decay: Scalar = 0.95,
-    eps: Scalar = 1e-8,
+    *,
+    decay: Hyper = 0.95,
+    eps: Hyper = 1e-8,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -75,8 +85,7 @@ def project_by_dion(
             q = sample.normals(sample.typed(key), side, tree.wide_dtype(p))
             return q / linalg.norms(q, -2)
 
-        bases = tuple(map(start, jax.tree.leaves(params)))
-        return DionState(tree.zeros(params), bases)
+        return DionState(tree.zeros(params), jax.tree.map(start, params))
 
     def update(
         updates: Updates, state: DionState, params: Params = None, **extra: Extra
@@ -84,25 +93,22 @@ def project_by_dion(
         del params, extra
         g = tree.read(updates)
         total = jax.tree.map(lambda m, g: m + g.astype(m.dtype), state.mu, g)
-        leaves, structure = jax.tree.flatten(total)
-        bs = [batch.upright(x, batch_axes) for x in leaves]
         with jax.default_matmul_precision("highest"):
-            ps = batch.map_shapes(
-                linalg.orthonormal, [b.mT @ q for b, q in zip(bs, state.bases)]
-            )
-            parts = [part(*each) for each in zip(bs, ps, state.bases)]
-        mu, us, bases = zip(*parts) if parts else ((), (), ())
+            xs, structure = jax.tree.flatten(jax.tree.map(seen, total, state.bases))
+            xs = derivative.refuse("project_by_dion", xs)
+            ps = structure.unflatten(batch.map_shapes(linalg.orthonormal, xs))
+            parts = jax.tree.map(part, total, ps, state.bases)
+        mu, u, bases = tree.unzip(total, parts, 3)
+        return tree.like(u, updates), DionState(mu, bases)
 
-        def leafwise(matrices: tuple[jax.Array, ...]) -> Updates:
-            back = zip(matrices, leaves)
-            return structure.unflatten(batch.like(x, b, batch_axes) for x, b in back)
-
-        return tree.like(leafwise(us), updates), DionState(leafwise(mu), tuple(bases))
+    def seen(total: jax.Array, q: jax.Array) -> jax.Array:
+        return batch.upright(total, batch_axes).mT @ q
 
     def part(
-        b: jax.Array, p: jax.Array, q: jax.Array
+        total: jax.Array, p: jax.Array, q: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What is left of the momentum, the update, and the new basis."""
+        b = batch.upright(total, batch_axes)
         rows, cols = b.shape[-2:]
         r = b @ p
         norms = linalg.norms(r, -2)
@@ -111,6 +117,11 @@ def project_by_dion(
         new = jnp.where(shown, r / jnp.where(shown, norms + eps, 1), 0)
         mu = b - (1 - decay) * (r @ p.mT)
         u = (cols / max(1, rows)) ** 0.5 * (new @ p.mT)
-        return mu.astype(b.dtype), u, jnp.where(shown, new, q).astype(q.dtype)
+        like = lambda x: batch.like(x, total, batch_axes)
+        return (
+            like(mu.astype(b.dtype)),
+            like(u),
+            jnp.where(shown, new, q).astype(q.dtype),
+        )
 
     return transform(init, update)

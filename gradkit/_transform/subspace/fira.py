@@ -1,17 +1,20 @@
 """Fira: GaLore, and what GaLore leaves out, scaled as `inner` scaled what it saw."""
 
 from gradkit._core import batch, subspace
-from gradkit._core.types import AnyTransform, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
+@factory
 def project_by_fira(
     inner: AnyTransform,
+    *,
     rank: int = 128,
     every: int = 200,
-    scale: Scalar = 0.25,
-    growth: Scalar = 1.01,
-    eps: Scalar = 1e-8,
-    floor: Scalar = 0.0,
+    scale: Hyper = 0.25,
+    growth: Hyper = 1.01,
+    eps: Hyper = 1e-8,
+    floor: Hyper = 0.0,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     r"""Let `inner` act where each matrix is largest, and the rest follow at `inner`'s scale.

@@ -1,19 +1,22 @@
 """GrassJump: Adam in a subspace drawn anew now and then, with averages carried over."""
 
 from gradkit._core import batch, sample, subspace
-from gradkit._core.types import AnyTransform, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
+@factory
 def project_by_grass_jump(
     inner: AnyTransform,
+    *,
     rank: int = 128,
     every: int = 100,
-    scale: Scalar = 0.25,
-    growth: Scalar = 1.01,
-    eps: Scalar = 1e-8,
-    floor: Scalar = 0.0,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
+    scale: Hyper = 0.25,
+    growth: Hyper = 1.01,
+    eps: Hyper = 1e-8,
+    floor: Hyper = 0.0,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
 ) -> Transform:

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 
+@factory
 def project_by_null_space(batch_axes: batch.Axes = ()) -> Transform:
     r"""Remove from each matrix what it does to inputs in the span of a given basis.
 

@@ -1,14 +1,17 @@
 """GaLore without a decomposition: each basis is a step of subspace iteration from the last."""
 
 from gradkit._core import batch, sample, subspace
-from gradkit._core.types import AnyTransform, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
+@factory
 def project_by_power_iteration(
     inner: AnyTransform,
+    *,
     rank: int = 128,
     every: int = 200,
-    scale: Scalar = 0.25,
+    scale: Hyper = 0.25,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
 ) -> Transform:

@@ -1,17 +1,20 @@
 """APOLLO: the whole gradient, its columns as long as `inner` makes their random shadows."""
 
 from gradkit._core import batch, sample, subspace
-from gradkit._core.types import AnyTransform, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
+@factory
 def project_by_random(
     inner: AnyTransform,
+    *,
     rank: int = 256,
     every: int = 200,
-    scale: Scalar = 1.0,
-    growth: Scalar = 1.01,
-    eps: Scalar = 1e-8,
-    floor: Scalar = 0.0,
+    scale: Hyper = 1.0,
+    growth: Hyper = 1.01,
+    eps: Hyper = 1e-8,
+    floor: Hyper = 0.0,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
 ) -> Transform:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, sample, shard, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -28,8 +29,9 @@ class RandomSubspaceState(NamedTuple):
     inner: optax.OptState
 
 
+@factory
 def project_by_random_subspace(
-    inner: AnyTransform, dimension: int = 1024, key: sample.Key = 0
+    inner: AnyTransform, *, dimension: int = 1024, key: sample.Key = 0
 ) -> Transform:
     r"""Let `inner` act on a few numbers, each of which moves all parameters in its own way.
 

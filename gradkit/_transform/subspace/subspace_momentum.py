@@ -1,11 +1,14 @@
 """Subspace momentum: an average where the gradient is largest, itself elsewhere."""
 
 from gradkit._core import batch, subspace
+from gradkit._core.factory import factory
 from gradkit._core.types import AnyTransform, Transform
 
 
+@factory
 def project_by_subspace_momentum(
     inner: AnyTransform,
+    *,
     rank: int = 128,
     every: int = 200,
     batch_axes: batch.Axes = (),

@@ -1,14 +1,17 @@
 """GaLore: any transform, in the few directions where the gradient is largest."""
 
 from gradkit._core import batch, subspace
-from gradkit._core.types import AnyTransform, Scalar, Transform
+from gradkit._core.factory import factory
+from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
+@factory
 def project_by_svd(
     inner: AnyTransform,
+    *,
     rank: int = 128,
     every: int = 200,
-    scale: Scalar = 0.25,
+    scale: Hyper = 0.25,
     batch_axes: batch.Axes = (),
     side: subspace.Side = "small",
 ) -> Transform:

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import batch, check, linalg, subspace, tree
+from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
     Extra,
+    Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -25,11 +26,13 @@ class WeightNormState(NamedTuple):
     lengths: optax.OptState  # of `inner` on a tuple of [*batch, 1, cols], one a leaf
 
 
+@factory
 def project_by_weight_norm(
     inner: AnyTransform,
+    *,
     rank: int = 128,
     every: int = 200,
-    scale: Scalar = 1.0,
+    scale: Hyper = 1.0,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     r"""Let `inner` see the lengths of columns, and their directions where these change most.

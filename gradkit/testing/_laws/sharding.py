@@ -3,7 +3,8 @@
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gradkit.testing._compare import Unavailable, attempt, leaves, require, same
+from gradkit.testing._compare import attempt, leaves, require, same
+from gradkit.testing._devices import devices
 from gradkit.testing._law import law
 from gradkit.testing._subject import Subject
 
@@ -14,16 +15,10 @@ def sharding(s: Subject) -> None:
 
     Where this does not hold, the transform is another one, or none, on more than one device.
     """
-    devices = jax.devices() if jax.device_count() >= 8 else jax.devices("cpu")
-    if len(devices) < 8:
-        raise Unavailable(
-            f"needs 8 devices, has {len(devices)}; before jax starts, set "
-            "XLA_FLAGS=--xla_force_host_platform_device_count=8"
-        )
     given = s.params, s.grads(0)  # made outside of any mesh, as other laws share them
     for types in (AxisType.Auto, AxisType.Explicit):
         when = f"on a mesh of {types.name} axes"
-        mesh = jax.make_mesh((4, 2), ("x", "y"), (types, types), devices=devices[:8])
+        mesh = jax.make_mesh((4, 2), ("x", "y"), (types, types), devices=devices(8))
         with jax.set_mesh(mesh), attempt(f"an update {when}"):
             params, grads = (shard(x, mesh) for x in given)
             state = s.tx.init(params)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit.testing._compare import attempt, same
+from gradkit.testing._devices import stack
 from gradkit.testing._law import law
 from gradkit.testing._program import Program
 from gradkit.testing._subject import Subject
@@ -42,8 +43,3 @@ def vmap(s: Subject) -> None:
         loop = [state for _, state in run]
         same(f"update {t + 1} under vmap", mapped, stack([u for u, _ in run]))
         same(f"state {t + 1} under vmap", batch, stack(loop))
-
-
-def stack(trees: list[Any]) -> Any:
-    """One tree whose leaves have a new first axis."""
-    return jax.tree.map(lambda *x: jnp.stack(x), *trees)

@@ -1,0 +1,33 @@
+"""What has no derivative says so, and in which method it is."""
+
+from typing import Any
+
+import jax
+
+from gradkit._core.called import called
+
+
+def refuse(method: str, x: Any) -> Any:
+    """The tree `x`; an error that names `method` where a derivative is asked for that depends on it.
+
+    For what enters a factorization whose derivative is not finite where eigenvalues are equal, or
+    where rank is lacking: the name is said when this is traced, so call it outside of what is jitted
+    for several methods.
+    """
+
+    name = called(method)
+
+    @jax.custom_jvp
+    def same(x: Any) -> Any:
+        return x
+
+    @same.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        text = (
+            "an update must not be differentiated through the matrices that are factored, which "
+            "have no derivative where eigenvalues are equal, got a derivative. Stop it with "
+            "jax.lax.stop_gradient, at the gradients and the state of earlier updates."
+        )
+        raise TypeError(f"gradkit.{name}: {text}")
+
+    return same(x)

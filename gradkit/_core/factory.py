@@ -1,0 +1,207 @@
+"""What every public factory does besides its method.
+
+Its errors go by its name, whichever of its parts finds them. Its hyperparameters are read, and may
+be schedules. And where nobody jits its updates, they are compiled all the same, once.
+"""
+
+import functools
+import inspect
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from gradkit._core import check, tree
+from gradkit._core.called import called, calling, error, is_building
+from gradkit._core.types import Extra, Hyper, Params, Rate, Transform, Updates, wrapper
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Build = Callable[[Mapping[str, Any]], Any]  # of the arguments by name
+PROGRAMS = 256  # compiled updates that are kept
+
+
+class ScheduledState(NamedTuple):
+    """What a transform remembers whose hyperparameters are scheduled."""
+
+    count: jax.Array  # updates so far, int32 []
+    inner: optax.OptState
+
+
+def factory(make: Callable[P, T]) -> Callable[P, T]:
+    """The public factory that calls `make`, a method, to build its transform.
+
+    A callable given for an argument of type `Hyper` is a schedule of the updates made so far. The
+    method is built anew of the numbers at each update, and the state counts these around what it
+    is otherwise. A schedule for a `Rate` is called by the method.
+    """
+    name, signature = make.__name__, inspect.signature(make)
+    kinds = {k: p.annotation for k, p in signature.parameters.items()}
+
+    def build(arguments: Mapping[str, Any]) -> Any:
+        for k, value in arguments.items():
+            _check(name, k, kinds[k], value)
+        scheduled = {
+            k: value
+            for k, value in arguments.items()
+            if callable(value) and _takes(kinds[k], Hyper)
+        }
+        if scheduled:
+            return _scheduled(name, build, arguments, scheduled)
+        bound = inspect.BoundArguments(signature, cast(Any, dict(arguments)))
+        return make(*bound.args, **bound.kwargs)
+
+    @functools.wraps(make)
+    def public(*args: P.args, **kwargs: P.kwargs) -> T:
+        arguments = _by_name(name, signature, args, kwargs)
+        if is_building():
+            return build(arguments)
+        with calling(name, building=True):
+            made = build(arguments)
+        if not isinstance(made, optax.GradientTransformation):
+            return made
+        return cast(T, _public(name, cast(Transform, made), build, arguments))
+
+    return public
+
+
+def _by_name(
+    name: str, signature: inspect.Signature, args: Any, kwargs: Any
+) -> dict[str, Any]:
+    """The arguments of a call, or what is wrong with them."""
+    try:
+        return dict(signature.bind(*args, **kwargs).arguments)
+    except TypeError as wrong:
+        known = list(signature.parameters)
+        if len(args) > 1:
+            what = f"arguments after {known[0]} must be given by name, got {len(args)}"
+            text = f"{what} values. Write {name}(..., {known[1]}=...), say."
+        else:
+            text = f"{wrong}. It takes {', '.join(known)}."
+        raise error(TypeError, name, text) from None
+
+
+def _scheduled(
+    name: str,
+    build: Build,
+    arguments: Mapping[str, Any],
+    schedules: Mapping[str, Callable[..., Any]],
+) -> Transform:
+    """What is built of numbers at each update, those of the `schedules`."""
+
+    def at(count: jax.Array) -> Transform:
+        now = {k: schedule(count) for k, schedule in schedules.items()}
+        with calling(called(name), building=True):
+            tx = build({**arguments, **now})
+        return cast(Transform, optax.with_extra_args_support(tx))
+
+    def init(params: Params) -> ScheduledState:
+        count = jnp.zeros([], jnp.int32)
+        return ScheduledState(count, at(count).init(params))
+
+    def update(
+        updates: Updates, state: ScheduledState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, ScheduledState]:
+        tx = at(state.count)
+        u, inner = tx.update(updates, state.inner, params, **extra)
+        return u, ScheduledState(tree.increment(state.count), inner)
+
+    return wrapper(init, update)
+
+
+def _public(
+    name: str, made: Transform, build: Build, arguments: Mapping[str, Any]
+) -> Transform:
+    """The transform `made` by the factory `name`, in its name."""
+    traced = any(isinstance(x, Tracer) for x in arguments.values())
+    config: Any = jax.config
+
+    def init(params: Params) -> Any:
+        with calling(name):
+            return made.init(_of_jax(params))
+
+    @functools.cache
+    def program() -> Callable[..., Any]:
+        arrays = {k: x for k, x in arguments.items() if isinstance(x, jax.Array)}
+        rest = [(k, type(x), x) for k, x in arguments.items() if k not in arrays]
+        try:
+            compiled = _program(build, tuple(rest))
+        except TypeError:  # an argument has no hash: a program for this transform alone
+            compiled = jax.jit(functools.partial(_update, lambda _: made))
+        return functools.partial(compiled, arrays)
+
+    def update(
+        updates: Updates, state: Any, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, Any]:
+        given = (_of_jax(updates), state, _of_jax(params), extra)
+        eager = not (traced or config.jax_disable_jit) and _is_concrete(given)
+        run = program() if eager else functools.partial(_update, lambda _: made, {})
+        with calling(name):
+            return run(*given)
+
+    return wrapper(init, update)
+
+
+@functools.lru_cache(PROGRAMS)
+def _program(build: Build, arguments: tuple[tuple[str, type, Any], ...]) -> Any:
+    """One update, jitted, of what is built of these arguments and of others that are arrays."""
+    known = {k: x for k, _, x in arguments}
+
+    def made(arrays: Mapping[str, jax.Array]) -> Transform:
+        with calling(called(""), building=True):
+            return build({**known, **arrays})
+
+    return jax.jit(functools.partial(_update, made))
+
+
+def _update(
+    made: Callable[[Any], Transform],
+    arrays: Any,
+    updates: Updates,
+    state: Any,
+    params: Params,
+    extra: Mapping[str, Any],
+) -> tuple[Updates, Any]:
+    tx = optax.with_extra_args_support(made(arrays))
+    return tx.update(updates, state, params, **extra)
+
+
+def _is_concrete(t: Any) -> bool:
+    """Whether every leaf is a number or an array that is known, as a program takes it."""
+
+    def is_known(x: Any) -> bool:
+        if isinstance(x, np.ndarray | np.generic):
+            return x.dtype != jax.dtypes.float0
+        known = isinstance(x, jax.Array) and not isinstance(x, Tracer)
+        return known or isinstance(x, numbers.Real)
+
+    return all(map(is_known, jax.tree.leaves(t)))
+
+
+def _of_jax(t: Any) -> Any:
+    """`t`, with the numbers of Python and NumPy as JAX takes them: float64 in float32 unless on."""
+
+    def leaf(x: Any) -> Any:
+        if isinstance(x, float) and not isinstance(x, np.generic):
+            return jnp.asarray(x, jnp.result_type(float))
+        numbers = isinstance(x, np.ndarray | np.generic)
+        return jnp.asarray(x) if numbers and x.dtype != jax.dtypes.float0 else x
+
+    return jax.tree.map(leaf, t)
+
+
+def _takes(kind: Any, hyper: Any) -> bool:
+    """Whether an argument of this type is a hyperparameter of that one, or None."""
+    return kind in (hyper, hyper | None)
+
+
+def _check(name: str, argument: str, kind: Any, value: Any) -> None:
+    """A number is one that can be trusted, and a schedule is given where one is taken."""
+    may_vary = _takes(kind, Hyper) or _takes(kind, Rate)
+    if value is not None and (may_vary or kind in (int, int | jax.Array)):
+        check.hyperparameter(name, argument, value, may_vary)

@@ -1,0 +1,24 @@
+"""The devices that laws about meshes need."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradkit.testing._compare import Unavailable
+
+
+def devices(count: int) -> list[jax.Device]:
+    """So many devices of one kind."""
+    found = jax.devices() if jax.device_count() >= count else jax.devices("cpu")
+    if len(found) < count:
+        raise Unavailable(
+            f"needs {count} devices, has {len(found)}; before jax starts, set "
+            "XLA_FLAGS=--xla_force_host_platform_device_count=8"
+        )
+    return found[:count]
+
+
+def stack(trees: list[Any]) -> Any:
+    """One tree whose leaves have a new first axis."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)

@@ -1,0 +1,63 @@
+"""Law 28."""
+
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit.testing._compare import attempt, kind, leaves, require
+from gradkit.testing._law import law
+from gradkit.testing._subject import Subject
+
+GROWTH = 16  # of every axis, so that no short vector of numbers looks like a parameter
+
+
+class Mapped:
+    """What a leaf of a state was mapped to: the parameter whose it is, if any."""
+
+    def __init__(self, name: str | None):
+        self.name = name
+
+
+@law(28)
+def tree_map_params(s: Subject) -> None:
+    """`optax.tree_map_params` reaches all that a state keeps in the shape of a parameter.
+
+    Places without an array are a `MaskedNode`, which `is_leaf` finds. Where this does not hold,
+    nobody can derive from those of the parameters how a state is sharded, cast or offloaded.
+    """
+    shapes = {k: tuple(GROWTH * n for n in v) for k, v in s.shapes.items()}
+    params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
+    state = jax.eval_shape(s.tx.init, params)
+    with attempt("optax.tree_map_params"):
+        mapped = optax.tree_map_params(
+            s.tx,
+            name_of,
+            state,
+            {k: k for k in params},
+            transform_non_params=lambda _: Mapped(None),
+            is_leaf=is_masked,
+        )
+    due, got = jax.tree.structure(state), jax.tree.structure(mapped)
+    require(due == got, f"the state mapped must have structure {due}, got {got}")
+    sizes = Counter(p.size for p in params.values() if p.ndim > 1)
+    for (path, x), found in zip(leaves(state).items(), jax.tree.leaves(mapped)):
+        mine = [k for k, p in params.items() if p.ndim > 1 and p.size == x.size]
+        if x.ndim > 1 and sizes[x.size] == 1:
+            require(
+                found.name in mine,
+                f"leaf {path!r} of the state must be reached with parameter {mine[0]!r}, "
+                f"which like it is {kind(x)}, got {found.name}",
+            )
+
+
+def is_masked(x: Any) -> bool:
+    """Whether this is a place without an array."""
+    return isinstance(x, optax.MaskedNode)
+
+
+def name_of(x: Any, name: str) -> Any:
+    """What stands for a leaf that was reached."""
+    return x if is_masked(x) else Mapped(name)
