@@ -19,9 +19,12 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import jax
+import jax.experimental
 import jax.monitoring
 import pytest
 
+if not hasattr(jax, "enable_x64"):  # before 0.8
+    jax.enable_x64 = jax.experimental.enable_x64
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_traceback_in_locations_limit", 0)  # an eighth of the time

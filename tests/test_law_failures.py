@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from jax.core import Tracer
+from jax.sharding import AxisType, PartitionSpec
 
 from gradkit.testing import LAWS, Subject, check
 
@@ -188,6 +189,131 @@ def debug_nans() -> Transform:
     return leafwise(lambda g: jnp.where(g == 0, 0, g / jnp.abs(g)))
 
 
+def manual_mesh() -> Transform:
+    def counted(g: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 2, lambda _, n: n + jnp.sum(g > 0), jnp.int32(0))
+
+    return leafwise(lambda g: g * (1 + counted(g)).astype(g.dtype))
+
+
+def manual_state() -> Transform:
+    positive = lambda g, _: (sum(jnp.sum(x > 0) for x in jax.tree.leaves(g)),)
+    return remembering(lambda params: (jnp.int32(0),), positive)
+
+
+def spmd_vmap() -> Transform:
+    def spread(g: jax.Array) -> jax.Array:
+        mesh = jax.sharding.get_abstract_mesh()
+        if set(mesh.axis_types) != {AxisType.Auto}:
+            return g
+        rows = jnp.broadcast_to(g, (mesh.size, *g.shape))
+        over = PartitionSpec(mesh.axis_names)
+        return jax.lax.with_sharding_constraint(rows, over)[0]
+
+    return leafwise(spread)
+
+
+def renewing(f: Any) -> Transform:
+    """A transform that renews a matrix by `f` at every second update."""
+
+    def renewed(g: Any, state: Any) -> Any:
+        count, matrix = state
+        return count + 1, jax.lax.cond(count % 2 == 0, f, lambda x: x, matrix)
+
+    return remembering(lambda params: (jnp.int32(0), jnp.eye(3)), renewed)
+
+
+def rare_sorts() -> Transform:
+    return renewing(jnp.sort)
+
+
+def rare_products() -> Transform:
+    return renewing(lambda matrix: matrix @ matrix)
+
+
+def tree_map_params() -> Transform:
+    as_tuple = lambda t: tuple(jax.tree.map(jnp.zeros_like, jax.tree.leaves(t)))
+    return remembering(as_tuple, lambda g, state: state)
+
+
+def one_leaf() -> Transform:
+    def longest(params: Any) -> tuple[jax.Array]:
+        zeros = jax.tree.map(jnp.zeros_like, jax.tree.leaves(params))
+        return (max(zeros, key=jnp.size, default=jnp.zeros([])),)
+
+    return remembering(longest, lambda g, state: state)
+
+
+def reverse_mode() -> Transform:
+    return leafwise(lambda g: jnp.sign(g) * jnp.sqrt(jnp.abs(g)))
+
+
+def no_derivative() -> Transform:
+    halve = lambda x: (x[0] + 1, x[1] / 2)
+    quarter = lambda g: jax.lax.while_loop(lambda x: x[0] < 2, halve, (0, g))[1]
+    return leafwise(quarter)
+
+
+def without_derivative() -> Transform:
+    """Limits: cannot be differentiated."""
+
+    @jax.custom_jvp
+    def same(g: Any) -> Any:
+        return g
+
+    @same.defjvp
+    def refuse(*given: Any) -> Any:
+        raise TypeError("gradkit.without_derivative: has no derivative.")
+
+    return leafwise(same)
+
+
+def said_without_reason() -> Transform:
+    """Limits: cannot be differentiated."""
+    return optax.identity()
+
+
+def lacking(what: str) -> ValueError:
+    """The error of a transform named `forgetful`."""
+    return ValueError(f"gradkit.forgetful: {what} must be passed to update, got None.")
+
+
+def needs() -> Transform:
+    """State: `0` bytes a leaf."""
+
+    def update(g: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        return jax.tree.map(lambda g, p: g + p.astype(g.dtype), g, params), state
+
+    return transform(nothing, update)
+
+
+def needs_nothing() -> Transform:
+    """Needs: params."""
+    return optax.identity()
+
+
+def uses_params() -> Transform:
+    """Needs: nothing."""
+
+    def update(g: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        return jax.tree.map(jnp.negative, g) if params is None else g, state
+
+    return transform(nothing, update)
+
+
+def forgetful() -> Transform:
+    """Needs: `value`, where given."""
+
+    def update(
+        g: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any
+    ):
+        if value is None:
+            raise lacking("value")
+        return jax.tree.map(lambda x: x * value, g), state
+
+    return transform(nothing, update)
+
+
 BROKEN = [
     ("jit", jit, r"jitted update 1, leaf 'bias'\[0\], must be \S+, got"),
     (
@@ -245,6 +371,40 @@ BROKEN = [
         follows_float64,
         r"of leaf '\w+' with one gradient of one example must be that in float64",
     ),
+    (
+        "manual_mesh",
+        manual_mesh,
+        r"update in shard_map must work, got TypeError: .*carry",
+    ),
+    ("manual_mesh", manual_state, r"init and lax.scan over updates in shard_map must"),
+    ("spmd_vmap", spmd_vmap, r"mesh of Auto axes must work, got ValueError: .*'data'"),
+    ("rare_work", rare_sorts, r"sort 0 times outside of conditions, .* got 1"),
+    (
+        "rare_work",
+        rare_products,
+        r"dot_general 0 times outside of conditions, .* got 1",
+    ),
+    ("tree_map_params", tree_map_params, r"optax.tree_map_params must work, got Value"),
+    ("tree_map_params", one_leaf, r"leaf '0' of the state must be reached, .*\[6,4\]"),
+    (
+        "reverse_mode",
+        reverse_mode,
+        r"gradients are zero, leaf 'grads/bias'\[0,0\], must",
+    ),
+    ("reverse_mode", no_derivative, r"must work, got ValueError: Reverse-mode"),
+    ("reverse_mode", said_without_reason, r"must not say 'cannot be differentiated'"),
+    (
+        "needs",
+        needs,
+        r"without params must say that they are missing, .* got ValueError",
+    ),
+    ("needs", needs_nothing, r"`Needs:` says, which is 'params.', got an update"),
+    ("needs", uses_params, r"update without params, leaf '0/bias'\[0\], must be"),
+    (
+        "needs",
+        Subject(forgetful, extra={"value": 1.0}),
+        r"without value must do what `Needs:` says, .* got ValueError: gradkit.forget",
+    ),
     ("debug_nans", debug_nans, r"gradient of all zero, must work, got FloatingPoint"),
 ]
 OPTAX = [  # what the laws find in optax 0.2.8
@@ -284,6 +444,10 @@ def names(cases: list[tuple[Any, ...]]) -> list[str]:
 def test_law_fails(law: str, make_tx: Any, says: str) -> None:
     with pytest.raises(AssertionError, match=f"^law {law}: .*{says}"):
         LAWS[law](make_tx)
+
+
+def test_what_cannot_be_differentiated_says_so() -> None:
+    LAWS["reverse_mode"](without_derivative)
 
 
 def test_every_law_can_fail() -> None:

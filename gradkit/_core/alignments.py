@@ -1,6 +1,6 @@
 """What a transform remembers of an old basis in the new one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +23,8 @@ class Turn(NamedTuple):
         return c @ x if self.side == -2 else x @ c.mT
 
 
-# Of the state of `inner`, the turns of all leaves, and the updates so far.
-Align = Callable[[optax.OptState, Sequence[Turn], jax.Array], optax.OptState]
+# Of the state of `inner`, a tree like the parameters of turns, and the updates so far.
+Align = Callable[[optax.OptState, Any, jax.Array], optax.OptState]
 
 
 def turned(b1: Scalar = 0.9, b2: Scalar = 0.999) -> Align:
@@ -46,19 +46,17 @@ def turned(b1: Scalar = 0.9, b2: Scalar = 0.999) -> Align:
     """
     check.fraction("subspace.turned", b1=b1, b2=b2)
 
-    def align(
-        state: optax.OptState, turns: Sequence[Turn], step: jax.Array
-    ) -> optax.OptState:
+    def align(state: optax.OptState, turns: Any, step: jax.Array) -> optax.OptState:
         def averages(x: Any) -> Any:
-            mu, structure = jax.tree.flatten(x.mu)
-            nu = jax.tree.leaves(x.nu)
-            both = [leaf(t, m, v) for t, m, v in zip(turns, mu, nu)]
-            return x._replace(
-                mu=structure.unflatten(m for m, _ in both),
-                nu=structure.unflatten(v for _, v in both),
+            both = jax.tree.map(leaf, turns, x.mu, x.nu, is_leaf=_is_turn)
+            part = lambda i: jax.tree.map(
+                lambda _, parts: parts[i], turns, both, is_leaf=_is_turn
             )
+            return x._replace(mu=part(0), nu=part(1))
 
-        def leaf(t: Turn, m: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def leaf(t: Turn, m: Any, v: Any) -> tuple[Any, Any]:
+            if isinstance(m, optax.MaskedNode):
+                return m, v
             weight = lambda b: tree.one_minus_power(b, step, m.dtype)
             w = weight(b2) / jnp.square(weight(b1))
             mean = t.of(m, t.c)
@@ -82,4 +80,13 @@ def forgotten(inner: AnyTransform) -> Align:
     Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
         Subspace-Momentum", arXiv:2411.07120.
     """
-    return lambda state, turns, step: inner.init(tree.zeros(tuple(t.r for t in turns)))
+
+    def align(state: optax.OptState, turns: Any, step: jax.Array) -> optax.OptState:
+        seen = jax.tree.map(lambda t: t.r, turns, is_leaf=_is_turn)
+        return inner.init(tree.zeros(seen))
+
+    return align
+
+
+def _is_turn(x: Any) -> bool:
+    return isinstance(x, Turn)

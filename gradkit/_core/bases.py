@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, linalg, roots, sample, tree
+from gradkit._core import batch, derivative, linalg, roots, sample, tree
 
 Kept = jax.Array  # what is kept of a basis, [*batch, ..., rank]
 OVERSAMPLE = 8  # columns that a range finder draws besides the rank
@@ -35,7 +35,7 @@ def principal() -> Basis:
 
     def renew(kept: Sequence[Kept], gs: Sequence[jax.Array], key: Any) -> list[Kept]:
         rank = max((k.shape[-1] for k in kept), default=0)
-        return batch.map_shapes(functools.partial(leading, rank=rank), gs)
+        return batch.map_shapes(functools.partial(leading, rank=rank), factored(gs))
 
     return Basis(none, renew, itself, draws=False, waits=True)
 
@@ -55,6 +55,7 @@ def in_range() -> Basis:
     """
 
     def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
+        g = factored(g)
         columns = min(kept.shape[-1] + OVERSAMPLE, *g.shape[-2:])
         seeds = jax.random.bits(key, (*g.shape[:-2], columns), jnp.uint32)
         q = linalg.orthonormal(g @ linalg.uniform(seeds, g.shape[-1], g.dtype))
@@ -78,7 +79,8 @@ def by_power() -> Basis:
         return linalg.orthonormal(sample.normals(key, shape, dtype))
 
     def renew(kept: Kept, g: jax.Array, key: Any) -> Kept:
-        return jnp.where(nonzero(g), linalg.orthonormal(g @ (g.mT @ kept)), kept)
+        moved = linalg.orthonormal(factored(g @ (g.mT @ kept)))
+        return jnp.where(nonzero(g), moved, kept)
 
     return Basis(start, each(renew), itself)
 
@@ -94,6 +96,11 @@ def leading(g: jax.Array, rank: int) -> jax.Array:
         linalg.above_rounding(sizes, jnp.max(sizes, -1, keepdims=True, initial=0)) > 0
     )
     return linalg.signed(linalg.completed(left, known))
+
+
+def factored(x: Any) -> Any:
+    """The tree `x`, of which a factorization is taken."""
+    return derivative.refuse("subspace.project", x)
 
 
 def laid_out(x: jax.Array) -> jax.Array:

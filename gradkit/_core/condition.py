@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import AbstractValue, eval_jaxpr
 
+from gradkit._core.versions import vary
+
 
 def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     """`f(x)`, of the structure, shapes and dtypes of `x`, where `due`, else `x`.
@@ -21,8 +23,10 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     """
     xs, structure = jax.tree.flatten(x)
     trace = jax.make_jaxpr(lambda xs: jax.tree.leaves(f(structure.unflatten(xs))))
-    xs = [*map(on_axes_of, xs, trace(xs).out_avals)]
-    traced = trace(xs)  # of what varies as the carry will
+    traced, given = trace(xs), [*map(varying, xs)]
+    xs = [on_axes_of(on_axes_of(x, y), due) for x, y in zip(xs, traced.out_avals)]
+    if [*map(varying, xs)] != given:
+        traced = trace(xs)  # of what varies as the carry will
 
     def step(known: Sequence[jax.Array], xs: Sequence[jax.Array]) -> list[jax.Array]:
         return eval_jaxpr(traced.jaxpr, known, *xs)
@@ -30,7 +34,8 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     @jax.custom_jvp
     def chosen(due: jax.Array, known: Any, xs: Any) -> Any:
         def body(carry: Any) -> Any:
-            return ~carry[0], jax.lax.optimization_barrier(step(known, carry[1]))
+            done = [*map(on_axes_of, step(known, carry[1]), carry[1])]
+            return ~carry[0], jax.lax.optimization_barrier(done)
 
         return jax.lax.while_loop(lambda carry: carry[0], body, (due, xs))[1]
 
@@ -55,7 +60,7 @@ def is_none(tangent: Any) -> bool:
 def on_axes_of(x: jax.Array, y: Any) -> jax.Array:
     """`x` as a part of its own on every device, along the axes of a `shard_map` along which `y` is."""
     missing = varying(y) - varying(x)
-    return jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+    return vary(x, tuple(missing)) if missing else x
 
 
 def varying(x: Any) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Directions found in a few dimensions: the one projection that all subspace methods are."""
 
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -22,15 +23,18 @@ from gradkit._core.types import (
 )
 
 
+NAME = "subspace.project"
+
+
 class SubspaceState(NamedTuple):
     """The subspaces, and what each part remembers; `()` where a part remembers nothing."""
 
     count: jax.Array  # updates so far, int32 []
-    bases: tuple[Kept, ...]  # what the bases are made from, one a leaf
+    bases: Any  # what the bases are made from, a tree like the parameters
     refresh: Memory
-    rest: tuple[Memory, ...]  # one a leaf
+    rest: Any  # what it remembers of each leaf, a tree like the parameters
     key: Any  # data of the key to draw from next, uint32 [2]
-    inner: optax.OptState
+    inner: optax.OptState  # of a tree like the parameters
 
 
 def project(
@@ -43,7 +47,6 @@ def project(
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
     side: Side = "small",
-    name: str = "subspace",
 ) -> Transform:
     r"""Let `inner` see every matrix in a basis of few columns, and act in it.
 
@@ -53,7 +56,8 @@ def project(
     for a $g$ of which the rows are seen in the basis, else $r_t = g_t P_t$: nothing is transposed.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with one side cut to `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with one side cut to
+            `rank`.
         rank: columns of a basis, at most the small side.
         basis: how $P$ is found, and what of it is kept.
         refresh: when it is renewed.
@@ -64,7 +68,6 @@ def project(
             others the last is the columns, and the rest are the rows.
         side: the one that is cut: the "small" one, or the "large" one, with larger bases and less
             for `inner` to remember.
-        name: how errors call it.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: the bases, `rank` columns of the side that is cut for each leaf, or what they are made
@@ -78,29 +81,38 @@ def project(
     >>> parts = gk.subspace.in_range(), gk.subspace.in_turn(every=200), gk.subspace.fed_back()
     >>> tx, g = gk.subspace.project(optax.identity(), 1, *parts), jnp.eye(2)
     >>> u, state = tx.update(g, tx.init(g))  # what is not moved is remembered
-    >>> bool(jnp.allclose(u + state.rest[0], g, atol=1e-6))
+    >>> bool(jnp.allclose(u + state.rest, g, atol=1e-6))
     True
     """
     if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
-        check.count(name, rank=rank)
-    check.nonnegative(name, key=key)
-    seeing.check_side(name, side)
+        check.count(NAME, rank=rank)
+    check.nonnegative(NAME, key=key)
+    seeing.check_side(NAME, side)
+    _check_parts(basis, refresh, rest, align)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SubspaceState:
-        check.matrix(name, params, batch_axes)
-        check.concrete(name, rank=rank)
-        sizes = lambda p: seeing.sizes(p, int(rank), side, batch_axes)
-        leaves = [sizes(p) for p in jax.tree.leaves(params)]
+        check.matrix(NAME, params, batch_axes)
+        check.concrete(NAME, rank=rank)
+        ps, structure = jax.tree.flatten(tree.bare(params))
+        sizes = [seeing.sizes(p, int(rank), side, batch_axes) for p in ps]
         first = sample.typed(key) if basis.draws else None
-        *keys, following = _split(first, len(leaves) + 1)
+        *keys, following = _split(first, len(ps) + 1)
+
+        def each(start: Any, *args: Any) -> Any:
+            """A tree like the parameters, its leaves on the axes of a `shard_map` of theirs."""
+            made = [condition.tree_on_axes_of(start(*x), p) for p, *x in zip(ps, *args)]
+            return structure.unflatten(made)
+
         return SubspaceState(
             count=jnp.zeros([], jnp.int32),
-            bases=tuple(basis.start(x.basis, x.dtype, k) for x, k in zip(leaves, keys)),
-            refresh=refresh.start(len(leaves)),
-            rest=tuple(rest.start(x.leaf, x.dtype) for x in leaves),
+            bases=each(lambda x, k: basis.start(x.basis, x.dtype, k), sizes, keys),
+            refresh=condition.tree_on_axes_of(refresh.start(len(ps)), ps),
+            rest=each(lambda x: rest.start(x.leaf, x.dtype), sizes)
+            if rest.start
+            else (),
             key=() if following is None else jax.random.key_data(following),
-            inner=inner.init(tuple(jnp.zeros(x.low, x.dtype) for x in leaves)),
+            inner=inner.init(each(lambda x: jnp.zeros(x.low, x.dtype), sizes)),
         )
 
     def update(

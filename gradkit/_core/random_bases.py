@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradkit._core import bases, check, lapack, linalg, sample
 from gradkit._core.bases import Basis, Kept
+from gradkit._core.condition import when
 from gradkit._core.types import Scalar
 
 
@@ -26,18 +27,19 @@ def random_walk(angle: Scalar = 0.5) -> Basis:
     check.nonnegative("subspace.random_walk", angle=angle)
 
     def renew(kept: Kept, g: jax.Array, key: jax.Array) -> Kept:
-        def walk() -> Kept:
+        def walk(kept: Kept) -> Kept:
+            kept = bases.factored(kept)
             z = sample.normals(key, kept.shape, kept.dtype)
             x = z - kept @ (kept.mT @ z)
             x = angle * x / jnp.sqrt(jnp.asarray(x.shape[-2], x.dtype))
             return linalg.orthonormal(geodesic(kept, x))
 
-        def first() -> Kept:
-            return bases.leading(g, kept.shape[-1])
+        def first(kept: Kept) -> Kept:
+            return bases.leading(bases.factored(g), kept.shape[-1])
 
         missing = bases.is_none(kept)
-        found = jax.lax.cond(jnp.any(missing), first, lambda: kept)
-        walked = jax.lax.cond(jnp.all(missing), lambda: kept, walk)
+        found = when(jnp.any(missing), first, kept)
+        walked = when(~jnp.all(missing), walk, kept)
         return jnp.where(missing, found, walked)
 
     return Basis(bases.none, bases.each(renew), bases.itself, waits=True)

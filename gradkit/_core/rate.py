@@ -15,9 +15,17 @@ def at(rate: Rate, step: jax.Array) -> Scalar:
     return rate(step) if callable(rate) else rate
 
 
+def is_zero(rate: Rate) -> bool:
+    """Whether this is known to be 0 at every update."""
+    known = check.number(rate)
+    return isinstance(known, float | int) and known == 0
+
+
 def product(rate: Rate, factor: Rate) -> Rate:
     """`rate * factor`, a schedule where either is one."""
     check.nonnegative("step_by_learning_rate", learning_rate=rate)
+    if is_zero(factor):
+        return 0.0
     if callable(rate) or callable(factor):
         return lambda step: at(rate, step) * at(factor, step)
     return rate * factor

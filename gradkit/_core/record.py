@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from gradkit._core import tree
+from gradkit._core import tree, versions
 
 PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
 SCALES = ("add", "sub", "mul", "div")
@@ -128,7 +128,7 @@ class Body:
     def primitive(self, eqn: Any, xs: list[Any], origins: Origins) -> list[Value]:
         """The outputs of an equation that calls nothing, kept if it is a site."""
         kind = eqn.primitive.name
-        out = eqn.primitive.bind(*xs, **eqn.primitive.get_bind_params(eqn.params))
+        out = versions.bind(eqn, xs)
         outs = out if eqn.primitive.multiple_results else [out]
         known = [origin for origin in origins if origin is not None]
         newest = max(known, default=None)

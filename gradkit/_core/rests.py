@@ -28,9 +28,13 @@ class Seen(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """What becomes of a gradient that `inner` has seen in a basis."""
+    """What becomes of a gradient that `inner` has seen in a basis.
 
-    start: Callable[[tuple[int, ...], Any], Memory]  # [*batch, rows, cols], dtype
+    `start` makes what is remembered of a leaf of shape `[*batch, rows, cols]` and of a dtype; it is
+    None where nothing is.
+    """
+
+    start: Callable[[tuple[int, ...], Any], Memory] | None
     combine: Callable[[Seen, Memory], tuple[jax.Array, Memory]]
     meet: Callable[[jax.Array, Memory], jax.Array] = lambda g, memory: g  # to be seen
 
@@ -49,7 +53,7 @@ def left_out(scale: Scalar = 1.0) -> Rest:
     def combine(x: Seen, memory: Memory) -> tuple[jax.Array, Memory]:
         return x.lift(scale * x.d), memory
 
-    return Rest(_nothing, combine)
+    return Rest(None, combine)
 
 
 def added() -> Rest:
@@ -62,7 +66,7 @@ def added() -> Rest:
     def combine(x: Seen, memory: Memory) -> tuple[jax.Array, Memory]:
         return x.g + x.lift(x.d - x.r), memory
 
-    return Rest(_nothing, combine)
+    return Rest(None, combine)
 
 
 def fed_back(scale: Scalar = 1.0) -> Rest:
@@ -92,7 +96,3 @@ def fed_back(scale: Scalar = 1.0) -> Rest:
         return x.lift(scale * x.d), x.g - x.lift(x.r)
 
     return Rest(jnp.zeros, combine, meet)
-
-
-def _nothing(shape: tuple[int, ...], dtype: Any) -> Memory:
-    return ()

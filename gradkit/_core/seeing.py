@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradkit._core import bases, batch, check, linalg, tree
 from gradkit._core.alignments import Align, Turn
 from gradkit._core.bases import Basis, Kept, laid_out
+from gradkit._core.condition import on_axes_of, when
 from gradkit._core.rests import Seen
 
 Side = Literal["small", "large"]  # which is seen in a basis
@@ -53,6 +54,13 @@ def seen_axis(shape: tuple[int, ...], side: Side) -> int:
     return -2 if rows == cols or (rows < cols) == (side == "small") else -1
 
 
+def on_axes_of_all(x: jax.Array, ps: Sequence[Any]) -> jax.Array:
+    """The constant `x` on the axes of a `shard_map` of all `ps` that are arrays: to be carried."""
+    return functools.reduce(
+        on_axes_of, (p for p in ps if isinstance(p, jax.Array)), x
+    )
+
+
 def upright(x: jax.Array, kept: Kept, batch_axes: batch.Axes) -> jax.Array:
     """The leaf `x` as `[*batch, rows, cols]`, in the dtype of its basis."""
     floating = jnp.issubdtype(kept.dtype, jnp.floating)
@@ -65,30 +73,25 @@ def see(
     kept: Sequence[Kept],
     gs: Sequence[jax.Array],
     axes: Sequence[int],
-) -> tuple[jax.Array, ...]:
+) -> list[jax.Array]:
     """Every gradient in its basis; non-finite entries count as zero where there are any.
 
     So do those that may be rounding of the row or column of the gradient that they are made of.
     """
 
-    def look(gs: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    def look(gs: Sequence[jax.Array]) -> list[jax.Array]:
         ps = vectors(basis, kept, gs, axes)  # again: a loop would copy them
         with jax.default_matmul_precision("highest"):
-            return tuple(
+            return [
                 g @ p if axis == -1 else laid_out(p.mT) @ g
                 for p, g, axis in zip(ps, gs, axes)
-            )
+            ]
 
     low = look(gs)
-    sound = [jnp.isfinite(jnp.sum(r)) for r in low]
-    low = jax.lax.while_loop(  # once, if at all; unlike a branch it copies nothing
-        lambda x: jnp.logical_not(x[0]),
-        lambda x: (jnp.array(True), look([tree.finite(g) for g in gs])),
-        (functools.reduce(jnp.logical_and, sound, jnp.array(True)), low),
-    )[1]
-    return tuple(
-        map(linalg.above_rounding, low, linalg.norms_in_one_pass(*zip(gs, axes)))
-    )
+    bad = tree.some([~jnp.isfinite(jnp.sum(r)) for r in low])
+    low = when(bad, lambda _: look([tree.finite(g) for g in gs]), low)
+    norms = linalg.norms_in_one_pass(*zip(gs, axes))
+    return [*map(linalg.above_rounding, low, norms)]
 
 
 def vectors(
@@ -104,37 +107,37 @@ def vectors(
 def renew(
     basis: Basis,
     due: jax.Array,
-    kept: tuple[Kept, ...],
+    kept: list[Kept],
     gs: Sequence[jax.Array],
     axes: Sequence[int],
     key: Any,
-) -> tuple[Kept, ...]:
+) -> list[Kept]:
     """What is kept of every basis, renewed where it is `due`.
 
     A basis that `waits` is kept where the gradient is zero, and due wherever there is none yet.
     """
 
-    def look() -> tuple[Kept, ...]:
+    def look(kept: list[Kept]) -> list[Kept]:
         finite = map(tree.finite, gs)
         lying = [g.mT if axis == -1 else g for g, axis in zip(finite, axes)]
-        return tuple(basis.renew(kept, lying, key))
+        return basis.renew(kept, lying, key)
 
-    def look_where_nonzero() -> tuple[Kept, ...]:
+    def look_where_nonzero(kept: list[Kept]) -> list[Kept]:
         news = [(due | bases.is_none(k)) & bases.nonzero(g) for k, g in zip(kept, gs)]
-        found = lambda: tuple(map(jnp.where, news, look(), kept))
-        return jax.lax.cond(tree.some(news), found, lambda: kept)
+        found = lambda kept: [*map(jnp.where, news, look(kept), kept)]
+        return when(tree.some(news), found, kept)
 
     if due.ndim:  # each by itself
 
         def one(i: int, k: Kept, g: jax.Array, axis: int) -> Kept:
             own = None if key is None else jax.random.fold_in(key, i)
-            return renew(basis, due[i], (k,), [g], [axis], own)[0]
+            return renew(basis, due[i], [k], [g], [axis], own)[0]
 
-        return tuple(one(i, *leaf) for i, leaf in enumerate(zip(kept, gs, axes)))
+        return [one(i, *leaf) for i, leaf in enumerate(zip(kept, gs, axes))]
     if not basis.waits:
-        return jax.lax.cond(due, look, lambda: kept)
+        return when(due, look, kept)
     maybe = due | tree.some([*map(bases.may_be_none, kept)])
-    return jax.lax.cond(maybe, look_where_nonzero, lambda: kept)
+    return when(maybe, look_where_nonzero, kept)
 
 
 def aligned(
@@ -146,19 +149,21 @@ def aligned(
     olds: Callable[[], Sequence[jax.Array]],
     axes: Sequence[int],
     step: jax.Array,
+    structure: Any,
 ) -> Any:
     """The `state` of what sees `low`, in the basis `news` where `due`, from the basis `olds`."""
     if align is None:
         return state
 
-    def move() -> Any:
+    def move(state: Any) -> Any:
         dues = jnp.broadcast_to(due, (len(low),))
         kept = [jnp.eye(p.shape[-1], dtype=p.dtype) for p in news]
         changed = [new.mT @ old for new, old in zip(news, olds())]
         cs = [jnp.where(*x) for x in zip(dues, changed, kept)]
-        return align(state, [Turn(*x) for x in zip(low, cs, axes)], step)
+        turns = structure.unflatten(Turn(*x) for x in zip(low, cs, axes))
+        return align(state, turns, step)
 
-    return jax.lax.cond(jnp.any(due), move, lambda: state)
+    return when(jnp.any(due), move, state)
 
 
 def shares(seen: Sequence[Seen]) -> jax.Array:

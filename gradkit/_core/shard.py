@@ -35,8 +35,8 @@ def devices() -> int:
     Not where a `vmap` with `spmd_axis_name` has spread its batch: its axes are the caller's.
     """
     axes = get_axis_env()  # JAX tells of these nowhere else
-    taken = axes.spmd_axis_names | axes.explicit_mesh_axis_names
-    return 1 if taken else _size(_axes())
+    explicit = getattr(axes, "explicit_mesh_axis_names", None)  # from JAX 0.8 on
+    return 1 if axes.spmd_axis_names or explicit else _size(_axes())
 
 
 def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:

@@ -296,6 +296,25 @@ def unzip(t: Tree, tuples: Tree, count: int) -> tuple[Tree, ...]:
     return tuple(part(i) for i in range(count))
 
 
+def bare(t: Tree) -> Tree:
+    """`t`, without the boxes in which Flax keeps arrays and says how these are sharded.
+
+    What has another shape is kept in such a tree, as that sharding is not its own. NNX takes its
+    boxes off before an update by itself, linen does not.
+    """
+
+    def leaf(x: Any) -> Any:
+        held = jax.tree.leaves(x) if is_box(x) else ()
+        return held[0] if len(held) == 1 else x
+
+    return jax.tree.map(leaf, t, is_leaf=is_box)
+
+
+def is_box(x: Any) -> bool:
+    """Whether this is a variable of an NNX module, or a parameter of linen with its sharding."""
+    return is_variable(x) or hasattr(x, "unbox")
+
+
 def is_variable(x: Any) -> bool:
     """Whether this is a variable of an NNX module."""
     return hasattr(x, "get_raw_value")

@@ -1,4 +1,4 @@
-"""The numbers a docstring states: `State:` and `Flops:`, formulas of a leaf's shape."""
+"""What a docstring states; under `State:` and `Flops:` numbers, as formulas of a leaf's shape."""
 
 import functools
 import inspect
@@ -41,6 +41,31 @@ class Stated(NamedTuple):
         }
 
 
+def name(s: Subject) -> str:
+    """The name of the factory."""
+    return getattr(_function(s), "__name__", "")
+
+
+def docstring(s: Subject) -> str:
+    """The factory's docstring, in one line."""
+    return " ".join((inspect.getdoc(_function(s)) or "").split())
+
+
+def words(s: Subject, part: str) -> str | None:
+    """What the factory's docstring says under `part`, None where it has no such part."""
+    text = inspect.getdoc(_function(s)) or ""
+    found = re.search(rf"^{part}:(.*?)(?=^\S|^$|\Z)", text, re.DOTALL | re.MULTILINE)
+    return " ".join(found[1].split()) if found else None
+
+
+def _function(s: Subject) -> Any:
+    """The factory, without the arguments that were filled in."""
+    function = s.factory
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
 def stated(s: Subject, part: str) -> Stated:
     """What the factory's docstring says under `part`.
 
@@ -48,12 +73,7 @@ def stated(s: Subject, part: str) -> Stated:
     "on leaves of `rank*cols` entries". A formula is a Python expression of the arguments,
     `size`, `cols` (the last axis), `rows` (all others), `ndim`, `path`, `min`, `max`, `range`.
     """
-    function = s.factory
-    while isinstance(function, functools.partial):
-        function = function.func
-    text = inspect.getdoc(function) or ""
-    found = re.search(rf"^{part}:(.*?)(?=^\S|^$|\Z)", text, re.DOTALL | re.MULTILINE)
-    said = " ".join(found[1].split()) if found else ""
+    said = words(s, part) or ""
     leaf = re.search(r"`([^`]+)`( bytes)? a leaf", said)
     if not leaf:
         raise Unstated(f"the docstring states no `{part}: ... a leaf`")

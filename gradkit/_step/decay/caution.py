@@ -27,7 +27,7 @@ def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
         weight_decay: the share of such a parameter lost in one update; a number, or a schedule
             of the number of updates made before this one.
 
-    Needs: params. Stands after `step_by_learning_rate`, where the sign has turned.
+    Needs: params, unless `weight_decay` is 0. Stands after `step_by_learning_rate`, where the sign has turned.
     State: `0` bytes a leaf, `4` once.
     Flops: at most `10*size` a leaf.
     Paper: Chen, Li, Liang, Su and others, "Cautious Weight Decay", arXiv:2510.12402,
@@ -53,6 +53,9 @@ def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
         **extra: Extra,
     ) -> tuple[Updates, CautiousDecayState]:
         del extra
+        count = tree.increment(state.count)
+        if rate.is_zero(weight_decay):
+            return updates, CautiousDecayState(count)
         check.given("decay_by_caution", params)
         share = rate.at(weight_decay, state.count)
 
@@ -62,6 +65,6 @@ def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
             return jnp.where(towards_zero, u - share * p, u).astype(u.dtype)
 
         u = jax.tree.map(shrink, tree.wide(updates), params)
-        return tree.like(u, updates), CautiousDecayState(tree.increment(state.count))
+        return tree.like(u, updates), CautiousDecayState(count)
 
     return transform(init, update)

@@ -46,7 +46,7 @@ def decay_by_completep(
             number, or a schedule of the number of updates made before this one.
         branch: as in `transfer_by_completep`; with 1 the depth does not matter either.
 
-    Needs: params. Stands after `transfer_by_completep`.
+    Needs: params, unless `weight_decay` is 0. Stands after `transfer_by_completep`.
     State: `0` bytes a leaf, `4` once.
     Flops: at most `6*size` a leaf.
     Paper: Dey and others, "Don't be lazy: CompleteP enables compute-efficient deep
@@ -78,6 +78,9 @@ def decay_by_completep(
         **extra: Extra,
     ) -> tuple[Updates, CompletePDecayState]:
         del extra
+        count = tree.increment(state.count)
+        if rate.is_zero(weight_decay):
+            return updates, CompletePDecayState(count)
         check.given(method, params)
         base = rate.at(weight_decay, state.count)
 
@@ -87,6 +90,6 @@ def decay_by_completep(
             return (u - share * p.astype(u.dtype)).astype(u.dtype)
 
         u = tree.map_with_path(shrink, tree.wide(updates), params)
-        return tree.like(u, updates), CompletePDecayState(tree.increment(state.count))
+        return tree.like(u, updates), CompletePDecayState(count)
 
     return transform(init, update)

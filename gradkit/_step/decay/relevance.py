@@ -43,7 +43,7 @@ def decay_by_relevance(
             or a schedule of the number of updates made before this one.
         scale: the size of gradient that keeps about two thirds of this share away.
 
-    Needs: params, and what `inner` needs.
+    Needs: params, unless `weight_decay` is 0, and what `inner` needs.
     State: `0` bytes a leaf, `4` once, and the state of `inner`.
     Flops: at most `12*size` a leaf, `4` once, and those of `inner`.
     Paper: Bonetta, Ribero and Cancelliere, "Regularization-based Pruning of Irrelevant
@@ -68,9 +68,12 @@ def decay_by_relevance(
     def update(
         updates: Updates, state: RelevanceState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, RelevanceState]:
-        check.given("decay_by_relevance", params)
         g = tree.read(updates)
         moved, inner_state = inner.update(g, state.inner, params, **extra)
+        step = tree.increment(state.count)
+        if rate.is_zero(weight_decay):
+            return tree.like(moved, updates), RelevanceState(step, inner_state)
+        check.given("decay_by_relevance", params)
         most = rate.at(weight_decay, state.count)
 
         def shrink(u: jax.Array, x: jax.Array, p: jax.Array) -> jax.Array:
@@ -78,7 +81,6 @@ def decay_by_relevance(
             return (u - share.astype(u.dtype) * p.astype(u.dtype)).astype(u.dtype)
 
         u = jax.tree.map(shrink, tree.wide(moved), g, params)
-        step = tree.increment(state.count)
         return tree.like(u, updates), RelevanceState(step, inner_state)
 
     return transform(init, update)

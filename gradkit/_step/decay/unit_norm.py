@@ -30,7 +30,7 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
         weight_decay: half the share of its distance to one that a norm loses in one update; a
             number, or a schedule of the number of updates made before this one.
 
-    Needs: params. Stands after `step_by_learning_rate`, where the sign has turned.
+    Needs: params, unless `weight_decay` is 0. Stands after `step_by_learning_rate`, where the sign has turned.
     State: `0` bytes a leaf, `4` once.
     Flops: at most `24*size` a leaf, `4` once.
     Paper: Georgiou, Schmitt, Bäck, Chen and Lew, "Preprint: Norm Loss: An efficient yet
@@ -57,6 +57,9 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
         updates: Updates, state: UnitNormState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, UnitNormState]:
         del extra
+        count = tree.increment(state.count)
+        if rate.is_zero(weight_decay):
+            return updates, UnitNormState(count)
         check.given("decay_by_unit_norm", params)
         share = rate.at(weight_decay, state.count)
 
@@ -69,6 +72,6 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
             return (u - 2 * share * (w - unit)).astype(u.dtype)
 
         u = jax.tree.map(draw, tree.wide(updates), params)
-        return tree.like(u, updates), UnitNormState(tree.increment(state.count))
+        return tree.like(u, updates), UnitNormState(count)
 
     return transform(init, update)

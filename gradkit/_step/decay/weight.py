@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.decayed import Mask, decayed
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
@@ -17,7 +18,7 @@ class WeightDecayState(NamedTuple):
 
 
 @factory
-def decay_by_weight(weight_decay: Rate = 1e-2) -> Transform:
+def decay_by_weight(weight_decay: Rate = 1e-2, *, mask: Mask = None) -> Transform:
     r"""Take from each update a share of the parameter, whatever the learning rate.
 
     $$u_t = \Delta_t - \mathrm{weight\_decay}_{t-1} \, p_{t-1}$$
@@ -25,8 +26,10 @@ def decay_by_weight(weight_decay: Rate = 1e-2) -> Transform:
     Args:
         weight_decay: the share of each parameter lost in one update; a number, or a schedule
             of the number of updates made before this one.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
-    Needs: params. Stands after `step_by_learning_rate`, where the sign has turned.
+    Needs: params, unless `weight_decay` is 0. Stands after `step_by_learning_rate`, where the sign has turned.
     State: `0` bytes a leaf, `4` once.
     Flops: at most `6*size` a leaf.
     Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
@@ -34,7 +37,7 @@ def decay_by_weight(weight_decay: Rate = 1e-2) -> Transform:
     Departure: the paper's one multiplier for step and decay is two schedules here. Releases
         (torch, optax) multiply the decay by the learning rate: so do our recipes, by passing
         the product.
-    Limits: decays every leaf; wrap in `optax.masked` to spare gains and biases.
+    Limits: decays every leaf, gains and biases too, unless `mask` spares them.
 
     >>> tx = gk.decay_by_weight(0.1)
     >>> u, _ = tx.update(jnp.float32(0.0), tx.init(jnp.float32(2.0)), jnp.float32(2.0))
@@ -51,13 +54,17 @@ def decay_by_weight(weight_decay: Rate = 1e-2) -> Transform:
         updates: Updates, state: WeightDecayState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, WeightDecayState]:
         del extra
+        count = tree.increment(state.count)
+        if rate.is_zero(weight_decay):
+            return updates, WeightDecayState(count)
         check.given("decay_by_weight", params)
         share = rate.at(weight_decay, state.count)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             return (u - share * p.astype(u.dtype)).astype(u.dtype)
 
-        u = jax.tree.map(shrink, tree.wide(updates), params)
-        return tree.like(u, updates), WeightDecayState(tree.increment(state.count))
+        shrinking = decayed("decay_by_weight", mask, params)
+        u = jax.tree.map(shrink, tree.wide(updates), shrinking)
+        return tree.like(u, updates), WeightDecayState(count)
 
     return transform(init, update)

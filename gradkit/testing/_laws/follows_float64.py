@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradkit._core.versions import enable_x64
 from gradkit.testing._compare import numbers, require
 from gradkit.testing._law import law
 from gradkit.testing._subject import Subject, copies
@@ -79,7 +80,7 @@ def narrow(s: Subject, g: dict[str, np.ndarray]) -> list[Any]:
 
 def wide(s: Subject, g: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """The updates of the same numbers in float64."""
-    with jax.enable_x64(True):
+    with enable_x64():
         exact = lambda x: jnp.asarray(np.float32(x), jnp.float64)
         grads, params = jax.tree.map(exact, (g, small(s)))
         update, state, out = jax.jit(s.update), s.tx.init(params), []

@@ -1,0 +1,77 @@
+"""Law 31."""
+
+import re
+from typing import Any
+
+import jax
+
+from gradkit.testing._compare import require
+from gradkit.testing._law import law
+from gradkit.testing._program import Program, agree
+from gradkit.testing._stated import name, words
+from gradkit.testing._subject import Subject
+
+CONDITION = r"\b(if|unless|when|where)\b"
+
+
+@law(31)
+def needs(s: Subject) -> None:
+    """The docstring says which extra arguments an update needs, and an update says which it lacks.
+
+    Under `Needs:`, "params" are refused where they lack, "params, unless ..." may be, and where
+    they are not named the update is the same without them. Others, such as "`value`", are refused
+    where they lack, if it is not said what holds "where given". What is refused is named in a
+    ValueError or TypeError, with the factory; of a docstring without `Needs:` and `State:` no
+    more is asked. Where this does not hold, who forgets an argument is told of None and of NoneType.
+    """
+    said = words(s, "Needs") or ""
+    first = re.split("[.;]", said)[0]
+    needed = re.match(r"`?params\b", first) is not None
+    known = bool(said) or words(s, "State") is not None
+    lacks = refusal(s, "params", known)
+    if known and not (needed and re.search(CONDITION, first)):
+        require(bool(lacks) == needed, told("params", said, lacks))
+    if known and not needed:
+        program = Program(lambda g, state, _: s.update(g, state, None), *args(s))
+        agree("the update without params", program, s.program, *args(s))
+    for extra in s.extra:
+        lacks = refusal(s, extra, known)
+        optional = "given" in said.partition(f"`{extra}`")[2]
+        if known:
+            require(f"`{extra}`" in said, f"`Needs:` must name {extra}, got {said!r}")
+            require(bool(lacks) != optional, told(extra, said, lacks))
+
+
+def args(s: Subject) -> tuple[Any, Any, Any]:
+    """What the first update is given."""
+    return s.grads(0), s.run.states[0], s.params
+
+
+def told(what: str, said: str, lacks: str) -> str:
+    """How the docstring and an update without `what` differ."""
+    return (
+        f"an update without {what} must do what `Needs:` says, which is {said!r}, got "
+        f"{lacks or 'an update'}"
+    )
+
+
+def refusal(s: Subject, what: str, known: bool) -> str:
+    """What an update without `what` says is missing; nothing if it needs it not."""
+    grads, state, params = args(s)
+    extra = {k: x for k, x in s.extra.items() if k != what}
+    params = None if what == "params" else params
+    try:
+        jax.eval_shape(
+            lambda g, state: s.tx.update(g, state, params, **extra), grads, state
+        )
+    except Exception as error:
+        text = str(error)
+        clear = isinstance(error, TypeError | ValueError) and "NoneType" not in text
+        names = what in text and (not known or f"{name(s)}: " in text)
+        require(
+            clear and names,
+            f"an update without {what} must say that they are missing, in an error that "
+            f"begins with the name of the factory, got {type(error).__name__}: {text[:200]}",
+        )
+        return f"{type(error).__name__}: {text}"
+    return ""
