@@ -1,14 +1,19 @@
-"""The command line: `gradkit list`, `show`, `check`, `coords` and `race`."""
+"""The command line: `gradkit list`, `show`, `check`, `coords` and `race`.
+
+Exit codes: 0, all is well; 1, a law or a check fails; 2, what was asked for cannot be done;
+130, Ctrl-C.
+"""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from gradkit._lab.complaint import Complaint
+from gradkit._lab.complaint import Complaint, printable
 
 LAB = {"typer", "rich", "flax", "orbax", "matplotlib", "sklearn"}
 DEVICES = "--xla_force_host_platform_device_count"
@@ -25,24 +30,108 @@ def in_one_line() -> Iterator[None]:
         leave(2, f'{error.name} is not installed. Run pip install "gradkit[lab]".')
     except Complaint as complaint:
         leave(2, str(complaint))
+    except KeyboardInterrupt:
+        leave(130, "stopped.")
+    except BrokenPipeError:  # as of "gradkit list | head"
+        discard_output()
+        raise SystemExit(141) from None
+    except OSError as error:
+        discard_output()
+        leave(2, f"cannot read or write: {error}.")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(
+            error
+        ):
+            raise
+        leave(2, f"out of memory: {error}. Ask for less.")
 
 
 def leave(code: int, message: str) -> NoReturn:
     """Say why on stderr, and end."""
-    print(f"gradkit: {message}", file=sys.stderr)
+    print(f"gradkit: {printable(message)}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def discard_output() -> None:
+    """Write nothing more, where nothing can be written: Python would try as it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 with in_one_line():
     import typer
+    import typer.core
+
+
+class Commands(typer.core.TyperGroup):
+    """Commands of which all that goes wrong is said in one line."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run what was typed, and end with its exit code."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # of ASCII, say, without our signs
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except Exception as error:
+            mistyped = getattr(error, "format_message", None)
+            if mistyped is None:
+                raise
+            said = mistyped().rstrip(".")
+            where = getattr(getattr(error, "ctx", None), "command_path", "gradkit")
+            leave(2, f"{said}. See {where} --help.")
+        raise SystemExit(code)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one command, and write out all that it prints."""
+        with in_one_line():
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+
+
+def path(typed: str) -> pathlib.Path:
+    """What was typed as a path; nothing, as of a variable that is not set, is no folder."""
+    if not typed:
+        raise typer.BadParameter("a path must be given, got nothing")
+    return pathlib.Path(typed)
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Composable gradient transformations for JAX: look them up, hold your own to the "
-    "laws, race recipes against each other.",
-    no_args_is_help=True,
+    "laws, race recipes against each other. Exit codes: 1, a law or a check fails; 2, what "
+    "was asked for cannot be done.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def say_version(asked: bool) -> None:
+    """The installed version, and nothing else."""
+    if asked:
+        from gradkit._lab.report import version
+
+        print(f"gradkit {version('gradkit')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def every(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=say_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Of all commands; without one, how to use them."""
+    del version
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help(), end="")
+        raise typer.Exit(2)
 
 
 @app.command("list")
@@ -53,10 +142,9 @@ def list_methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Name every method in one line."""
-    with in_one_line():
-        from gradkit._lab import describe
+    from gradkit._lab import describe
 
-        found = [describe.describe(method.name) for method in describe.methods(family)]
+    found = [describe.describe(method.name) for method in describe.methods(family)]
     if as_json:
         print(json.dumps([one.record() for one in found], indent=1))
         return
@@ -68,10 +156,9 @@ def list_methods(
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A name that list gives.")]) -> None:
     """Say all about one method: equations, paper, departures, memory, needs."""
-    with in_one_line():
-        from gradkit._lab import describe
+    from gradkit._lab import describe
 
-        print(describe.describe(name).page())
+    print(describe.describe(name).page())
 
 
 @app.command()
@@ -90,16 +177,32 @@ def check(
             "vector and a scalar."
         ),
     ] = None,
+    params: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:TREE",
+            help="Instead of shapes: parameters of your own, or what makes them, such as "
+            "mine.model:params. Keep them small.",
+        ),
+    ] = None,
 ) -> None:
-    """Hold a transform to the laws; exit with 1 if it breaks any."""
+    """Hold a transform to the laws; exit with 1 if it breaks any.
+
+    In Python the same is gradkit.testing.check.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     if DEVICES not in flags:  # sharding needs several, asked for before JAX starts
         os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}=8".strip()
-    with in_one_line():
-        from gradkit import testing
-        from gradkit._lab import spec as named
+    import jax
 
-        table = testing.check(named.load(spec, shapes))
+    from gradkit import testing
+    from gradkit._lab import spec as named
+
+    if (
+        "JAX_LOGGING_LEVEL" not in os.environ
+    ):  # XLA's advice on tiny shapes helps nobody
+        jax.config.update("jax_logging_level", "ERROR")
+    table = testing.check(named.load(spec, shapes, params))
     print(table)
     if not table.ok:
         raise SystemExit(1)
@@ -126,24 +229,26 @@ def coords(
         ),
     ] = None,
     out: Annotated[
-        pathlib.Path | None, typer.Option(help="Also draw a picture, as PNG.")
+        pathlib.Path | None,
+        typer.Option(parser=path, help="Also draw a picture, as PNG."),
     ] = None,
     data: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Text, a file or folder; else Python's own source."),
+        typer.Option(
+            parser=path, help="Text, a file or folder; else Python's own source."
+        ),
     ] = None,
 ) -> None:
     """Check if activations keep their size, and their changes theirs, as a model grows.
 
     Exit with 1 if any parametrization fails: then no learning rate is right for all sizes.
     """
-    with in_one_line():
-        from gradkit._lab import coords as lab
+    from gradkit._lab import coords as lab
 
-        widths = widths or ("64" if "," in depths else "32,64,128")
-        planned = lab.plan(task, parametrization, widths, depths, steps, seeds, rate)
-        passes = lab.check(planned, lab.text_data(data), out)
-    if not passes:
+    if widths is None:
+        widths = "64" if "," in depths else "32,64,128"
+    planned = lab.plan(task, parametrization, widths, depths, steps, seeds, rate)
+    if not lab.check(planned, lab.text_data(data, out), out):
         raise SystemExit(1)
 
 
@@ -159,12 +264,14 @@ def race(
     rates: Annotated[int, typer.Option(help="Learning rates for every recipe.")] = 5,
     seeds: Annotated[int, typer.Option(help="First parameters and data orders.")] = 2,
     out: Annotated[
-        pathlib.Path, typer.Option(help="Folder for all that comes out.")
+        pathlib.Path,
+        typer.Option(parser=path, help="Folder for all that comes out."),
     ] = pathlib.Path("runs/race"),
     data: Annotated[
         pathlib.Path | None,
         typer.Option(
-            help="Text for bytes, a file or folder; else Python's own source."
+            parser=path,
+            help="Text for bytes, a file or folder; else Python's own source.",
         ),
     ] = None,
     resume: Annotated[
@@ -178,17 +285,19 @@ def race(
 
     All rates and seeds of a recipe run as one compiled program, on the same data.
     """
-    with in_one_line():
-        from gradkit._lab import plan, start
-        from gradkit._lab.race import Stopped
+    from gradkit._lab import plan, start
+    from gradkit._lab.race import Stopped
 
-        planned = plan.plan(recipes, steps, rates, seeds, save_every)
-        try:
-            start.start(start.task(task, data), planned, out, resume)
-        except Stopped as stopped:
-            leave(130, f"stopped at {stopped}. The same command with --resume goes on.")
-        except OSError as error:
-            leave(1, f"{error}. What was saved is safe: --resume goes on.")
+    planned = plan.plan(recipes, steps, rates, seeds, save_every)
+    chosen = start.task(task, data, out)
+    try:
+        start.start(chosen, planned, out, resume)
+    except Stopped as stopped:
+        leave(130, f"stopped at {stopped}. The same command with --resume goes on.")
+    except OSError as error:
+        leave(
+            2, f"{error}. Once that is mended, the same command with --resume goes on."
+        )
 
 
 if __name__ == "__main__":

@@ -191,7 +191,9 @@ def debug_nans() -> Transform:
 
 def manual_mesh() -> Transform:
     def counted(g: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, 2, lambda _, n: n + jnp.sum(g > 0), jnp.int32(0))
+        return jax.lax.fori_loop(
+            0, 2, lambda _, n: n + jnp.sum(g > 0, dtype=jnp.int32), jnp.int32(0)
+        )
 
     return leafwise(lambda g: g * (1 + counted(g)).astype(g.dtype))
 

@@ -1,5 +1,6 @@
 """A condition that stays one under JAX's transformations: what is rarely due costs rarely."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,6 +62,12 @@ def on_axes_of(x: jax.Array, y: Any) -> jax.Array:
     """`x` as a part of its own on every device, along the axes of a `shard_map` along which `y` is."""
     missing = varying(y) - varying(x)
     return vary(x, tuple(missing)) if missing else x
+
+
+def varying_as(t: Any, data: Any) -> Any:
+    """`t`, made of constants, on all axes of a `shard_map` along which `data` is: to be carried."""
+    arrays = [y for y in jax.tree.leaves(data) if isinstance(y, jax.Array)]
+    return jax.tree.map(lambda x: functools.reduce(on_axes_of, arrays, x), t)
 
 
 def varying(x: Any) -> frozenset[str]:

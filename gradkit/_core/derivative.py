@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gradkit._core.called import called
 
@@ -31,3 +32,16 @@ def refuse(method: str, x: Any) -> Any:
         raise TypeError(f"gradkit.{name}: {text}")
 
     return same(x)
+
+
+@jax.custom_jvp
+def root(x: jax.Array) -> jax.Array:
+    """The square root; of 0 its derivative counts as 0, where infinity times 0 would be nan."""
+    return jnp.sqrt(x)
+
+
+@root.defjvp
+def _of_root(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x,), (change,) = primals, tangents
+    y = root(x)
+    return y, jnp.where(y > 0, change / jnp.where(y > 0, 2 * y, 1), 0)

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradkit._core import shard
+
 
 def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
     """`f` of arrays `[*batch, rows, cols]`, also where a caller maps over more axes."""
@@ -20,12 +22,32 @@ def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
     def of_batch(*xs: jax.Array) -> Any:
         if jax.default_backend() != "cpu":
             return f(*xs)
-        each = jax.custom_batching.sequential_vmap(lambda *xs: f(*xs))
+        each = _in_turn(f)
         for _ in xs[0].shape[:-2]:
             each = jax.vmap(each)
         return each(*xs)
 
     return of_batch
+
+
+def _in_turn(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f`, which does one after the other where a caller maps over it."""
+
+    @jax.custom_batching.custom_vmap
+    def each(*xs: jax.Array) -> Any:
+        return f(*xs)
+
+    @each.def_vmap
+    def rule(_: int, batched: list[bool], *xs: jax.Array) -> Any:
+        def one(parts: list[jax.Array]) -> Any:
+            part = iter(parts)
+            return each(*[next(part) if b else x for b, x in zip(batched, xs)])
+
+        run = functools.partial(jax.lax.map, one)
+        ys = shard.where_it_is(run, [x for b, x in zip(batched, xs) if b])
+        return ys, jax.tree.map(lambda _: True, ys)
+
+    return each
 
 
 eigh = one_by_one(jnp.linalg.eigh)

@@ -1,15 +1,15 @@
 """Directions found in a few dimensions: the one projection that all subspace methods are."""
 
-import inspect
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import batch, check, sample, seeing, tree
+from gradkit._core import batch, check, condition, remembered, sample, seeing, tree
 from gradkit._core.alignments import Align
-from gradkit._core.bases import Basis, Kept
+from gradkit._core.bases import Basis
+from gradkit._core.parts import check_parts
 from gradkit._core.refreshes import Refresh
 from gradkit._core.rests import Memory, Rest, Seen
 from gradkit._core.seeing import Side
@@ -21,7 +21,6 @@ from gradkit._core.types import (
     Updates,
     transform,
 )
-
 
 NAME = "subspace.project"
 
@@ -88,7 +87,7 @@ def project(
         check.count(NAME, rank=rank)
     check.nonnegative(NAME, key=key)
     seeing.check_side(NAME, side)
-    _check_parts(basis, refresh, rest, align)
+    check_parts(NAME, align, basis=basis, refresh=refresh, rest=rest)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SubspaceState:
@@ -96,23 +95,22 @@ def project(
         check.concrete(NAME, rank=rank)
         ps, structure = jax.tree.flatten(tree.bare(params))
         sizes = [seeing.sizes(p, int(rank), side, batch_axes) for p in ps]
+        kinds, begin = [x.dtype for x in sizes], rest.start
         first = sample.typed(key) if basis.draws else None
         *keys, following = _split(first, len(ps) + 1)
 
         def each(start: Any, *args: Any) -> Any:
             """A tree like the parameters, its leaves on the axes of a `shard_map` of theirs."""
-            made = [condition.tree_on_axes_of(start(*x), p) for p, *x in zip(ps, *args)]
-            return structure.unflatten(made)
+            made = map(start, *args)
+            return structure.unflatten(map(condition.varying_as, made, ps))
 
         return SubspaceState(
             count=jnp.zeros([], jnp.int32),
-            bases=each(lambda x, k: basis.start(x.basis, x.dtype, k), sizes, keys),
-            refresh=condition.tree_on_axes_of(refresh.start(len(ps)), ps),
-            rest=each(lambda x: rest.start(x.leaf, x.dtype), sizes)
-            if rest.start
-            else (),
+            bases=each(basis.start, [x.basis for x in sizes], kinds, keys),
+            refresh=condition.varying_as(refresh.start(len(ps)), ps),
+            rest=each(begin, [x.leaf for x in sizes], kinds) if begin else (),
             key=() if following is None else jax.random.key_data(following),
-            inner=inner.init(each(lambda x: jnp.zeros(x.low, x.dtype), sizes)),
+            inner=inner.init(each(jnp.zeros, [x.low for x in sizes], kinds)),
         )
 
     def update(
@@ -120,36 +118,43 @@ def project(
     ) -> tuple[Updates, SubspaceState]:
         del params
         leaves, structure = jax.tree.flatten(updates)
-        gs = [seeing.upright(x, k, batch_axes) for x, k in zip(leaves, state.bases)]
-        gs = [rest.meet(g, memory) for g, memory in zip(gs, state.rest)]
+        bare = tree.bare(updates)
+        like_state = jax.tree.structure(bare).unflatten
+        kept = seeing.known(NAME, basis, bare, state.bases, rank, side, batch_axes)
+        gs = [seeing.upright(x, k, batch_axes) for x, k in zip(leaves, kept)]
+        memories = [()] * len(gs)
+        if rest.start:
+            memories = remembered.by_leaf(NAME, bare, state.rest)
+        gs = list(map(rest.meet, gs, memories))
         axes = [seeing.seen_axis(g.shape, side) for g in gs]
         now, following = _split(_restored(state.key, key), 2)
         due = refresh.due(state.refresh, state.count, len(gs))
-        bases = seeing.renew(basis, due, state.bases, gs, axes, now)
+        bases = seeing.renew(basis, due, kept, gs, axes, now)
         ps = seeing.vectors(basis, bases, gs, axes)
         low = seeing.see(basis, bases, gs, axes)
-        olds = lambda: seeing.vectors(basis, state.bases, gs, axes)
+        olds = lambda: seeing.vectors(basis, kept, gs, axes)
         again = due & (state.count > 0)
-        change = (again, low, ps, olds, axes, state.count)
+        change = (again, low, ps, olds, axes, state.count, like_state)
         inner_state = seeing.aligned(align, state.inner, *change)
-        directions, inner_state = inner.update(low, inner_state, None, **extra)
+        seen = like_state(low)
+        directions, inner_state = inner.update(seen, inner_state, None, **extra)
         ds = jax.tree.leaves(directions)
         finite = map(tree.finite, gs)
         seen = [Seen(*x) for x in zip(finite, ps, low, ds, axes, gs)]
-        done = [rest.combine(s, memory) for s, memory in zip(seen, state.rest)]
+        done = list(map(rest.combine, seen, memories))
         u = structure.unflatten(
             batch.like(u, x, batch_axes) for (u, _), x in zip(done, leaves)
         )
         return tree.like(u, updates), SubspaceState(
             count=tree.increment(state.count),
-            bases=bases,
+            bases=like_state(bases),
             refresh=refresh.note(state.refresh, due, lambda: seeing.shares(seen)),
-            rest=tuple(memory for _, memory in done),
+            rest=like_state(memory for _, memory in done) if rest.start else (),
             key=() if following is None else jax.random.key_data(following),
             inner=inner_state,
         )
 
-    init.__qualname__ = name
+    init.__qualname__ = NAME
     return transform(init, update)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import batch, lapack, linalg, shard, tree
-from gradkit._core.condition import when
+from gradkit._core.condition import on_axes_of, when
 from gradkit._core.types import Params, Scalar, Updates
 
 # Above a limit that exact numbers may meet, for products in lower precision.
@@ -53,16 +53,18 @@ def zeros(params: Params, max_size: int, batch_axes: batch.Axes = ()) -> Sides:
         shape, *sizes = batch.shape(p, batch_axes)
         n, other = sizes[side], sizes[1 - side]
         kept = n <= max_size and (other > 1 or (n == 1 and side == 0))
-        return jnp.zeros((*shape, n, n), tree.wide_dtype(p)) if kept else NONE
+        if not kept:
+            return NONE
+        return on_axes_of(jnp.zeros((*shape, n, n), tree.wide_dtype(p)), p)
 
-    side = lambda i: jax.tree.map(functools.partial(square, i), params)
+    side = lambda i: jax.tree.map(functools.partial(square, i), tree.bare(params))
     return Sides(side(0), side(1))
 
 
 def identity(square: jax.Array) -> jax.Array:
     """The identities of the shape `[*batch, n, n]` of another array."""
     eye = jnp.eye(square.shape[-1], dtype=square.dtype)
-    return jnp.broadcast_to(eye, square.shape)
+    return on_axes_of(jnp.broadcast_to(eye, square.shape), square)
 
 
 def read(updates: Updates) -> Updates:

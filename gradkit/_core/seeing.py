@@ -1,16 +1,16 @@
 """Matrices seen in bases of few columns: which side, what is seen, and when it is renewed."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from gradkit._core import bases, batch, check, linalg, tree
+from gradkit._core import bases, batch, check, linalg, remembered, tree
 from gradkit._core.alignments import Align, Turn
 from gradkit._core.bases import Basis, Kept, laid_out
-from gradkit._core.condition import on_axes_of, when
+from gradkit._core.condition import when
 from gradkit._core.rests import Seen
 
 Side = Literal["small", "large"]  # which is seen in a basis
@@ -48,17 +48,31 @@ def sizes(p: Any, rank: int, side: Side, batch_axes: batch.Axes) -> Sizes:
     )
 
 
+def known(
+    method: str,
+    basis: Basis,
+    updates: Any,
+    t: Any,
+    rank: int | jax.Array,
+    side: Side,
+    batch_axes: batch.Axes,
+) -> list[Kept]:
+    """What the tree `t` keeps of the basis of each leaf, of the shape in which it began."""
+    kept = remembered.by_leaf(method, updates, t)
+    for (path, x), k in zip(check.leaves(updates), kept):
+        shape = getattr(k, "shape", ())
+        columns = [1, *shape][-1] if isinstance(rank, Tracer) else int(rank)
+        p = sizes(x, columns, side, batch_axes)
+        if shape != p.basis:
+            start = lambda p=p: basis.start(p.basis, p.dtype, jax.random.key(0))
+            remembered.of_shape(method, path, k, jax.eval_shape(start).shape)
+    return kept
+
+
 def seen_axis(shape: tuple[int, ...], side: Side) -> int:
     """The axis that is seen in a basis; of a square matrix the rows."""
     rows, cols = shape[-2:]
     return -2 if rows == cols or (rows < cols) == (side == "small") else -1
-
-
-def on_axes_of_all(x: jax.Array, ps: Sequence[Any]) -> jax.Array:
-    """The constant `x` on the axes of a `shard_map` of all `ps` that are arrays: to be carried."""
-    return functools.reduce(
-        on_axes_of, (p for p in ps if isinstance(p, jax.Array)), x
-    )
 
 
 def upright(x: jax.Array, kept: Kept, batch_axes: batch.Axes) -> jax.Array:
@@ -149,7 +163,7 @@ def aligned(
     olds: Callable[[], Sequence[jax.Array]],
     axes: Sequence[int],
     step: jax.Array,
-    structure: Any,
+    like_state: Callable[[Iterable[Any]], Any],
 ) -> Any:
     """The `state` of what sees `low`, in the basis `news` where `due`, from the basis `olds`."""
     if align is None:
@@ -160,7 +174,7 @@ def aligned(
         kept = [jnp.eye(p.shape[-1], dtype=p.dtype) for p in news]
         changed = [new.mT @ old for new, old in zip(news, olds())]
         cs = [jnp.where(*x) for x in zip(dues, changed, kept)]
-        turns = structure.unflatten(Turn(*x) for x in zip(low, cs, axes))
+        turns = like_state(Turn(*x) for x in zip(low, cs, axes))
         return align(state, turns, step)
 
     return when(jnp.any(due), move, state)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import tree
+from gradkit._core.condition import varying_as
 from gradkit._core.types import Scalar
 
 
@@ -37,7 +38,8 @@ def threshold(t: Any, density: Scalar) -> jax.Array:
         counts = [jnp.sum(x >= trial[0], dtype=jnp.int32) for x in sizes]
         return sum((n.astype(k.dtype) for n in counts), jnp.zeros(1, k.dtype))
 
-    return _floats(_halve(above, k, _integers(dtype)), dtype)[0]
+    least = jnp.zeros(1, _integers(dtype))
+    return _floats(_halve(above, k, varying_as(least, (sizes, k))), dtype)[0]
 
 
 def largest(t: Any, allowed: Any, k: jax.Array) -> Any:
@@ -58,10 +60,14 @@ def largest(t: Any, allowed: Any, k: jax.Array) -> Any:
 def _every_kth(xs: Sequence[jax.Array], k: jax.Array) -> jax.Array:
     """The largest integer that at least `k[i]` entries of leaf `i` reach, 0 if none is."""
     dtype = xs[0].dtype if xs else jnp.dtype(jnp.int32)
-    return _halve(lambda t: _count([x >= y for x, y in zip(xs, t)], k), k, dtype)
+    least = varying_as(jnp.zeros(k.shape, dtype), (xs, k))
+    return _halve(lambda t: _count([x >= y for x, y in zip(xs, t)], k), k, least)
 
 
-def _halve(above: Callable[[jax.Array], jax.Array], k: jax.Array, dtype: Any):
+def _halve(
+    above: Callable[[jax.Array], jax.Array], k: jax.Array, zero: jax.Array
+) -> jax.Array:
+    dtype = zero.dtype
     bits = jnp.iinfo(dtype).bits - 1
     one = jnp.ones([], dtype)
 
@@ -72,7 +78,7 @@ def _halve(above: Callable[[jax.Array], jax.Array], k: jax.Array, dtype: Any):
     def set_bits(i: Any, least: jax.Array) -> jax.Array:
         return step(jnp.asarray(i, jnp.int32), least)
 
-    return jax.lax.fori_loop(0, bits, set_bits, jnp.zeros(k.shape, dtype))
+    return jax.lax.fori_loop(0, bits, set_bits, zero)
 
 
 def _count(masks: Sequence[jax.Array], k: jax.Array) -> jax.Array:

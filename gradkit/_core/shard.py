@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,17 @@ def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
         f, in_specs=spread, out_specs=spread, axis_names=set(axes), check_vma=False
     )
     return _constrain(each(_constrain(filled, spread)), PartitionSpec())[:count]
+
+
+def where_it_is(f: Callable[[Any], Any], stacks: Any) -> Any:
+    """`f` of stacks, of which each device takes the part that it has, by the first axis."""
+    first = jax.typeof(stacks[0]).sharding.spec[0]
+    axes = (first,) if isinstance(first, str) else first
+    if not axes:
+        return f(stacks)
+    spread = PartitionSpec(axes)
+    each = jax.shard_map(f, in_specs=spread, out_specs=spread, axis_names=set(axes))
+    return each(stacks)
 
 
 def _axes() -> tuple[str, ...]:

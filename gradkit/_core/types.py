@@ -28,7 +28,7 @@ def transform(
 
     Error messages go by the name of the factory that defines `init`, unless another has called it.
     """
-    name = init.__qualname__.partition(".")[0]
+    name = init.__qualname__.partition(".<locals>")[0]
 
     def checked_init(params: Params) -> Any:
         check.real(name, params)

@@ -1,60 +1,56 @@
-"""The oldest versions the library runs on, and what JAX calls otherwise in some of them."""
+"""The oldest versions the library runs on, and what JAX called otherwise in some of them."""
 
+import importlib.metadata
 import re
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
+import jax.experimental
 import optax
 
 OLDEST = {"jax": "0.7.2", "optax": "0.2.5"}
-PLUGINS = {"cuda12": "jax-cuda12-plugin", "cuda13": "jax-cuda13-plugin", "tpu": "libtpu"}
+PLUGINS = {  # the extra of JAX that brings a plugin, and the plugin
+    "cuda12": "jax-cuda12-plugin",
+    "cuda13": "jax-cuda13-plugin",
+    "tpu": "libtpu",
+}
+any_jax: Any = jax  # of names that not every version has
 
 
 def check() -> None:
-    """JAX and optax are not older than what the library runs on."""
-    here = {"jax": jax.__version__, "optax": optax.__version__}
-    for package, oldest in OLDEST.items():
-        found = here[package]
-        if _numbers(found) < _numbers(oldest):
+    """JAX and optax are as new as the library needs."""
+    for package in (jax, optax):
+        name, found = package.__name__, package.__version__
+        if _numbers(found) < _numbers(OLDEST[name]):
             raise ImportError(
-                f"gradkit: {package} must be at least {oldest}, got {found}. {_advice()}"
+                f"gradkit: {name} must be at least {OLDEST[name]}, got {found}. "
+                f"Run `pip install -U {_with_plugin(name)}` and start Python anew."
             )
 
 
-def _advice() -> str:
-    """How to get newer versions without losing the accelerator."""
-    extras = [extra for extra, plugin in PLUGINS.items() if _is_installed(plugin)]
-    jax_here = f'"jax[{",".join(extras)}]"' if extras else "jax"
-    also = "" if extras else ', or with its plugin, such as "jax[cuda12]", on an accelerator'
-    return f"Run `pip install -U {jax_here} optax`{also}, and start Python anew."
+def _numbers(version: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", version)[:3]]
 
 
-def _numbers(found: str) -> list[int]:
-    return [int(n) for n in re.findall(r"\d+", found)[:3]]
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False
+def _with_plugin(name: str) -> str:
+    """`name`, of JAX with the extra that renews the accelerator's plugin too."""
+    there = {d.name for d in importlib.metadata.distributions()}
+    extras = [extra for extra, plugin in PLUGINS.items() if plugin in there]
+    return f'"jax[{",".join(extras)}]"' if name == "jax" and extras else name
 
 
 def enable_x64() -> Any:
-    """A context in which float64 is float64."""
+    """A context in which float64 stays float64."""
     if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # before 0.8
-
-    return enable_x64()
+        return any_jax.enable_x64(True)
+    return any_jax.experimental.enable_x64()  # before 0.8
 
 
 def vary(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """`x` as a part of its own on every device, along these axes of a `shard_map`."""
     if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, axes, to="varying")
-    return jax.lax.pvary(x, axes)  # before 0.8
+        return any_jax.lax.pcast(x, axes, to="varying")
+    return any_jax.lax.pvary(x, axes)  # before 0.8
 
 
 def bind(eqn: Any, operands: list[Any]) -> Any:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, lapack, linalg, roots, tree
+from gradkit._core.condition import on_axes_of
 from gradkit._core.types import Scalar
 
 Factor = jax.Array | None
@@ -39,13 +40,13 @@ def identities(p: Any, max_size: int, batch_axes: batch.Axes) -> Factors:
 
     def factor(n: int) -> jax.Array:
         one = (jnp.eye if matrix and n <= max_size else jnp.ones)(n, dtype=dtype)
-        return jnp.broadcast_to(one, (*lengths, *one.shape))
+        return on_axes_of(jnp.broadcast_to(one, (*lengths, *one.shape)), p)
 
     def sides(f: Callable[[int], jax.Array]) -> list[Factor]:
         kept = rows > 1, cols > 1 or rows < 2
         return [f(n) if keep else None for n, keep in zip((rows, cols), kept)]
 
-    still = sides(lambda n: jnp.zeros(lengths, dtype))
+    still = sides(lambda n: on_axes_of(jnp.zeros(lengths, dtype), p))
     return Factors(*sides(factor), *sides(factor), *still)
 
 

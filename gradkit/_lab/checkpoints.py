@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from gradkit._lab import places
 from gradkit._lab.complaint import Complaint
 from gradkit._lab.program import State
 
+FILES = "settings.json", "results.json", "table.md", "curves.png"
 DRAFT = ".draft"  # a file being written; a killed race may leave one
 
 
@@ -36,9 +38,16 @@ def claim(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
     """Make `out` the folder of the race with these settings, or say why it cannot be."""
     record = out / "settings.json"
     try:
+        places.linked(out)
         found = out.exists() and any(path.suffix != DRAFT for path in out.iterdir())
+        for path in (out / name for name in FILES):
+            if path.is_dir():
+                raise Complaint(
+                    f"{path} is a folder, where a race writes a file. "
+                    "Choose another --out."
+                )
         if record.exists():
-            _compare(out, json.loads(record.read_text()), settings, resume)
+            _compare(out, _settings(record), settings, resume)
         elif found:
             raise Complaint(
                 f"{out} is not empty and holds no race. Choose another --out."
@@ -52,6 +61,17 @@ def claim(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
         raise Complaint(
             f"cannot write to {out}: {error.strerror}. Choose another --out."
         ) from error
+
+
+def _settings(record: pathlib.Path) -> dict[str, Any]:
+    """What the race in this folder was started with."""
+    try:
+        found = json.loads(record.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "task" not in found:
+        raise Complaint(f"{record} was not written by a race. Choose another --out.")
+    return found
 
 
 def _compare(out: pathlib.Path, old: Any, new: dict[str, Any], resume: bool) -> None:

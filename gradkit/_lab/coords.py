@@ -1,6 +1,7 @@
 """One transformer at several sizes, in several parametrizations, and what its activations do."""
 
 import functools
+import math
 import pathlib
 import re
 from collections.abc import Callable
@@ -8,14 +9,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 import gradkit as gk
-from gradkit._lab import checkpoints, models, plots, tasks, text
-from gradkit._lab.complaint import Complaint
+from gradkit._lab import (
+    checkpoints,
+    memory,
+    models,
+    places,
+    plots,
+    program,
+    screen,
+    tasks,
+    text,
+)
+from gradkit._lab.complaint import Complaint, pick
 
+CONTEXT = 32  # bytes that a model sees
 HEAD = 16  # features of an attention head; wider models have more of them
 READOUT = "head/"  # of a random one the logits fade as the width grows
 QUERIES = "query/"  # of random ones the scores do
@@ -108,7 +119,7 @@ class Plan(NamedTuple):
 
     def maker(self, name: str, data: jax.Array) -> Callable[[int], gk.Trial]:
         """From a size, the trial in the parametrization `name` on windows of `data`."""
-        batch = functools.partial(windows, data, 32, 8)
+        batch = functools.partial(windows, data, CONTEXT, 8)
         start = PARAMETRIZATIONS[name].start if self.over == "width" else DEPTH
         return lambda n: trial(name, self.base, self.size(n), batch, start)
 
@@ -159,13 +170,11 @@ def plan(
     rate: float | None = None,
 ) -> Plan:
     """A plan from what was typed: of widths and depths one has several numbers."""
-    if task != "bytes":
-        raise Complaint(f"no task {task!r} that comes in sizes. Choose bytes.")
-    names = tuple(name.strip() for name in parametrizations.split(","))
-    for name in names:
-        if name not in PARAMETRIZATIONS:
-            known = ", ".join(PARAMETRIZATIONS)
-            raise Complaint(f"no parametrization {name!r}. Choose from {known}.")
+    pick("task that comes in sizes", task, ("bytes",))
+    names = tuple(
+        pick("parametrization", name, PARAMETRIZATIONS)
+        for name in parametrizations.split(",")
+    )
     sizes = {
         "width": _numbers("--widths", widths),
         "layers": _numbers("--depths", depths),
@@ -177,22 +186,35 @@ def plan(
         )
     if any(width % HEAD for width in sizes["width"]):
         raise Complaint(f"--widths must be multiples of {HEAD}, got {widths}.")
-    numbers = {
-        "--steps": steps,
-        "--seeds": seeds,
-        "--rate": 1 if rate is None else rate,
-    }
-    for option, number in numbers.items():
-        if not number > 0:
+    for option, number in {"--steps": steps, "--seeds": seeds}.items():
+        if number < 1:
             raise Complaint(f"{option} must be above 0, got {number}.")
+    low, high = program.RATES
+    if rate is not None and not low <= rate <= high:
+        raise Complaint(f"--rate must be from {low:g} to {high:g}, got {rate:g}.")
     (over,) = several
+    afford(Size(max(sizes["width"]), max(sizes["layers"])), steps, seeds)
     base = Size(min(sizes["width"]), min(sizes["layers"]))
     return Plan(names, over, tuple(sizes[over]), base, steps, seeds, rate)
 
 
-def text_data(path: pathlib.Path | None) -> jax.Array:
-    """Bytes to train on: of what is at `path`, or of Python's own source."""
-    train, _ = text.given(path) if path else text.standard_library()
+def afford(largest: Size, steps: int, seeds: int) -> None:
+    """Refuse what would not fit into memory: parameters, and means of some 14 sites a layer."""
+    width, layers = largest
+    models = memory.RUN * seeds * (12 * layers * width**2 + 512 * width)
+    means = 112 * layers * steps * seeds
+    asked = f"width {width}, {layers} layers, --steps {steps} and --seeds {seeds}"
+    memory.require(asked, models + means)
+
+
+def text_data(path: pathlib.Path | None, out: pathlib.Path | None = None) -> jax.Array:
+    """Bytes to train on: of what is at `path` but for `out`, or of Python's own source."""
+    train, _ = text.given(path, out) if path else text.standard_library()
+    if len(train) <= CONTEXT:
+        raise Complaint(
+            f"too little data: {len(train)} bytes to train on, which must be above "
+            f"{CONTEXT}. Name a larger file or folder."
+        )
     return jnp.asarray(train)
 
 
@@ -262,24 +284,26 @@ def multipliers(
 
 def check(plan: Plan, data: jax.Array, out: pathlib.Path | None) -> bool:
     """Measure, show, draw to `out`; whether every parametrization passes."""
-    screen, console = Console(stderr=True), Console()
-    found = {name: measure(plan, name, data, screen) for name in plan.parametrizations}
+    if out is not None:
+        places.picture(out, plots.SOFTWARE.encode())
+    log, console = screen.console(stderr=True), screen.console()
+    found = {name: measure(plan, name, data, log) for name in plan.parametrizations}
     for name, one in found.items():
         show(f"{name}, {plan.steps} updates, by {plan.over}", one, console)
     if out is not None:
-        checkpoints.write(out, plots.coordinates(found, plan.over))
-        console.print(f"Picture: {out}")
+        checkpoints.write(out.resolve(), plots.coordinates(found, plan.over))
+        console.print(f"Picture: {out}", soft_wrap=True)
     return all(one.ok() for one in found.values())
 
 
-def measure(plan: Plan, name: str, data: jax.Array, screen: Console) -> Any:
+def measure(plan: Plan, name: str, data: jax.Array, log: Console) -> Any:
     """The coordinates of one parametrization, and on the way, where it is."""
     make = plan.maker(name, data)
     scale = functools.partial(plan.scale, name)
-    with screen.status(name) as status:
+    with log.status(Text(name)) as status:
 
         def said(n: int) -> gk.Trial:
-            status.update(f"{name}, {plan.over} {n}")
+            status.update(Text(f"{name}, {plan.over} {n}"))
             return make(n)
 
         return gk.check_coordinates(
@@ -295,21 +319,27 @@ def measure(plan: Plan, name: str, data: jax.Array, screen: Console) -> Any:
 
 def show(title: str, found: Any, console: Console) -> None:
     """One parametrization's table."""
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table = screen.table()
     table.add_column("activation x", overflow="fold")
     for column in ("|x| grows as", "|x - x0| grows as"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     failures = found.failures()
     for site, powers in found.powers().items():
-        cells = [f"n^{p.value:+.2f} ± {p.high - p.value:.2f}" for p in powers]
+        cells = [f"n^{p.value:+.2f}{_margin(p)}" for p in powers]
         verdict = failures.get(site, "")
         table.add_row(site, *cells, verdict, style="red" if verdict else "")
     sites = len(found.sites)
     verdict = (
         f"{len(failures)} of {sites} sites fail" if failures else "every site passes"
     )
-    console.print(f"\n[bold]{title}: {verdict}[/]", table, sep="\n", end="")
+    screen.show(f"{title}: {verdict}", table, console)
+
+
+def _margin(power: Any) -> str:
+    """Half the interval; of one seed there is none."""
+    margin = power.high - power.value
+    return "" if math.isnan(margin) else f" ± {margin:.2f}"
 
 
 def _numbers(option: str, given: str) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import gradkit as gk
 from gradkit._lab import equations
-from gradkit._lab.complaint import Complaint
+from gradkit._lab.complaint import pick
 from gradkit.catalogue import FAMILIES, METHODS, Method
 
 SECTION = re.compile(r"^([A-Z][a-z]+):(?=\s)", re.M)
@@ -58,7 +58,9 @@ class Description(NamedTuple):
             said["State"] += f"\nIn a {SIDE} x {SIDE} matrix: {each} bytes a parameter."
             said.setdefault("Needs", "nothing beyond update(grads, state, params).")
         said["Reference"] = method.reference or "none"
-        said["File"] = f"{method.path} ({method.family}, a {method.kind})"
+        own = method.family.rstrip("s") == method.kind  # a family of its kind alone
+        of = "" if own else f" of the family {method.family}"
+        said["File"] = f"{method.path} (a {method.kind}{of})"
         titles = [*ORDER, *(title for title in said if title not in ORDER)]
         sections = [_section(title, said[title]) for title in titles if title in said]
         return "\n\n".join([self.signature, self.body, "\n".join(sections)])
@@ -76,22 +78,21 @@ class Description(NamedTuple):
 
 def methods(family: str | None = None) -> list[Method]:
     """The methods of one family, or all."""
-    if family is not None and family not in FAMILIES:
-        raise Complaint(f"no family {family!r}. Choose from {', '.join(FAMILIES)}.")
+    if family is not None:
+        family = pick("family", family, FAMILIES)
     return [m for m in METHODS if hasattr(gk, m.name) and family in (None, m.family)]
 
 
 def describe(name: str) -> Description:
     """The description of the method with this name."""
-    found = [m for m in methods() if m.name == name]
-    if not found:
-        raise Complaint(f"no method {name!r}. gradkit list names them all.")
+    known = {method.name: method for method in methods()}
+    name = pick("method", name, known, "gradkit list names them all.")
     factory = getattr(gk, name)
     said = (inspect.getdoc(factory) or "").partition("\n>>> ")[0]
     body, *rest = SECTION.split(_readable(said))
     contents = [inspect.cleandoc(content) for content in rest[1::2]]
     sections = dict(zip(rest[::2], contents))
-    return Description(found[0], _signature(factory), body.strip(), sections)
+    return Description(known[name], _signature(factory), body.strip(), sections)
 
 
 def _section(title: str, content: str) -> str:

@@ -1,14 +1,19 @@
 """Who runs in a race and how long, read from what was typed."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 import gradkit as gk
 from gradkit import catalogue
-from gradkit._lab import program
-from gradkit._lab.complaint import Complaint
+from gradkit._lab import memory, program
+from gradkit._lab.complaint import Complaint, pick
 from gradkit._lab.tasks import Task
+
+MOST = 400  # rates over two decades of which no two have the same three digits
 
 
 class Plan(NamedTuple):
@@ -29,18 +34,34 @@ def plan(
     for name, count in counts.items():
         if count < 1:
             raise Complaint(f"--{name} must be at least 1, got {count}.")
+    if rates > MOST:
+        raise Complaint(f"--rates must be at most {MOST}, got {rates}.")
     known = sorted(
         m.name for m in catalogue.METHODS if m.kind == "recipe" and hasattr(gk, m.name)
     )
     grids = {}
     for entrant in recipes.split(","):
-        name, at, rate = entrant.strip().partition("@")
-        if name not in known:
-            raise Complaint(f"no recipe {name!r}. Choose from {', '.join(known)}.")
+        typed, at, rate = entrant.strip().partition("@")
+        everything = "gradkit list --family recipe names them all."
+        name = pick("recipe", typed, known, everything)
         if name in grids:
             raise Complaint(f"recipe {name!r} is named twice. Name it once.")
         grids[name] = program.grid(_rate(entrant, rate) if at else _centre(name), rates)
     return Plan(grids, steps, seeds, every)
+
+
+def afford(task: Task, plan: Plan) -> None:
+    """Refuse what would not fit into memory: parameters, losses, and the order of examples."""
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    size = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
+    rates = max(map(len, plan.rates.values()))
+    order = 20 * plan.steps * plan.seeds * task.batch
+    losses = 24 * plan.steps * plan.seeds * rates
+    models = memory.RUN * size * plan.seeds * rates
+    memory.require(
+        f"--steps {plan.steps}, --rates {rates} and --seeds {plan.seeds}",
+        order + losses + models,
+    )
 
 
 def settings(task: Task, plan: Plan) -> dict[str, Any]:
@@ -78,6 +99,9 @@ def _rate(entrant: str, rate: str) -> float:
         value = float(rate)
     except ValueError:
         value = 0.0
-    if not 0 < value < float("inf"):
-        raise Complaint(f"{entrant!r} must name a rate above 0, as adamw@3e-3 does.")
+    low, high = program.RATES
+    if not low <= value <= high:
+        raise Complaint(
+            f"{entrant!r} must name a rate from {low:g} to {high:g}, as adamw@3e-3 does."
+        )
     return value

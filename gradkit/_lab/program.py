@@ -10,6 +10,7 @@ import numpy as np
 import gradkit as gk
 from gradkit._lab.tasks import Task
 
+RATES = 1e-36, 1e36  # of which float32 holds all in the grid around one
 Recipe = Callable[..., Any]  # recipe(learning_rate=...) -> transform
 
 

@@ -17,11 +17,11 @@ from gradkit._lab.race import Watch
 def board(names: list[str], steps: int, unit: str, console: Console) -> Iterator[Watch]:
     """One bar a recipe, with its loss, its speed and the time left."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[loss]}", markup=False),
+        TextColumn("{task.fields[speed]}", markup=False),
         TimeLeft(),
     )
     with Progress(*columns, console=console, expand=True) as progress:

@@ -31,7 +31,7 @@ def results(settings: dict[str, Any], recipes: dict[str, Any]) -> dict[str, Any]
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
     device = jax.devices()[0].device_kind
-    return {name: _version(name) for name in PACKAGES} | {
+    return {name: version(name) for name in PACKAGES} | {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": f"{device}, {os.cpu_count()} CPU cores",
@@ -142,7 +142,8 @@ def _spread(losses: list[float | None]) -> str:
     return f"{_mean(losses)} ± {(max(known) - min(known)) / 2:.3f}"
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

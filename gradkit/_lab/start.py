@@ -3,22 +3,18 @@
 import pathlib
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from gradkit._lab import checkpoints, plots, progress, race, report, tasks
-from gradkit._lab.complaint import Complaint
-from gradkit._lab.plan import Plan, settings
+from gradkit._lab import checkpoints, plots, progress, race, report, screen, tasks
+from gradkit._lab.complaint import Complaint, pick
+from gradkit._lab.plan import Plan, afford, settings
 from gradkit._lab.tasks import Task
 
 
-def task(name: str, data: pathlib.Path | None) -> Task:
-    """The task with this name, on its own data or on what is at `data`."""
-    if name == "bytes":
-        return tasks.next_byte(data)
-    if name != "digits":
-        raise Complaint(f"no task {name!r}. Choose from bytes, digits.")
+def task(name: str, data: pathlib.Path | None, out: pathlib.Path) -> Task:
+    """The task with this name, on its own data or on what is at `data`, outside of `out`."""
+    if pick("task", name, ("bytes", "digits")) == "bytes":
+        return tasks.next_byte(data, without=out)
     if data is not None:
         raise Complaint("--data is for the task bytes; digits brings its own.")
     return tasks.digits()
@@ -26,31 +22,32 @@ def task(name: str, data: pathlib.Path | None) -> Task:
 
 def start(task: Task, plan: Plan, out: pathlib.Path, resume: bool) -> None:
     """Run what is not yet run, then write and show the results."""
+    afford(task, plan)
     setting = settings(task, plan)
     checkpoints.claim(out, setting, resume)
-    screen = Console(stderr=True)
+    log = screen.console(stderr=True)
     with (
-        progress.interruptible(screen.print) as stop,
-        progress.board(list(plan.rates), plan.steps, task.unit, screen) as watch,
+        progress.interruptible(log.print) as stop,
+        progress.board(list(plan.rates), plan.steps, task.unit, log) as watch,
     ):
         recipes = race.run(task, plan, out, watch, stop)
     results = report.results(setting, recipes)
     checkpoints.write(out / "curves.png", plots.curves(results))
     checkpoints.write(out / "table.md", report.markdown(results))
     checkpoints.write_json(out / "results.json", results)
-    show(results, Console())
+    show(results, screen.console())
     print(f"\nIn {out}: results.json, curves.png, table.md")
 
 
 def show(results: dict[str, Any], console: Console) -> None:
     """The tables, and what must be known to trust them."""
     for sheet in report.standings(results), report.sensitivity(results):
-        table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        table = screen.table()
         for column, *cells in zip(sheet.columns, *sheet.rows):
             justify = "left" if column == "recipe" else "right"
             table.add_column(column, justify=justify, min_width=max(map(len, cells)))
         for row in sheet.rows:
             table.add_row(*row)
-        console.print(f"\n[bold]{sheet.title}[/]", table, sep="\n", end="")
+        screen.show(sheet.title, table, console)
     for note in report.notes(results):
-        console.print("-", note, highlight=False)
+        console.print("-", note)

@@ -60,14 +60,15 @@ def arguments(width: int) -> dict[str, Any]:
 def next_byte(
     path: pathlib.Path | None = None,
     *,
+    without: pathlib.Path | None = None,
     width: int = 64,
     layers: int = 2,
     heads: int = 2,
     context: int = 32,
     batch: int = 12,
 ) -> Task:
-    """Predict the next byte of real text with a decoder-only transformer."""
-    train, held_out = text.given(path) if path else text.standard_library()
+    """Predict the next byte of real text, but for what is `without`, with a transformer."""
+    train, held_out = text.given(path, without) if path else text.standard_library()
     sizes = len(train) - context, len(held_out) - context  # windows of context + 1
     if min(sizes) < 1:
         raise Complaint(
@@ -84,7 +85,7 @@ def next_byte(
         window = jax.lax.dynamic_slice_in_dim(data, index, context + 1)
         return window.astype(jnp.int32)
 
-    source = path.name if path else "the Python standard library"
+    source = text.name(path) if path else "the Python standard library"
     return Task(
         name="bytes",
         summary=f"the next byte of {source} ({len(train) / 1e6:.3g} MB); transformer, "

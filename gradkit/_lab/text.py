@@ -2,13 +2,15 @@
 
 import hashlib
 import math
+import os
 import pathlib
+import stat
 import sysconfig
 from collections.abc import Iterator
 
 import numpy as np
 
-from gradkit._lab.complaint import Complaint
+from gradkit._lab.complaint import Complaint, printable
 
 HELD_OUT = 0.1  # of the files, or of the one file's bytes
 LIMIT = 2**30  # bytes; offsets into the text are int32
@@ -26,13 +28,30 @@ def standard_library() -> tuple[np.ndarray, np.ndarray]:
     return split(root, sources)
 
 
-def given(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out bytes of one file, or of all files below a folder."""
-    if not path.exists():
-        raise Complaint(f"no data at {path}. Name a text file or a folder of them.")
-    if path.is_dir():
-        return split(path, list(_visible(path)))
-    whole = join([path])
+def given(
+    path: pathlib.Path, without: pathlib.Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out bytes of one file, or of all files below a folder.
+
+    What is `without`, where results go, is left out: a race would read what it writes.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    except OSError as error:
+        raise Complaint(f"cannot read {path}: {error.strerror}.") from error
+    if without is not None and _inside(path, without):
+        raise Complaint(
+            f"{path} is where results go, in {without}. Choose another --out."
+        )
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        what = f"{path} is no regular file" if mode else f"no data at {path}"
+        raise Complaint(f"{what}. Name a text file or a folder of them.")
+    files = list(_visible(path, without)) if stat.S_ISDIR(mode) else [path]
+    if len(files) != 1:
+        return split(path, files)
+    whole = join(files)
     cut = len(whole) - math.ceil(HELD_OUT * len(whole))
     return whole[:cut], whole[cut:]
 
@@ -43,7 +62,8 @@ def split(
     """Hold out the files whose names have the smallest hashes, wherever `root` is."""
 
     def rank(path: pathlib.Path) -> str:
-        return hashlib.sha256(path.relative_to(root).as_posix().encode()).hexdigest()
+        name = path.relative_to(root).as_posix()
+        return hashlib.sha256(os.fsencode(name)).hexdigest()
 
     ordered = sorted(files, key=rank)
     cut = math.ceil(HELD_OUT * len(ordered))
@@ -52,16 +72,38 @@ def split(
 
 def join(files: list[pathlib.Path]) -> np.ndarray:
     """The bytes of all files, one after the other."""
-    try:
-        if sum(path.stat().st_size for path in files) > LIMIT:
+    parts, room = [], LIMIT
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                parts.append(file.read(min(room, path.stat().st_size) + 1))
+        except OSError as error:
+            raise Complaint(f"cannot read {path}: {error.strerror}.") from error
+        room -= len(parts[-1])
+        if room < 0:
             raise Complaint("more than 1 GiB of data. Name a smaller file or folder.")
-        return np.frombuffer(b"".join(p.read_bytes() for p in files), np.uint8)
-    except OSError as error:
-        raise Complaint(f"cannot read {error.filename}: {error.strerror}.") from error
+    return np.frombuffer(b"".join(parts), np.uint8)
 
 
-def _visible(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    for path in root.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.is_file() and not hidden:
-            yield path
+def name(path: pathlib.Path) -> str:
+    """What a file or folder is called, also where it was typed as a dot."""
+    return printable(path.name or pathlib.Path(os.path.realpath(path)).name or "/")
+
+
+def _visible(
+    root: pathlib.Path, without: pathlib.Path | None
+) -> Iterator[pathlib.Path]:
+    def refuse(error: OSError) -> None:
+        raise Complaint(f"cannot read {error.filename}: {error.strerror}.")
+
+    for folder, below, files in os.walk(root, onerror=refuse):
+        below[:] = [one for one in below if not one.startswith(".")]
+        for path in (pathlib.Path(folder, one) for one in files):
+            results = without is not None and _inside(path, without)
+            if path.is_file() and not path.name.startswith(".") and not results:
+                yield path
+
+
+def _inside(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether links followed, `path` is `folder`, or in it."""
+    return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

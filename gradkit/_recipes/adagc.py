@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -18,6 +19,7 @@ def adagc(
     b2: Hyper = 0.95,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.1,
+    mask: Mask = None,
     max_ratio: Hyper = 1.05,
     decay: Hyper = 0.98,
     max_norm: Hyper = 1.0,
@@ -33,13 +35,15 @@ def adagc(
         b2: decay of the average squared gradient.
         eps: added to the root of the average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         max_ratio: the largest norm of a leaf that passes, in its average norms.
         decay: of the average norms.
         max_norm: the largest norm of the whole gradient that passes during warm-up, in
             units of the gradient.
         warmup: the update from which leaves are clipped by themselves.
 
-    Needs: params; `global_norm`, where given, stands for the norm of the whole gradient.
+    Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the norm of the whole gradient.
     State: `8*size + 4` bytes a leaf, `16` once.
     Flops: at most `38*size + 60` a leaf, `60` once.
     Paper: Wang et al., "AdaGC: Improving Training Stability for Large Language Model
@@ -51,5 +55,5 @@ def adagc(
         clip_by_ema_norm(max_ratio, decay=decay, max_norm=max_norm, warmup=warmup),
         scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

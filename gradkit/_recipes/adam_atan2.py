@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -18,6 +19,7 @@ def adam_atan2(
     a: Hyper = 1.27,
     b: Hyper = 1.0,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Adam without `eps`, so that the size of gradients drops out.
 
@@ -30,7 +32,10 @@ def adam_atan2(
         a: length of a direction per radian.
         b: how many root mean squares an average must reach to be turned by 45 degrees.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `8*size` bytes a leaf, `12` once.
     Flops: at most `80*size` a leaf.
     Paper: Everett et al., "Scaling Exponents Across Parameterizations and Optimizers",
@@ -43,5 +48,5 @@ def adam_atan2(
     return chain(
         scale_by_adam_atan2(b1, b2=b2, a=a, b=b),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

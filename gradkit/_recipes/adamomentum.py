@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -17,6 +18,7 @@ def adamomentum(
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Adam that squares the average instead of the gradient.
 
@@ -28,7 +30,10 @@ def adamomentum(
         b2: decay of the average squared average.
         eps: added to the average square at every update, in units of the squared gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `8*size` bytes a leaf, `12` once.
     Flops: at most `34*size` a leaf.
     Paper: Wang et al., "Rethinking Adam: A Twofold Exponential Moving Average Approach",
@@ -39,5 +44,5 @@ def adamomentum(
     return chain(
         scale_by_adamomentum(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

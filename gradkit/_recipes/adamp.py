@@ -2,6 +2,7 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -19,6 +20,7 @@ def adamp(
     eps: Rate = 1e-8,
     delta: Hyper = 0.1,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     wd_ratio: Hyper = 0.1,
 ) -> Transform:
     """AdamW that does not lengthen weights whose length the loss does not feel.
@@ -38,6 +40,8 @@ def adamp(
         delta: how far from orthogonal to its weights a gradient may be: the bound of the
             cosine for a unit of one entry.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         wd_ratio: what is left of this share where an update is projected, from 0 to 1.
 
     Needs: params.
@@ -53,7 +57,9 @@ def adamp(
     check.nonnegative("adamp", weight_decay=weight_decay)
 
     def decay(share: Scalar) -> Transform:
-        return decay_by_weight(rate.coupled_decay(learning_rate, share * weight_decay))
+        return decay_by_weight(
+            rate.coupled_decay(learning_rate, share * weight_decay), mask=mask
+        )
 
     step = step_by_learning_rate(learning_rate)
     adamw = chain(scale_by_adam(b1, b2=b2, eps=eps), step, decay(1 - wd_ratio))

@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -17,6 +18,7 @@ def adamw(
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 1e-2,
+    mask: Mask = None,
 ) -> Transform:
     """Adam with decoupled weight decay.
 
@@ -28,16 +30,19 @@ def adamw(
         b2: decay of the average squared gradient.
         eps: added to the root of the average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `8*size` bytes a leaf, `12` once.
     Flops: at most `34*size` a leaf.
     Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
         Algorithm 2.
     Departure: the decay is multiplied by the learning rate, as in torch and optax.
-    Limits: decays every leaf, gains and biases too.
+    Limits: decays every leaf, gains and biases too, unless `mask` spares them.
     """
     return chain(
         scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -18,6 +19,7 @@ def adamw_subset_norm(
     b2: Hyper = 0.999,
     eps: Rate = 1e-6,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """AdamW with one number in place of about the root of a leaf's size of squares.
 
@@ -33,8 +35,10 @@ def adamw_subset_norm(
         eps: added to the root of that average, in units of the gradient; a number or a
             schedule, such as the `1e-6 / sqrt(1 - b2^t)` of the release.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
-    Needs: params.
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4*size / max(k for k in range(1, size + 1) if size % k == 0 and
         k*k <= size)` bytes a leaf, `12` once.
     Flops: at most `28*size + 64` a leaf.
@@ -52,5 +56,5 @@ def adamw_subset_norm(
     return chain(
         scale_by_subset_norm(average_by_heavy_ball(b1), b2=b2, eps=eps),
         step_by_learning_rate(of_sums),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -18,6 +19,7 @@ def adan(
     b3: Hyper = 0.99,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Adam with Nesterov's momentum, by way of gradient differences.
 
@@ -30,7 +32,10 @@ def adan(
         b3: decay of the average squared gradient ahead.
         eps: added to the root of that average, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `16*size` bytes a leaf, `12` once.
     Flops: at most `46*size` a leaf.
     Paper: Xie, Zhou, Li, Lin and Yan, "Adan: Adaptive Nesterov Momentum Algorithm for Faster
@@ -42,5 +47,5 @@ def adan(
     return chain(
         scale_by_adan(b1, b2=b2, b3=b3, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -20,6 +21,7 @@ def ademamix(
     alpha: Rate = 5.0,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 1e-2,
+    mask: Mask = None,
 ) -> Transform:
     """Adam whose numerator also remembers tens of thousands of gradients.
 
@@ -33,7 +35,10 @@ def ademamix(
         alpha: weight of the slow average; a number, or a schedule that warms it up.
         eps: added to the root of the average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `16` once.
     Flops: at most `44*size` a leaf.
     Paper: Pagliardini, Ablin and Grangier, "The AdEMAMix Optimizer: Better, Faster, Older",
@@ -46,5 +51,5 @@ def ademamix(
             average_by_ademamix(b1, b3=b3, alpha=alpha), b2=b2, eps=eps
         ),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

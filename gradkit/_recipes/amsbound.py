@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -19,6 +20,7 @@ def amsbound(
     gamma: Hyper = 1e-3,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """AMSGrad that turns into SGD, of learning rate `final_ratio * learning_rate`.
 
@@ -32,7 +34,10 @@ def amsbound(
         gamma: speed of the turning, an inverse number of updates.
         eps: added to the root of the largest average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `12` once.
     Flops: at most `36*size` a leaf.
     Paper: Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning
@@ -44,5 +49,5 @@ def amsbound(
     return chain(
         scale_by_amsbound(b1, b2=b2, eps=eps, final_ratio=final_ratio, gamma=gamma),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -4,6 +4,7 @@ import optax
 
 from gradkit._core import batch, check, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Hyper, Rate, Transform
@@ -27,6 +28,7 @@ def apollo(
     shadow_eps: Hyper = 1e-8,
     floor: Hyper = 0.0,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     key: sample.Key = 0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
@@ -49,6 +51,8 @@ def apollo(
         shadow_eps: added to the norms of what Adam sees, in units of the gradient.
         floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         key: a seed or a `jax.random` key; the same key gives the same run.
         hidden: which leaves are hidden matrices: a regular expression for their paths, a
             predicate of path and leaf, or a dict of paths and bools, which leaves all other
@@ -56,6 +60,7 @@ def apollo(
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `(4*min(rank, rows, cols)*(1 + 2*max(rows, cols)) + 4
         if ndim > 1 else 8*size)` bytes a leaf, `36` once.
     Flops: at most `6*size*min(rank, rows, cols)
@@ -87,5 +92,5 @@ def apollo(
     return chain(
         split("apollo", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -17,6 +18,7 @@ def diffgrad(
     b2: Hyper = 0.999,
     eps: Rate = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Adam, slowed to as little as half where gradients stay the same.
 
@@ -29,7 +31,10 @@ def diffgrad(
         eps: added to the root of the average square, in units of the gradient; a number or a
             schedule.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `12` once.
     Flops: at most `48*size` a leaf.
     Paper: Dubey et al., "diffGrad: An Optimization Method for Convolutional Neural Networks",
@@ -40,5 +45,5 @@ def diffgrad(
     return chain(
         scale_by_diffgrad(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

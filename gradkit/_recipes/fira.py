@@ -4,6 +4,7 @@ import optax
 
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Hyper, Rate, Transform
@@ -27,6 +28,7 @@ def fira(
     column_eps: Hyper = 1e-8,
     floor: Hyper = 0.0,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -48,12 +50,15 @@ def fira(
         column_eps: added to the norms of the columns Adam sees, in units of the gradient.
         floor: the root mean square up to which a direction may always grow; Adam's is about 1.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         hidden: which leaves are hidden matrices: a regular expression for their paths, a
             predicate of path and leaf, or a dict of paths and bools, which leaves all other
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4
         if ndim > 1 else 8*size)` bytes a leaf, `28` once.
     Flops: at most `16*size*min(rows, cols) + 96*size` a leaf.
@@ -87,5 +92,5 @@ def fira(
     return chain(
         split("fira", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import batch, rate, subspace
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Hyper, Rate, Transform
@@ -22,6 +23,7 @@ def galore(
     b2: Hyper = 0.999,
     eps: Hyper = 1e-6,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
     side: subspace.Side = "small",
@@ -41,6 +43,8 @@ def galore(
         eps: added to the root of the average square before debiasing, in units of the
             gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         hidden: which leaves are hidden matrices: a regular expression for their paths, a
             predicate of path and leaf, or a dict of paths and bools, which leaves all other
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
@@ -48,6 +52,7 @@ def galore(
             scanned layers.
         side: the one that is cut: the "small" one, or the "large" one, for less memory.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `(4*min(rank, rows, cols)
         *(rows + cols + (max if side == "small" else min)(rows, cols))
         if ndim > 1 else 8*size)` bytes a leaf, `20` once.
@@ -68,5 +73,5 @@ def galore(
     return chain(
         split("galore", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

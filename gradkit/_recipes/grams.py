@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -18,6 +19,7 @@ def grams(
     b2: Hyper = 0.999,
     eps: Hyper = 1e-6,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Adam's magnitudes with the current gradient's signs.
 
@@ -29,7 +31,10 @@ def grams(
         b2: decay of the average squared gradient.
         eps: added to the root of the average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `8*size` bytes a leaf, `12` once.
     Flops: at most `42*size` a leaf.
     Paper: Cao, Li and Song, "Grams: Gradient Descent with Adaptive Momentum Scaling",
@@ -40,5 +45,5 @@ def grams(
     return chain(
         direct_by_grams(scale_by_adam(b1, b2=b2, eps=eps)),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -1,6 +1,7 @@
 """INNAprop, as its authors release it."""
 
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -16,6 +17,7 @@ def innaprop(
     decay: Hyper = 0.999,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.01,
+    mask: Mask = None,
 ) -> Transform:
     """Inertial Newton dynamics on RMSprop's gradient, with decoupled weight decay.
 
@@ -28,7 +30,10 @@ def innaprop(
         decay: decay of the average squared gradient.
         eps: added to the root of the average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params.
     State: `8*size` bytes a leaf, `8` once.
     Flops: at most `38*size` a leaf.
     Paper: Bolte, Boustany, Pauwels and Purica, "A second-order-like optimizer with adaptive
@@ -44,6 +49,7 @@ def innaprop(
             decay=decay,
             eps=eps,
             weight_decay=weight_decay,
+            mask=mask,
         ),
         step_by_learning_rate(learning_rate),
     )

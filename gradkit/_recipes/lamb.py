@@ -5,6 +5,7 @@ import math
 import optax
 
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -21,6 +22,7 @@ def lamb(
     b2: Hyper = 0.999,
     eps: Rate = 1e-6,
     weight_decay: Hyper = 1e-2,
+    mask: Mask = None,
     min_norm: Hyper = 0.0,
     max_norm: Hyper = math.inf,
 ) -> Transform:
@@ -36,6 +38,8 @@ def lamb(
         eps: added to the root of the average square, in units of the gradient; a number or a
             schedule.
         weight_decay: what of each parameter is added to its direction.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         min_norm: the least norm that a leaf counts as, in units of the parameters.
         max_norm: the largest norm that a leaf counts as.
 
@@ -51,7 +55,7 @@ def lamb(
     turn = optax.scale(-1.0)  # decay_by_weight subtracts
     return chain(
         scale_by_adam(b1, b2=b2, eps=eps),
-        chain(turn, decay_by_weight(weight_decay), turn),
+        chain(turn, decay_by_weight(weight_decay, mask=mask), turn),
         normalize_by_trust_ratio(min_norm=min_norm, max_norm=max_norm),
         step_by_learning_rate(learning_rate),
     )

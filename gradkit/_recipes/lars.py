@@ -2,6 +2,7 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -16,6 +17,7 @@ def lars(
     trust: Hyper = 1e-3,
     momentum: Hyper = 0.9,
     weight_decay: Hyper = 5e-4,
+    mask: Mask = None,
 ) -> Transform:
     """Momentum in which every leaf moves by a share of its norm, whatever its gradient's.
 
@@ -27,6 +29,8 @@ def lars(
             momentum.
         momentum: decay of the sum of steps; 0 takes each step alone.
         weight_decay: what of each parameter is added to its gradient.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
     Needs: params.
     State: `4*size` bytes a leaf, `4` once.
@@ -42,7 +46,7 @@ def lars(
     check.fraction("lars", momentum=momentum)
     check.nonnegative("lars", learning_rate=learning_rate, trust=trust)
     return chain(
-        normalize_by_trust_ratio(weight_decay),
+        normalize_by_trust_ratio(weight_decay, mask=mask),
         step_by_learning_rate(rate.product(learning_rate, trust)),
         average_by_heavy_ball(momentum),
     )

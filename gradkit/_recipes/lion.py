@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -16,6 +17,7 @@ def lion(
     b1: Hyper = 0.9,
     b2: Hyper = 0.99,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Steps of one size in every entry, with decoupled weight decay.
 
@@ -27,7 +29,10 @@ def lion(
         b2: decay of the average.
         weight_decay: times the learning rate, the share of each parameter lost in one update;
             3 to 10 times larger than Adam's.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size` bytes a leaf, `8` once.
     Flops: at most `26*size` a leaf.
     Paper: Chen et al., "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675,
@@ -38,5 +43,5 @@ def lion(
     return chain(
         average_by_lion(b1, b2=b2),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -22,6 +23,7 @@ def lion_kappa(
     b1: Hyper = 0.9,
     b2: Hyper = 0.99,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Lion with the subgradient of any convex function for the sign.
 
@@ -33,7 +35,10 @@ def lion_kappa(
         b1: weight of the average in the mixture that `kappa` sees.
         b2: decay of the average.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size` bytes a leaf, `8` once.
     Flops: at most `26*size` a leaf, and what `kappa` takes.
     Paper: Chen, Liu, Liang and Liu, "Lion Secretly Solves Constrained Optimization: As Lyapunov
@@ -46,5 +51,5 @@ def lion_kappa(
     return chain(
         average_by_lion_kappa(kappa, b1=b1, b2=b2),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

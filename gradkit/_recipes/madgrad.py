@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -16,6 +17,7 @@ def madgrad(
     momentum: Hyper = 0.9,
     eps: Hyper = 1e-6,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Dual averaging under a cube root, with momentum.
 
@@ -26,7 +28,10 @@ def madgrad(
         momentum: share of the way to the dual average that is left.
         eps: added to the cube root and to the learning rate.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params.
     State: `12*size` bytes a leaf, `12` once.
     Flops: at most `34*size` a leaf.
     Paper: Defazio and Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual
@@ -39,5 +44,5 @@ def madgrad(
     return chain(
         scale_by_madgrad(learning_rate, momentum=momentum, eps=eps),
         step_by_learning_rate(1.0),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -21,6 +22,7 @@ def mars(
     b2: Hyper = 0.99,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """AdamW of gradients that are corrected by their change and clipped leaf by leaf.
 
@@ -35,7 +37,10 @@ def mars(
         b2: decay of the average of their squares.
         eps: added to the root of the average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `12` once.
     Flops: at most `58*size + 20` a leaf.
     Paper: Yuan, Liu, Wu, Zhou and Gu, "MARS: Unleashing the Power of Variance Reduction for
@@ -50,5 +55,5 @@ def mars(
         clip_by_component_norm(max_norm),
         scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import batch, check, newton_schulz, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Hyper, Rate, Transform
@@ -18,11 +19,13 @@ def muon(
     *,
     momentum: Hyper = 0.95,
     eps: Hyper = 1e-7,
+    consistent_rms: Hyper | None = None,
     adam_ratio: Hyper = 0.015,
     b1: Hyper = 0.9,
     b2: Hyper = 0.95,
     adam_eps: Hyper = 1e-10,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
@@ -34,14 +37,19 @@ def muon(
 
     Args:
         learning_rate: a number or a schedule; moves both parts. For matrices, the spectral
-            norm of an update that keeps or narrows the width.
+            norm of an update that keeps or narrows the width; with `consistent_rms`, the rate
+            of an AdamW whose updates are about as large.
         momentum: decay of the sum of gradients of the matrices.
         eps: added to the Frobenius norm of a matrix's averaged gradient, in its units.
+        consistent_rms: where given, such as 0.2, the root mean square of updates of every shape is
+            about this times the rate, as AdamW's is, in place of the scale by shape.
         adam_ratio: Adam's learning rate, as a share of the matrices'.
         b1: decay of Adam's average gradient.
         b2: decay of Adam's average squared gradient.
         adam_eps: added to the root of Adam's average square, in units of the gradient.
         weight_decay: times a parameter's own rate, the share of it lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         hidden: which leaves are hidden matrices: a regular expression for their paths, a
             predicate of path and leaf, or a dict of paths and bools, which leaves all other
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
@@ -49,17 +57,20 @@ def muon(
             scanned layers.
         coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size if ndim > 1 else 8*size` bytes a leaf, `20` once.
     Flops: at most `30*size*min(rows, cols) + 66*size` a leaf, with five steps.
     Paper: Jordan and others, "Muon: An optimizer for hidden layers in neural networks"; as
-        steepest descent in Bernstein and Newhouse, arXiv:2409.20325.
+        steepest descent in Bernstein and Newhouse, arXiv:2409.20325; `consistent_rms` from
+        Liu and others, "Muon is Scalable for LLM Training", arXiv:2502.16982, who set 0.2.
     Departure: that of `normalize_by_polar`. The momentum is a sum, which is
         `1 / (1 - momentum)` times the release's average, and so is the `eps` it meets.
     Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
         at `gradkit.routes`, or set `hidden`. Not for
         fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
         What is fused outside of attention, and layouts that differ from leaf to leaf, want
-        `view_by_pattern`.
+        `view_by_pattern`. With `consistent_rms` give `transfer_by_mup` and its kin
+        `optimizer="projected"`, whose entries grow alike, and not `"muon"`.
     """
     check.fraction("muon", momentum=momentum)
 
@@ -68,14 +79,17 @@ def muon(
     matrices = chain(
         average_by_nesterov(momentum),
         normalize_by_polar(
-            eps / (1 - momentum), batch_axes=batch_axes, coefficients=coefficients
+            eps / (1 - momentum),
+            consistent_rms=consistent_rms,
+            batch_axes=batch_axes,
+            coefficients=coefficients,
         ),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )
     vectors = chain(
         scale_by_adam(b1, b2=b2, eps=adam_eps),
         step_by_learning_rate(slow),
-        decay_by_weight(rate.coupled_decay(slow, weight_decay)),
+        decay_by_weight(rate.coupled_decay(slow, weight_decay), mask=mask),
     )
     return split("muon", hidden, batch_axes, matrices, vectors)

@@ -2,6 +2,7 @@
 
 from gradkit._core import batch, check, newton_schulz, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Hyper, Rate, Transform
@@ -19,6 +20,7 @@ def normuon(
     *,
     momentum: Hyper = 0.95,
     eps: Hyper = 1e-7,
+    consistent_rms: Hyper | None = None,
     neuron_decay: Hyper = 0.95,
     neuron_eps: Hyper = 1e-10,
     adam_ratio: Hyper = 0.015,
@@ -26,6 +28,7 @@ def normuon(
     b2: Hyper = 0.95,
     adam_eps: Hyper = 1e-10,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
@@ -39,13 +42,17 @@ def normuon(
         learning_rate: a number or a schedule; moves both parts.
         momentum: decay of the sum of gradients of the matrices.
         eps: added to the Frobenius norm of a matrix's averaged gradient, in its units.
+        consistent_rms: where given, such as 0.2, the root mean square of updates of every shape is
+            about this times the rate, as AdamW's is, in place of the scale by shape.
         neuron_decay: decay of the average mean square of a neuron's direction.
-        neuron_eps: added to its root, in units of the polar factor.
+        neuron_eps: added to its root, in units of the scaled polar factor.
         adam_ratio: Adam's learning rate, as a share of the matrices'.
         b1: decay of Adam's average gradient.
         b2: decay of Adam's average squared gradient.
         adam_eps: added to the root of Adam's average square, in units of the gradient.
         weight_decay: times a parameter's own rate, the share of it lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         hidden: which leaves are hidden matrices: a regular expression for their paths, a
             predicate of path and leaf, or a dict of paths and bools, which leaves all other
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
@@ -53,12 +60,14 @@ def normuon(
             scanned layers.
         coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4*cols if ndim > 1 else 8*size` bytes a leaf, `20` once.
     Flops: at most `30*size*min(rows, cols) + 96*size` a leaf, with five steps.
     Paper: Li, Liu, Liang, Chen and Zhao, "NorMuon: Making Muon more efficient and scalable",
         arXiv:2510.05491, Algorithm 1.
     Departure: as the release, and not the paper, this looks ahead in the momentum and keeps the
-        polar factor's norm and scale, where the paper sets a root mean square of 0.2. Those
+        polar factor's norm and scale, where the paper sets a root mean square of 0.2, as
+        `consistent_rms=0.2` does, but for what the polar factor leaves of it. Those
         of `normalize_by_polar`, of `scale_by_neuron_norm`, and of the momentum in `muon`.
     Limits: those of `muon`.
     """
@@ -75,15 +84,18 @@ def normuon(
     matrices = chain(
         average_by_nesterov(momentum),
         normalize_by_polar(
-            eps / (1 - momentum), batch_axes=batch_axes, coefficients=coefficients
+            eps / (1 - momentum),
+            consistent_rms=consistent_rms,
+            batch_axes=batch_axes,
+            coefficients=coefficients,
         ),
         scale_by_neuron_norm(neuron_decay, eps=neuron_eps, batch_axes=batch_axes),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )
     vectors = chain(
         scale_by_adam(b1, b2=b2, eps=adam_eps),
         step_by_learning_rate(slow),
-        decay_by_weight(rate.coupled_decay(slow, weight_decay)),
+        decay_by_weight(rate.coupled_decay(slow, weight_decay), mask=mask),
     )
     return split("normuon", hidden, batch_axes, matrices, vectors)

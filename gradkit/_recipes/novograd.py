@@ -1,6 +1,7 @@
 """NovoGrad, as its authors release it."""
 
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -15,6 +16,7 @@ def novograd(
     b2: Hyper = 0.98,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """Momentum over gradients of unit norm, with weight decay inside the momentum.
 
@@ -26,7 +28,10 @@ def novograd(
         b2: decay of the average squared norm of a leaf.
         eps: added to the root of that average, in units of the gradient's norm.
         weight_decay: what each parameter adds to its normalized gradient.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4` bytes a leaf, `8` once.
     Flops: at most `24*size + 64` a leaf.
     Paper: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
@@ -35,6 +40,6 @@ def novograd(
     Limits: a steady direction grows by `1 / (1 - b1)`; lower the learning rate by it.
     """
     return chain(
-        scale_by_novograd(b1, b2=b2, eps=eps, weight_decay=weight_decay),
+        scale_by_novograd(b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask),
         step_by_learning_rate(learning_rate),
     )

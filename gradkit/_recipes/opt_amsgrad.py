@@ -2,6 +2,7 @@
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -18,6 +19,7 @@ def opt_amsgrad(
     b2: Hyper = 0.999,
     eps: Rate = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """AMSGrad one step ahead, on the guess that its next direction will be its last.
 
@@ -30,8 +32,10 @@ def opt_amsgrad(
         eps: added to the root of the largest average square, in units of the gradient; a
             number or a schedule.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
-    Needs: params.
+    Needs: params, unless `weight_decay` is 0.
     State: `16*size` bytes a leaf, `12` once.
     Flops: at most `32*size` a leaf.
     Paper: Wang, Li, Karimi and Li, "An Optimistic Acceleration of AMSGrad for Nonconvex
@@ -43,5 +47,5 @@ def opt_amsgrad(
     return chain(
         average_by_optimism(scale_by_amsgrad(b1, b2=b2, eps=eps)),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import batch, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import seen
 from gradkit._core.types import Hyper, Rate, Transform
@@ -24,6 +25,7 @@ def psgd(
     max_entry: Hyper = 10.0,
     max_size: int = 8192,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -43,11 +45,13 @@ def psgd(
         max_entry: size of an entry of these, at most.
         max_size: a longer side has a diagonal factor, as have vectors.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         key: a seed or a `jax.random` key; the same key gives the same run.
         batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
             Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
 
-    Needs: what `precondition_by_psgd` needs.
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size + (4 + 8*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
         + (4 + 8*cols*(cols if rows > 1 and cols <= max_size else 1))*(cols > 1 or rows < 2)`
         bytes a leaf, `20` once.
@@ -56,7 +60,7 @@ def psgd(
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858.
     Departure: that of `precondition_by_psgd`. The schedule of `fit_share` is that of the JAX
         release by Walters; the author's leaves it to the user.
-    Limits: decays every leaf, gains and biases too; see `precondition_by_psgd`.
+    Limits: decays every leaf, gains and biases too, unless `mask` spares them; see `precondition_by_psgd`.
     """
     matrices = precondition_by_psgd(
         b1,
@@ -74,5 +78,5 @@ def psgd(
     return chain(
         seen("psgd", matrices, batch_axes),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import check, rate, sample
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -15,6 +16,7 @@ def random_scaled_sgdm(
     *,
     momentum: Hyper = 0.99,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     key: sample.Key = 0,
 ) -> Transform:
     """Average gradients, each step times a random number of mean 1.
@@ -25,9 +27,11 @@ def random_scaled_sgdm(
         learning_rate: a number or a schedule.
         momentum: decay of the average gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         key: a seed or a `jax.random` key; the same key gives the same run.
 
-    Needs: params.
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size` bytes a leaf, `16` once.
     Flops: at most `14*size` a leaf, `16` once.
     Paper: Zhang and Cutkosky, "Random Scaling and Momentum for Non-smooth Non-convex
@@ -40,5 +44,5 @@ def random_scaled_sgdm(
     return chain(
         average_by_random_scaling(momentum, key=key),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

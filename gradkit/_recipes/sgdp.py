@@ -2,6 +2,7 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Scalar, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -17,6 +18,7 @@ def sgdp(
     momentum: Hyper = 0.9,
     delta: Hyper = 0.1,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     wd_ratio: Hyper = 0.1,
 ) -> Transform:
     """Momentum that does not lengthen weights whose length the loss does not feel.
@@ -34,6 +36,8 @@ def sgdp(
             cosine for a unit of one entry.
         weight_decay: times `learning_rate / (1 - momentum)`, the share of each parameter lost
             in one update: as much as torch's, which enters the momentum.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         wd_ratio: what is left of this share where an update is projected, from 0 to 1.
 
     Needs: params.
@@ -54,7 +58,9 @@ def sgdp(
     total = weight_decay / (1 - momentum)
 
     def decay(share: Scalar) -> Transform:
-        return decay_by_weight(rate.coupled_decay(learning_rate, share * total))
+        return decay_by_weight(
+            rate.coupled_decay(learning_rate, share * total), mask=mask
+        )
 
     step = step_by_learning_rate(learning_rate)
     sgd = chain(average, step, decay(1 - wd_ratio))

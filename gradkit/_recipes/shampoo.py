@@ -4,6 +4,7 @@ import optax
 
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Hyper, Rate, Transform
@@ -26,6 +27,7 @@ def shampoo(
     b2: Hyper = 0.99,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -46,12 +48,15 @@ def shampoo(
         b2: decay of Adam's average squared gradient.
         eps: added to the root of Adam's average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         hidden: which leaves are hidden matrices: a regular expression for their paths, a
             predicate of path and leaf, or a dict of paths and bools, which leaves all other
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `(4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2
         if min(rows, cols) > 1 else 1) if ndim > 1 else 8*size)` bytes a leaf, `16` once.
     Flops: at most `4*size*(rows + cols) + 2*size*min(rows, cols) + 5*(rows**3 + cols**3)
@@ -80,5 +85,5 @@ def shampoo(
     return chain(
         split("shampoo", hidden, batch_axes, matrices, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -4,6 +4,7 @@ import optax
 
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
 from gradkit._core.types import Hyper, Rate, Transform
@@ -23,6 +24,7 @@ def snsm(
     b2: Hyper = 0.999,
     eps: Hyper = 1e-6,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -40,12 +42,15 @@ def snsm(
         eps: added to the root of the average square before debiasing, in units of the
             gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         hidden: which leaves are hidden matrices: a regular expression for their paths, a
             predicate of path and leaf, or a dict of paths and bools, which leaves all other
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `(4*min(rank, rows, cols)*(min(rows, cols) + max(rows, cols))
         if ndim > 1 else 4*size)
         + 4*size/max(k for k in range(1, size + 1) if size % k == 0 and k*k <= size)`
@@ -71,5 +76,5 @@ def snsm(
     return chain(
         scale_by_subset_norm(numerator, b2=b2, eps=rate.before_debiasing(eps, b2)),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

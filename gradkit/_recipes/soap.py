@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gradkit._core import batch, check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import seen
 from gradkit._core.types import Hyper, Rate, Transform
@@ -24,6 +26,7 @@ def soap(
     every: int = 10,
     max_size: int = 10000,
     weight_decay: Hyper = 1e-2,
+    mask: Mask = None,
     batch_axes: batch.Axes = (),
 ) -> Transform:
     """Adam in the eigenbases of Shampoo's covariances, with weight decay.
@@ -40,9 +43,12 @@ def soap(
         every: updates between two turns of the bases.
         max_size: a longer side keeps its own basis.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
             Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
 
+    Needs: params, unless `weight_decay` is 0.
     State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
         if ndim > 1 and min(rows, cols) > 1 else 8*(ndim > 1))` bytes a leaf, `12` once.
     Flops: at most `14*size*(rows + cols) + 6*(rows**3 + cols**3) + 50*size + 20*(rows**2
@@ -51,7 +57,7 @@ def soap(
         arXiv:2409.11321, Algorithms 3 and 4.
     Departure: that of `precondition_by_soap`. As in the release the first update changes
         nothing, and later ones decay what the step has left.
-    Limits: decays every leaf, gains and biases too; see `precondition_by_soap`.
+    Limits: decays every leaf, gains and biases too, unless `mask` spares them; see `precondition_by_soap`.
     """
 
     check.nonnegative("soap", learning_rate=learning_rate)
@@ -60,9 +66,19 @@ def soap(
     def decayed(step: jax.Array) -> jax.Array:
         return jnp.where(step > 0, rate.at(share, step), 0)
 
-    def shortened(step: jax.Array) -> jax.Array:
-        return rate.at(learning_rate, step) * (1 - decayed(step))
+    def left(step: jax.Array) -> jax.Array:
+        return 1 - decayed(step)
 
+    def shortened(step: jax.Array) -> jax.Array:
+        return rate.at(learning_rate, step) * left(step)
+
+    if mask is None:
+        steps = (step_by_learning_rate(shortened),)
+    else:
+        steps = (
+            step_by_learning_rate(learning_rate),
+            optax.masked(optax.scale_by_schedule(left), mask),
+        )
     matrices = precondition_by_soap(
         b1,
         b2=b2,
@@ -74,6 +90,6 @@ def soap(
     )
     return chain(
         seen("soap", matrices, batch_axes),
-        step_by_learning_rate(shortened),
-        decay_by_weight(decayed),
+        *steps,
+        decay_by_weight(0.0 if rate.is_zero(share) else decayed, mask=mask),
     )

@@ -3,6 +3,7 @@
 from gradkit._compose.reset.reset_by_period import reset_by_period
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -24,6 +25,7 @@ def stable_spam(
     every: Hyper = 1000,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     """AdamW without spikes: in entries, in the norms of leaves, or left in its averages.
 
@@ -41,6 +43,8 @@ def stable_spam(
         eps: added to the roots of both average squares: of norms in units of the gradient, of
             normalized gradients in no units.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
     Needs: params.
     State: `8*size + 12` bytes a leaf, `24` once.
@@ -62,5 +66,5 @@ def stable_spam(
         scale_by_gradient_norm(norm_b1, b2=norm_b2, eps=eps),
         reset_by_period(scale_by_adam(b1, b2=b2, eps=eps), every=every),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -2,6 +2,7 @@
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
+from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
@@ -19,6 +20,7 @@ def zclip_adamw(
     b2: Hyper = 0.95,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.1,
+    mask: Mask = None,
     max_zscore: Hyper = 2.5,
     decay: Hyper = 0.97,
     warmup: Hyper = 25,
@@ -36,13 +38,15 @@ def zclip_adamw(
         b2: decay of the average squared gradient.
         eps: added to the root of the average square, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
         max_zscore: how far above its mean a norm passes, in standard deviations.
         decay: of the mean and the variance of norms.
         warmup: how many norms start them.
         norm_eps: added to the deviation of norms, in units of the gradient.
         max_norm: the largest norm that passes in any case; infinity limits nothing.
 
-    Needs: params; `global_norm`, where given, stands for the norm of the whole gradient.
+    Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the norm of the whole gradient.
     State: `8*size` bytes a leaf, `24` once.
     Flops: at most `52*size + 30` a leaf, `200` once.
     Paper: Kumar, Owen, Roy Chowdhury and Gura, "ZClip: Adaptive Spike Mitigation for LLM
@@ -57,5 +61,5 @@ def zclip_adamw(
         clip_by_global_norm(max_norm),
         scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay)),
+        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -34,7 +34,7 @@ def attempt(what: str) -> Iterator[None]:
         yield
     except (AssertionError, Unavailable, Unstated):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())[:300]
         raise AssertionError(
             f"{what} must work, got {type(error).__name__}: {said}"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradkit.testing._compare import Unavailable
 
 
-def devices(count: int) -> list[jax.Device]:
+def devices(count: int) -> list[Any]:
     """So many devices of one kind."""
     found = jax.devices() if jax.device_count() >= count else jax.devices("cpu")
     if len(found) < count:

@@ -9,21 +9,24 @@ SHAPES = {"tall": (8, 3), "wide": (3, 8), "square": (4, 4), "conv": (2, 2, 3, 4)
 WITH_BIAS = {**SHAPES, "bias": (4,)}
 
 
-def polar(g, eps):
-    """Muon's five quintic steps, done on the singular values, and its scale."""
+def polar(g, eps, consistent_rms=None):
+    """Muon's five quintic steps, done on the singular values, and its scale or Moonlight's."""
     matrix = g.reshape(-1, g.shape[-1])
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     s = s / (np.linalg.norm(matrix) + eps)
     for _ in range(5):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     rows, cols = matrix.shape
-    return np.sqrt(max(1, cols / rows)) * ((u * s) @ vt).reshape(g.shape)
+    scale = np.sqrt(max(1, cols / rows))
+    if consistent_rms is not None:
+        scale = consistent_rms * np.sqrt(max(rows, cols))
+    return scale * ((u * s) @ vt).reshape(g.shape)
 
 
 @entry("normalize_by_polar", shapes=SHAPES, eps=0.1)
-def normalize_by_polar(gs, ps, eps):
+def normalize_by_polar(gs, ps, eps, consistent_rms=None):
     for g in gs:
-        yield polar(g, eps)
+        yield polar(g, eps, consistent_rms)
 
 
 @entry(
@@ -39,14 +42,24 @@ def normalize_by_polar(gs, ps, eps):
     weight_decay=0.1,
 )
 def muon(
-    gs, ps, learning_rate, momentum, eps, adam_ratio, b1, b2, adam_eps, weight_decay
+    gs,
+    ps,
+    learning_rate,
+    momentum,
+    eps,
+    adam_ratio,
+    b1,
+    b2,
+    adam_eps,
+    weight_decay,
+    consistent_rms=None,
 ):
     m = v = 0.0
     for t, (g, p) in enumerate(zip(gs, ps), 1):
         if g.ndim > 1:
             rate = learning_rate
             m = momentum * m + (1 - momentum) * g
-            d = polar((1 - momentum) * g + momentum * m, eps)
+            d = polar((1 - momentum) * g + momentum * m, eps, consistent_rms)
         else:
             rate = learning_rate * adam_ratio
             m = b1 * m + (1 - b1) * g
@@ -56,3 +69,8 @@ def muon(
 
 
 golden("muon", lambda: gk.muon(0.02, weight_decay=0.1), transpose=True)
+golden(
+    "muon_rms",
+    lambda: gk.muon(0.01, weight_decay=0.1, consistent_rms=0.2),
+    transpose=True,
+)

@@ -27,7 +27,7 @@ def adam(gs, b1, b2, eps):
         yield m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
 
 
-def dion_directions(gs, q, decay, eps):
+def dion_directions(gs, q, decay, eps, consistent_rms=None):
     """The release, on matrices `[out, in]`, which are ours transposed."""
     m = 0.0
     for g in gs:
@@ -37,7 +37,10 @@ def dion_directions(gs, q, decay, eps):
         m = m - (1 - decay) * p @ r.T
         q = r / (np.linalg.norm(r, axis=0) + eps)
         rows, cols = m.shape
-        yield (np.sqrt(rows / cols) * p @ q.T).T.reshape(g.shape)
+        scale = np.sqrt(rows / cols)
+        if consistent_rms is not None:
+            scale = consistent_rms * np.sqrt(rows * cols / q.shape[1])
+        yield (scale * p @ q.T).T.reshape(g.shape)
 
 
 def first_bases(shapes, rank, key):
@@ -63,11 +66,11 @@ def scale_by_neuron_norm(gs, ps, decay, eps):
     eps=0.1,
     key=3,
 )
-def project_by_dion(gs, ps, rank, decay, eps, key):
+def project_by_dion(gs, ps, rank, decay, eps, key, consistent_rms=None):
     names = sorted(SHAPES)
     starts = first_bases([SHAPES[k] for k in names], rank, key)
     runs = {
-        k: dion_directions([g[k] for g in gs], q, decay, eps)
+        k: dion_directions([g[k] for g in gs], q, decay, eps, consistent_rms)
         for k, q in zip(names, starts)
     }
     for _ in gs:
@@ -101,10 +104,12 @@ def normuon(
     b2,
     adam_eps,
     weight_decay,
+    consistent_rms=None,
 ):
     if gs[0].ndim > 1:
         rate = learning_rate
-        directions = neuron_norm(muon(gs, momentum, eps), neuron_decay, neuron_eps)
+        polars = muon(gs, momentum, eps, consistent_rms)
+        directions = neuron_norm(polars, neuron_decay, neuron_eps)
     else:
         rate = learning_rate * adam_ratio
         directions = adam(gs, b1, b2, adam_eps)
@@ -112,11 +117,11 @@ def normuon(
         yield -rate * (d + weight_decay * p)
 
 
-def muon(gs, momentum, eps):
+def muon(gs, momentum, eps, consistent_rms):
     m = 0.0
     for g in gs:
         m = momentum * m + (1 - momentum) * g
-        yield polar((1 - momentum) * g + momentum * m, eps)
+        yield polar((1 - momentum) * g + momentum * m, eps, consistent_rms)
 
 
 @entry(
@@ -147,8 +152,9 @@ def dion(
     adam_eps,
     weight_decay,
     key,
+    consistent_rms=None,
 ):
-    matrices = project_by_dion(gs, ps, rank, momentum, eps, key)
+    matrices = project_by_dion(gs, ps, rank, momentum, eps, key, consistent_rms)
     vectors = adam([g["bias"] for g in gs], b1, b2, adam_eps)
     slow = learning_rate * adam_ratio
     for p, u, d in zip(ps, matrices, vectors):

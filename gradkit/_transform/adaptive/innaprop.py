@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.decayed import Mask, decayed
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -35,6 +36,7 @@ def scale_by_innaprop(
     decay: Hyper = 0.999,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.01,
+    mask: Mask = None,
 ) -> Transform:
     r"""Replace each gradient by a step of inertial dynamics that feel the curvature.
 
@@ -54,6 +56,8 @@ def scale_by_innaprop(
         decay: decay of the average squared gradient.
         eps: added to the root, in units of the gradient.
         weight_decay: times the learning rate, the share of each parameter lost in one update.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
     Needs: params, and the same learning rate in the step, as the recipe `innaprop` has it.
     State: `8*size` bytes a leaf, `4` once.
@@ -90,23 +94,30 @@ def scale_by_innaprop(
         step = tree.increment(state.count)
         nu = tree.average_square(decay, state.nu, g)
         lr = rate.at(learning_rate, state.count)
-        decayed = tree.scale(1 - lr * weight_decay, p)
+        fading = decayed(name, mask, p)
+        shrunk = jax.tree.map(lambda p, x: p - lr * weight_decay * x, p, fading)
 
         def inertia(s: jax.Array, p: jax.Array, shrunk: jax.Array) -> jax.Array:
             s = jnp.where(step == 1, (1 - alpha * beta) * p, s)
             s = (1 - lr / beta) * s + lr * (1 / beta - alpha) * shrunk
             return s.astype(p.dtype)
 
-        psi = jax.tree.map(inertia, state.psi, p, decayed)
+        psi = jax.tree.map(inertia, state.psi, p, shrunk)
 
         def direction(
-            s: jax.Array, v: jax.Array, g: jax.Array, p: jax.Array, shrunk: jax.Array
+            s: jax.Array,
+            v: jax.Array,
+            g: jax.Array,
+            fading: jax.Array,
+            shrunk: jax.Array,
         ) -> jax.Array:
             pull = (s - (1 - alpha * beta) * shrunk) / (beta - lr)
             newton = tree.ratio(beta * g.astype(v.dtype), jnp.sqrt(v) + eps)
-            return weight_decay * p + pull + newton
+            return weight_decay * fading + pull + newton
 
-        u = jax.tree.map(direction, psi, tree.debias(nu, decay, step), g, p, decayed)
+        u = jax.tree.map(
+            direction, psi, tree.debias(nu, decay, step), g, fading, shrunk
+        )
         return tree.like(u, updates), INNApropState(step, psi, nu)
 
     return transform(init, update)

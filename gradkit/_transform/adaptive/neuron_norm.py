@@ -75,7 +75,7 @@ def scale_by_neuron_norm(
 
     def init(params: Params) -> NeuronNormState:
         check.matrix("scale_by_neuron_norm", params, batch_axes)
-        return NeuronNormState(jax.tree.map(mean_size, tree.zeros(params)))
+        return NeuronNormState(jax.tree.map(mean_size, tree.bare(tree.zeros(params))))
 
     def update(
         updates: Updates, state: NeuronNormState, params: Params = None, **extra: Extra

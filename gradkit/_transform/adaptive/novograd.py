@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, rate, tree
+from gradkit._core.decayed import Mask, decayed
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -32,6 +33,7 @@ def scale_by_novograd(
     b2: Hyper = 0.98,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
+    mask: Mask = None,
 ) -> Transform:
     r"""Divide each leaf's gradient by the average of its norm, and sum with decay.
 
@@ -45,8 +47,10 @@ def scale_by_novograd(
         b2: decay of the average squared norm.
         eps: added to the root, in units of the gradient's norm.
         weight_decay: what each parameter adds to its normalized gradient.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
-    Needs: params.
+    Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4` bytes a leaf, `4` once.
     Flops: at most `20*size + 64` a leaf.
     Paper: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
@@ -73,7 +77,6 @@ def scale_by_novograd(
         updates: Updates, state: NovoGradState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, NovoGradState]:
         del extra
-        check.given("scale_by_novograd", params)
         g = tree.read(updates)
         step = tree.increment(state.count)
         norms = tree.norms(updates).astype(state.root.dtype)
@@ -82,11 +85,16 @@ def scale_by_novograd(
         root = jnp.where(state.root == 0, norms, root)
         unit = tree.scale_each(tree.ratio(1, root + eps), g)
 
-        def gather(m: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
-            new = u.astype(m.dtype) + weight_decay * p.astype(m.dtype)
-            return (b1 * m + new).astype(m.dtype)
+        if not rate.is_zero(weight_decay):
+            check.given("scale_by_novograd", params)
+            lost = decayed("scale_by_novograd", mask, params)
+            add = lambda u, p: u + weight_decay * p.astype(u.dtype)
+            unit = jax.tree.map(add, unit, lost)
 
-        mu = jax.tree.map(gather, state.mu, unit, params)
+        def gather(m: jax.Array, u: jax.Array) -> jax.Array:
+            return (b1 * m + u.astype(m.dtype)).astype(m.dtype)
+
+        mu = jax.tree.map(gather, state.mu, unit)
         return tree.like(mu, updates), NovoGradState(step, mu, root)
 
     return transform(init, update)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, rate, shard, tree
+from gradkit._core.condition import on_axes_of
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -68,8 +69,12 @@ def scale_by_subset_norm(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SubsetNormState:
-        start = lambda p: jnp.zeros(p.size // subset(p.size), tree.wide_dtype(p))
-        roots = jax.tree.map(start, params)
+        def start(p: jax.Array) -> jax.Array:
+            return on_axes_of(
+                jnp.zeros(p.size // subset(p.size), tree.wide_dtype(p)), p
+            )
+
+        roots = jax.tree.map(start, tree.bare(params))
         return SubsetNormState(
             jnp.zeros([], jnp.int32), roots, inner.init(tree.wide(params))
         )

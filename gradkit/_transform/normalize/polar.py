@@ -22,6 +22,7 @@ from gradkit._core.types import (
 def normalize_by_polar(
     eps: Hyper = 1e-7,
     *,
+    consistent_rms: Hyper | None = None,
     batch_axes: batch.Axes = (),
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
     dtype: Any = None,
@@ -37,6 +38,9 @@ def normalize_by_polar(
     Args:
         eps: added to the Frobenius norm, in units of the gradient: much smaller matrices
             fade out.
+        consistent_rms: where given, the root mean square of what comes out is about this, such as
+            0.2 to be as large as AdamW's: $\mathrm{consistent\_rms} \sqrt{\max(\mathrm{rows},
+            \mathrm{cols})}$ stands in place of the root above.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
         coefficients: one `(a, b, c)` a step, such as `gradkit.newton_schulz.POLAR_EXPRESS`,
@@ -49,7 +53,8 @@ def normalize_by_polar(
     Paper: Bernstein and Newhouse, "Old Optimizer, New Norm: An Anthology",
         arXiv:2409.20325, Proposition 4; iteration and coefficients from Jordan and others,
         "Muon: An optimizer for hidden layers in neural networks"; the steps on Gram matrices
-        of long matrices from Dao-AILab, "Gram Newton-Schulz".
+        of long matrices from Dao-AILab, "Gram Newton-Schulz"; `consistent_rms` from Liu and
+        others, "Muon is Scalable for LLM Training", arXiv:2502.16982.
     Departure: computed in at least float32, where Muon's release uses bfloat16; the release
         takes the scale of a convolution from its kernel's height and width, not its matrix.
         A matrix of more than 1.5 columns a row is iterated by its Gram matrix, which is the
@@ -66,6 +71,8 @@ def normalize_by_polar(
     True
     """
     check.nonnegative("normalize_by_polar", eps=eps)
+    if consistent_rms is not None:
+        check.positive("normalize_by_polar", consistent_rms=consistent_rms)
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
@@ -77,6 +84,8 @@ def normalize_by_polar(
 
         def scaled(u: jax.Array) -> jax.Array:
             _, rows, cols = batch.shape(u, batch_axes)
+            if consistent_rms is not None:
+                return (consistent_rms * math.sqrt(max(rows, cols)) * u).astype(u.dtype)
             return math.sqrt(max(1, cols / max(1, rows))) * u
 
         return tree.like(jax.tree.map(scaled, u), updates)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.decayed import Mask, decayed
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -19,7 +20,11 @@ from gradkit._core.types import (
 
 @factory
 def normalize_by_trust_ratio(
-    weight_decay: Hyper = 0.0, *, min_norm: Hyper = 0.0, max_norm: Hyper = math.inf
+    weight_decay: Hyper = 0.0,
+    *,
+    min_norm: Hyper = 0.0,
+    max_norm: Hyper = math.inf,
+    mask: Mask = None,
 ) -> Transform:
     r"""Give each leaf's direction, weight decay added, the norm of the leaf's parameters.
 
@@ -35,6 +40,8 @@ def normalize_by_trust_ratio(
             in the denominator, as LARS does. LAMB adds it before.
         min_norm: the least norm that parameters count as, in their units.
         max_norm: the largest norm that they count as.
+        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
+            for all.
 
     Needs: params. Stands before `step_by_learning_rate`.
     State: `0` bytes a leaf, `0` once.
@@ -60,13 +67,15 @@ def normalize_by_trust_ratio(
         norms = tree.norms(updates)
         weights = tree.norms(params).astype(norms.dtype)
         wanted = jnp.clip(weights, min_norm, max_norm).astype(norms.dtype)
-        length = (norms + weight_decay * weights).astype(norms.dtype)
+        shrinking = decayed("normalize_by_trust_ratio", mask, params)
+        added = weights if mask is None else tree.norms(shrinking).astype(norms.dtype)
+        length = (norms + weight_decay * added).astype(norms.dtype)
         trusted = (wanted > 0) & (length > 0)
 
-        def decayed(d: jax.Array, p: jax.Array) -> jax.Array:
+        def with_decay(d: jax.Array, p: jax.Array) -> jax.Array:
             return (d + weight_decay * p.astype(d.dtype)).astype(d.dtype)
 
-        r = jax.tree.map(decayed, tree.read(updates), params)
+        r = jax.tree.map(with_decay, tree.read(updates), shrinking)
         unit = tree.scale_each(jnp.where(trusted, 1 / tree.divisible(length), 1), r)
         u = tree.scale_each(jnp.where(trusted, wanted, 1), unit)
         return tree.like(u, updates)

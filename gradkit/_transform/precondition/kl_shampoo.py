@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, roots, tree
-from gradkit._core.condition import when
+from gradkit._core.condition import on_axes_of, when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -104,7 +104,8 @@ def precondition_by_kl_shampoo(
         check.concrete(name, max_size=max_size)
         grams = roots.zeros(params, max_size, batch_axes)
         bases = jax.tree.map(roots.identity, grams)
-        ones = jax.tree.map(lambda s: jnp.ones(s.shape[:-1], s.dtype), grams)
+        one = lambda s: on_axes_of(jnp.ones(s.shape[:-1], s.dtype), s)
+        ones = jax.tree.map(one, grams)
         mu, step = tree.zeros(params), jnp.zeros([], jnp.int32)
         return KLShampooState(step, mu, grams, bases, ones)
 

@@ -92,8 +92,9 @@ def precondition_by_one_sided_shampoo(
 
         def small() -> roots.Sides:
             rows, cols = roots.zeros(params, max_size, batch_axes)
-            rows = jax.tree.map(functools.partial(short, False), params, rows)
-            cols = jax.tree.map(functools.partial(short, True), params, cols)
+            ps = tree.bare(params)
+            rows = jax.tree.map(functools.partial(short, False), ps, rows)
+            cols = jax.tree.map(functools.partial(short, True), ps, cols)
             return roots.Sides(rows, cols)
 
         step = jnp.zeros([], jnp.int32)

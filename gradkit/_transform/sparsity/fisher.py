@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, select, tree
+from gradkit._core import check, remembered, select, tree
+from gradkit._core.condition import varying_as, when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -63,7 +64,7 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
 
     def init(params: Params) -> FisherState:
         dtype = tree.zero_per_leaf(params).dtype
-        never = jnp.full([], jnp.finfo(dtype).max, dtype)
+        never = varying_as(jnp.full([], jnp.finfo(dtype).max, dtype), params)
         return FisherState(jnp.zeros([], jnp.int32), tree.zeros(params), never)
 
     def update(
@@ -75,6 +76,7 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
         **extra: Extra,
     ) -> tuple[Updates, FisherState]:
         del params, extra
+        remembered.alike("mask_by_fisher", updates, state.nu)
         g = tree.read(updates)
         step = tree.increment(state.count)
         wanted = jnp.asarray(samples, jnp.float32)
@@ -92,11 +94,8 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
             return jnp.where(counting, total, old)
 
         nu = jax.tree.map(add, state.nu, root)
-        threshold = jax.lax.cond(
-            complete & counting,
-            lambda: select.threshold(nu, density).astype(state.threshold.dtype),
-            lambda: state.threshold,
-        )
+        found = lambda old: select.threshold(nu, density).astype(old.dtype)
+        threshold = when(complete & counting, found, state.threshold)
 
         def keep(x: jax.Array, n: jax.Array) -> jax.Array:
             kept = (n >= threshold.astype(n.dtype)) & (n > 0) & ~counting

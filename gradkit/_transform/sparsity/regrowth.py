@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, select, tree
+from gradkit._core import check, remembered, select, tree
+from gradkit._core.condition import when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -81,6 +82,7 @@ def mask_by_regrowth(
         updates: Updates, state: RegrowthState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, RegrowthState]:
         check.given("mask_by_regrowth", params)
+        remembered.alike("mask_by_regrowth", updates, state.mask)
         gs, structure = jax.tree.flatten(tree.read(updates))
         ps, masks = jax.tree.leaves(tree.read(params)), jax.tree.leaves(state.mask)
         sparse = [i for i, g in enumerate(gs) if g.ndim > 1]
@@ -96,9 +98,7 @@ def mask_by_regrowth(
             return [a | b for a, b in zip(kept, new)]
 
         look = (state.count == 0) | ((state.count % every == 0) & (time < 1))
-        changed = jax.lax.cond(
-            look, change, lambda old: old, [masks[i] for i in sparse]
-        )
+        changed = when(look, change, [masks[i] for i in sparse])
         for i, m in zip(sparse, changed):
             masks[i] = m
 

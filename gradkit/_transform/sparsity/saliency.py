@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, select, tree
+from gradkit._core import check, remembered, select, tree
+from gradkit._core.condition import varying_as, when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -67,13 +68,14 @@ def mask_by_saliency(
 
     def init(params: Params) -> SaliencyState:
         dtype = tree.zero_per_leaf(params).dtype
-        never = jnp.full([], jnp.finfo(dtype).max, dtype)
+        never = varying_as(jnp.full([], jnp.finfo(dtype).max, dtype), params)
         step = jnp.zeros([], jnp.int32)
         return SaliencyState(step, tree.zeros(params), never, inner.init(params))
 
     def update(
         updates: Updates, state: SaliencyState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SaliencyState]:
+        remembered.alike("mask_by_saliency", updates, state.mu)
         g = tree.read(updates)
         step = tree.increment(state.count)
         wanted = jnp.asarray(samples, jnp.float32)
@@ -86,24 +88,21 @@ def mask_by_saliency(
             return jnp.where(counting, total, old)
 
         mu = jax.tree.map(add, state.mu, g)
-        threshold = jax.lax.cond(
-            complete & counting,
-            lambda: select.threshold(mu, density).astype(state.threshold.dtype),
-            lambda: state.threshold,
-        )
+        found = lambda old: select.threshold(mu, density).astype(old.dtype)
+        threshold = when(complete & counting, found, state.threshold)
 
-        def move() -> tuple[Updates, optax.OptState]:
-            u, inner_state = inner.update(g, state.inner, params, **extra)
+        def move(
+            stay: tuple[Updates, optax.OptState],
+        ) -> tuple[Updates, optax.OptState]:
+            u, inner_state = inner.update(g, stay[1], params, **extra)
             return jax.tree.map(keep, tree.like(u, updates), mu), inner_state
 
         def keep(x: jax.Array, m: jax.Array) -> jax.Array:
             kept = (jnp.abs(m) >= threshold.astype(m.dtype)) & (m != 0)
             return jnp.where(kept, x, 0)
 
-        def stay() -> tuple[Updates, optax.OptState]:
-            return jax.tree.map(jnp.zeros_like, updates), state.inner
-
-        u, inner_state = jax.lax.cond(counting, stay, move)
+        stay = jax.tree.map(jnp.zeros_like, updates), state.inner
+        u, inner_state = when(~counting, move, stay)
         return u, SaliencyState(step, mu, threshold, inner_state)
 
     return transform(init, update)

@@ -25,8 +25,8 @@ def project_by_dct(
     when they were chosen.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
-            `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with their small side
+            cut to `rank`.
         rank: frequencies kept, at most the small side.
         overlap: how little of the first share of the gradient's norm is too little, from 0,
             never, to 1, always.
@@ -60,5 +60,4 @@ def project_by_dct(
         subspace.when_shares_fall(overlap),
         subspace.left_out(scale),
         batch_axes=batch_axes,
-        name="project_by_dct",
     )

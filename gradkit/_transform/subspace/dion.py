@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, check, derivative, linalg, sample, tree
+from gradkit._core.condition import on_axes_of
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -30,6 +31,7 @@ def project_by_dion(
     *,
     decay: Hyper = 0.95,
     eps: Hyper = 1e-8,
+    consistent_rms: Hyper | None = None,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
 ) -> Transform:
@@ -48,6 +50,9 @@ def project_by_dion(
         rank: directions, at most the shorter side.
         decay: what the momentum keeps of the part that is used.
         eps: added to norms of columns of $R$, in units of the gradient.
+        consistent_rms: where given, the root mean square of what comes out is about this, such as
+            0.2 to be as large as AdamW's: $\mathrm{consistent\_rms} \sqrt{\mathrm{rows} \,
+            \mathrm{cols} / \mathrm{rank}}$ stands in place of the root above.
         key: a seed or a key for $Q_0$, which depends on it and on a leaf's shape alone.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
             others the last is the columns, and the rest are the rows.
@@ -60,6 +65,7 @@ def project_by_dion(
         $R$ that is zero, or under 128 roundings of the longest, gives no update and leaves
         that of $Q$ as it was, where the paper's would stay zero for ever, or come out as noise
         of full size. The release may orthonormalize by a randomized Cholesky QR.
+        `consistent_rms` is not theirs; it is Moonlight's, arXiv:2502.16982, for any rank.
     Limits: matrices only, and not those whose rows are looked up. $Q_t$ has columns of norm
         one that need not be orthogonal: the update's spectral norm is at most
         $\sqrt{\mathrm{rank}}$ times its scale.
@@ -73,6 +79,8 @@ def project_by_dion(
         check.count("project_by_dion", rank=rank)
     check.fraction("project_by_dion", decay=decay)
     check.nonnegative("project_by_dion", eps=eps, key=key)
+    if consistent_rms is not None:
+        check.positive("project_by_dion", consistent_rms=consistent_rms)
 
     def init(params: Params) -> DionState:
         check.matrix("project_by_dion", params, batch_axes)
@@ -83,9 +91,9 @@ def project_by_dion(
             kept = min(int(rank), rows, cols)
             side = (*front, rows, kept)
             q = sample.normals(sample.typed(key), side, tree.wide_dtype(p))
-            return q / linalg.norms(q, -2)
+            return on_axes_of(q / linalg.norms(q, -2), p)
 
-        return DionState(tree.zeros(params), jax.tree.map(start, params))
+        return DionState(tree.zeros(params), jax.tree.map(start, tree.bare(params)))
 
     def update(
         updates: Updates, state: DionState, params: Params = None, **extra: Extra
@@ -116,7 +124,11 @@ def project_by_dion(
         shown = linalg.above_rounding(norms, largest) > 0
         new = jnp.where(shown, r / jnp.where(shown, norms + eps, 1), 0)
         mu = b - (1 - decay) * (r @ p.mT)
-        u = (cols / max(1, rows)) ** 0.5 * (new @ p.mT)
+        if consistent_rms is None:
+            size = (cols / max(1, rows)) ** 0.5
+        else:
+            size = consistent_rms * (rows * cols / max(1, r.shape[-1])) ** 0.5
+        u = (size * (new @ p.mT)).astype(b.dtype)
         like = lambda x: batch.like(x, total, batch_axes)
         return (
             like(mu.astype(b.dtype)),

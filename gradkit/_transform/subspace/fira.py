@@ -31,8 +31,8 @@ def project_by_fira(
     renewed where `every` divides $t - 1$; right ones and rows for a tall $g$.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
-            `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with their small side
+            cut to `rank`.
         rank: directions in which `inner` acts, at most the small side.
         every: updates between two looks at the gradient's singular vectors.
         scale: times what `inner` returns, and the part of the gradient that $s$ leaves out.
@@ -74,5 +74,4 @@ def project_by_fira(
         subspace.together(every),
         subspace.recovered(scale, growth, eps, floor),
         batch_axes=batch_axes,
-        name="project_by_fira",
     )

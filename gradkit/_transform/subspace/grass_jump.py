@@ -30,8 +30,8 @@ def project_by_grass_jump(
     gradient is recovered.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
-            `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with their small side
+            cut to `rank`.
         rank: directions in which `inner` acts, at most the small side.
         every: updates between two jumps.
         scale: times what `inner` returns, and the part of the gradient that $s$ leaves out.
@@ -70,5 +70,4 @@ def project_by_grass_jump(
         subspace.turned(b1, b2),
         key,
         batch_axes,
-        name="project_by_grass_jump",
     )

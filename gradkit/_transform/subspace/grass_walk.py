@@ -41,8 +41,8 @@ def project_by_grass_walk(
     update, as in `project_by_fira`.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
-            `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with their small side
+            cut to `rank`.
         rank: directions in which `inner` acts, at most the small side.
         every: updates between two walks.
         scale: times what `inner` returns, and the part of the gradient that $s$ leaves out.
@@ -86,5 +86,4 @@ def project_by_grass_walk(
         subspace.turned(b1, b2),
         key,
         batch_axes,
-        name="project_by_grass_walk",
     )

@@ -24,8 +24,8 @@ def project_by_power_iteration(
     for a $g$ with no more rows than columns, else with the other side's. $P_0$ is random.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
-            `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with their small side
+            cut to `rank`.
         rank: directions kept, at most the small side.
         every: updates between two steps of the iteration.
         scale: times what `inner` returns.
@@ -58,5 +58,4 @@ def project_by_power_iteration(
         subspace.left_out(scale),
         key=key,
         batch_axes=batch_axes,
-        name="project_by_power_iteration",
     )

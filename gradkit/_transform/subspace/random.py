@@ -31,8 +31,8 @@ def project_by_random(
     of $P$ are made from a seed a column, drawn anew where `every` divides $t - 1$.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
-            `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with their small side
+            cut to `rank`.
         rank: length of the shadow of a column, at most the small side.
         every: updates between two draws.
         scale: times the whole direction.
@@ -71,5 +71,4 @@ def project_by_random(
         subspace.rescaled(scale, growth, eps, floor),
         key=key,
         batch_axes=batch_axes,
-        name="project_by_random",
     )

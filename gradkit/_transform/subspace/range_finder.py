@@ -27,8 +27,8 @@ def project_by_range_finder(
     update bears the cost of all.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with their small side cut to
-            `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with their small side
+            cut to `rank`.
         rank: directions kept, at most the small side.
         every: updates between two looks at a leaf.
         scale: times what `inner` returns.
@@ -63,5 +63,4 @@ def project_by_range_finder(
         subspace.left_out(scale),
         key=key,
         batch_axes=batch_axes,
-        name="project_by_range_finder",
     )

@@ -22,8 +22,8 @@ def project_by_subspace_momentum(
     each new basis.
 
     Args:
-        inner: any transform, such as an average; sees a tuple of matrices, the leaves with their
-            small side cut to `rank`.
+        inner: any transform, such as an average; sees a tree like the parameters, the leaves with
+            their small side cut to `rank`.
         rank: directions in which `inner` acts, at most the small side.
         every: updates between two looks at the gradient's singular vectors.
         batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
@@ -55,5 +55,4 @@ def project_by_subspace_momentum(
         subspace.added(),
         subspace.forgotten(inner),
         batch_axes=batch_axes,
-        name="project_by_subspace_momentum",
     )

@@ -25,7 +25,8 @@ def project_by_svd(
     $u_t = \mathrm{scale} \; \mathrm{inner}(g_t P_t) P_t^T$.
 
     Args:
-        inner: any transform; sees a tuple of matrices, the leaves with one side cut to `rank`.
+        inner: any transform; sees a tree like the parameters, the leaves with one side cut to
+            `rank`.
         rank: directions kept, at most the small side.
         every: updates between two looks at the gradient's singular vectors.
         scale: times what `inner` returns.
@@ -65,5 +66,4 @@ def project_by_svd(
         subspace.left_out(scale),
         batch_axes=batch_axes,
         side=side,
-        name="project_by_svd",
     )

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import batch, check, linalg, subspace, tree
+from gradkit._core import (
+    batch,
+    check,
+    condition,
+    linalg,
+    remembered,
+    subspace,
+    tree,
+)
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -23,7 +31,7 @@ class WeightNormState(NamedTuple):
     """What is remembered of directions, and of lengths."""
 
     directions: Any  # a `SubspaceState`
-    lengths: optax.OptState  # of `inner` on a tuple of [*batch, 1, cols], one a leaf
+    lengths: optax.OptState  # of `inner` on a tree of [*batch, 1, cols]
 
 
 @factory
@@ -48,8 +56,8 @@ def project_by_weight_norm(
     multiplies its inputs by.
 
     Args:
-        inner: any transform; sees a tuple of matrices, directions with their small side cut to
-            `rank`, and apart from them a tuple of `[*batch, 1, cols]`, the lengths.
+        inner: any transform; sees a tree like the parameters, directions with their small side
+            cut to `rank`, and apart from them a tree of `[*batch, 1, cols]`, the lengths.
         rank: directions kept, at most the small side.
         every: updates between two looks at the gradient's singular vectors.
         scale: times what `inner` returns for directions.
@@ -85,37 +93,42 @@ def project_by_weight_norm(
         subspace.together(every),
         subspace.left_out(scale),
         batch_axes=tuple(range(len(batch_axes))),
-        name=name,
     )
 
     def init(params: Params) -> WeightNormState:
         check.matrix(name, params, batch_axes)
-        shapes = [batch.shape(p, batch_axes) for p in jax.tree.leaves(params)]
-        kinds = [tree.wide_dtype(p) for p in jax.tree.leaves(params)]
-        zeros = lambda shape, kind: jnp.zeros(shape, kind)
-        ws = tuple(zeros((*b, r, c), k) for (b, r, c), k in zip(shapes, kinds))
-        lengths = tuple(zeros((*b, 1, c), k) for (b, _, c), k in zip(shapes, kinds))
-        return WeightNormState(directions.init(ws), inner.init(lengths))
+
+        def zeros(p: Any, rows: int | None = None) -> jax.Array:
+            front, inputs, cols = batch.shape(p, batch_axes)
+            shape = (*front, rows or inputs, cols)
+            return condition.varying_as(jnp.zeros(shape, tree.wide_dtype(p)), p)
+
+        each = lambda rows: jax.tree.map(lambda p: zeros(p, rows), tree.bare(params))
+        return WeightNormState(directions.init(each(None)), inner.init(each(1)))
 
     def update(
         updates: Updates, state: WeightNormState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, WeightNormState]:
         check.given(name, params)
         leaves, structure = jax.tree.flatten(updates)
+        bare = tree.bare(updates)
+        like_state = jax.tree.structure(bare).unflatten
+        kept = remembered.by_leaf(name, bare, state.directions.bases)
         upright = lambda t: [
             batch.upright(x, batch_axes).astype(p.dtype)
-            for x, p in zip(jax.tree.leaves(t), state.directions.bases)
+            for x, p in zip(jax.tree.leaves(t), kept)
         ]
         gs, ws = upright(tree.read(updates)), upright(tree.wide(params))
         lengths = [linalg.norms(w, -2) for w in ws]
         vs = [w / jnp.where(n > 0, n, 1) for w, n in zip(ws, lengths)]
-        slopes = tuple(jnp.sum(v * g, -2, keepdims=True) for v, g in zip(vs, gs))
-        turns = tuple(n * (g - v * s) for n, v, g, s in zip(lengths, vs, gs, slopes))
+        slopes = [jnp.sum(v * g, -2, keepdims=True) for v, g in zip(vs, gs)]
+        turns = [n * (g - v * s) for n, v, g, s in zip(lengths, vs, gs, slopes)]
         turn, directions_state = directions.update(
-            turns, state.directions, None, **extra
+            like_state(turns), state.directions, None, **extra
         )
-        grow, lengths_state = inner.update(slopes, state.lengths, None, **extra)
-
+        grow, lengths_state = inner.update(
+            like_state(slopes), state.lengths, None, **extra
+        )
         moves = jax.tree.leaves(turn), jax.tree.leaves(grow)
 
         def back(

@@ -29,8 +29,12 @@ def manual_mesh(s: Subject) -> None:
     device by device cannot use the transform: pipelines, experts, populations.
     """
     params = [jax.tree.map(lambda p, a=a: a * p, s.params) for a in FACTORS]
-    grads = [stack([s.grads(2 * t + i) for t in range(2)]) for i in range(2)]
-    given = first(stack(grads)), stack([s.tx.init(p) for p in params]), stack(params)
+    grads = [[s.grads(2 * t + i) for t in range(2)] for i in range(2)]
+    given = (
+        stack([g[0] for g in grads]),
+        stack([*map(s.tx.init, params)]),
+        stack(params),
+    )
     for where, (axes, kind) in MESHES.items():
         mesh = jax.make_mesh((2, 2), ("x", "y"), (kind, kind), devices=devices(4))
         with jax.set_mesh(mesh), attempt(f"an update {where}"):
@@ -46,7 +50,8 @@ def manual_mesh(s: Subject) -> None:
 
     mesh = jax.make_mesh((2,), ("x",), (AxisType.Auto,), devices=devices(2))
     with jax.set_mesh(mesh), attempt("init and lax.scan over updates in shard_map"):
-        updates, state = jax.jit(each(run, {"x"}))(stack(grads), stack(params))
+        turns = stack([*map(stack, grads)])
+        updates, state = jax.jit(each(run, {"x"}))(turns, stack(params))
     alone = [in_turn(s, g, p) for g, p in zip(grads, params)]
     same("updates in shard_map", updates, stack([u for u, _ in alone]))
     same("the state in shard_map", state, stack([state for _, state in alone]))
@@ -63,16 +68,11 @@ def each(f: Callable[..., Any], axes: set[str]) -> Callable[..., Any]:
     return jax.shard_map(part, in_specs=spec, out_specs=spec, axis_names=axes)
 
 
-def first(grads: Any) -> Any:
-    """The gradients of the first update of every part."""
-    return jax.tree.map(lambda g: g[:, 0], grads)
-
-
-def in_turn(s: Subject, grads: Any, params: Any) -> tuple[Any, Any]:
+def in_turn(s: Subject, grads: list[Any], params: Any) -> tuple[Any, Any]:
     """The updates of one part on one device, and the state after them."""
     state, out = s.tx.init(params), []
-    for t in range(2):
-        updates, state = s.step(jax.tree.map(lambda g: g[t], grads), state, params)
+    for g in grads:
+        updates, state = s.step(g, state, params)
         params = optax.apply_updates(params, updates)
         out.append(updates)
     return stack(out), state

@@ -58,7 +58,8 @@ def odd_leaves(s: Subject) -> None:
 
 def containers(names: list[str]) -> Iterator[tuple[str, Container]]:
     """Ways to hold the leaves of a dict, in the same order."""
-    fields = [name if name.isidentifier() else f"leaf_{name}" for name in names]
+    named = enumerate(names)
+    fields = [name if name.isidentifier() else f"leaf_{i}" for i, name in named]
     Model = dataclasses.make_dataclass("Model", fields)
     jax.tree_util.register_dataclass(Model, data_fields=fields, meta_fields=[])
     nothing = {"~none": None, "~masked": optax.MaskedNode()}

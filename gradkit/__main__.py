@@ -1,0 +1,5 @@
+"""`python -m gradkit` is `gradkit`."""
+
+from gradkit.cli import app
+
+app(prog_name="gradkit")

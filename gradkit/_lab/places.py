@@ -1,0 +1,37 @@
+"""Where results may go, found out before anything is computed."""
+
+import pathlib
+import tempfile
+
+from gradkit._lab.complaint import Complaint
+
+
+def linked(out: pathlib.Path) -> None:
+    """Refuse a link that leads nowhere, of which the system says only "File exists"."""
+    for path in (out, *out.parents):
+        if path.is_symlink() and not path.exists():
+            raise Complaint(
+                f"{path} is a link to {path.readlink()}, which is not there. "
+                "Choose another --out."
+            )
+
+
+def picture(out: pathlib.Path, mark: bytes) -> None:
+    """Refuse where no picture can be written, and what holds anything but one with `mark`."""
+    try:
+        linked(out)
+        if out.exists() and not (out.is_file() and mark in _head(out)):
+            raise Complaint(
+                f"{out} is there and is no picture of gradkit coords. "
+                "Choose another --out."
+            )
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise Complaint(
+            f"cannot write to {out}: {error.strerror}. Choose another --out."
+        ) from error
+
+
+def _head(path: pathlib.Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(200)
