@@ -43,7 +43,8 @@ def adagc(
             units of the gradient.
         warmup: the update from which leaves are clipped by themselves.
 
-    Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the norm of the whole gradient.
+    Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the
+        norm of the whole gradient.
     State: `8*size + 4` bytes a leaf, `16` once.
     Flops: at most `38*size + 60` a leaf, `60` once.
     Paper: Wang et al., "AdaGC: Improving Training Stability for Large Language Model

@@ -66,10 +66,9 @@ def dion(
     Departure: those of `project_by_dion`; the paper scales the rates of embeddings, readouts
         and vectors each by their own shape: route them yourself to do so.
     Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`.
+        at `gradkit.routes`, or set `hidden`. Updates of matrices cannot be differentiated.
     """
     check.fraction("dion", momentum=momentum)
-
     check.nonnegative("dion", adam_ratio=adam_ratio, adam_eps=adam_eps)
     slow = rate.product(learning_rate, adam_ratio)
     matrices = chain(

@@ -73,7 +73,6 @@ def muon(
         `optimizer="projected"`, whose entries grow alike, and not `"muon"`.
     """
     check.fraction("muon", momentum=momentum)
-
     check.nonnegative("muon", eps=eps, adam_ratio=adam_ratio, adam_eps=adam_eps)
     slow = rate.product(learning_rate, adam_ratio)
     matrices = chain(

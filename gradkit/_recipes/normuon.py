@@ -72,7 +72,6 @@ def normuon(
     Limits: those of `muon`.
     """
     check.fraction("normuon", momentum=momentum, neuron_decay=neuron_decay)
-
     check.nonnegative(
         "normuon",
         eps=eps,

@@ -60,7 +60,8 @@ def psgd(
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858.
     Departure: that of `precondition_by_psgd`. The schedule of `fit_share` is that of the JAX
         release by Walters; the author's leaves it to the user.
-    Limits: decays every leaf, gains and biases too, unless `mask` spares them; see `precondition_by_psgd`.
+    Limits: decays every leaf, gains and biases too, unless `mask` spares them; see
+        `precondition_by_psgd`.
     """
     matrices = precondition_by_psgd(
         b1,

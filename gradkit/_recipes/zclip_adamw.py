@@ -46,7 +46,8 @@ def zclip_adamw(
         norm_eps: added to the deviation of norms, in units of the gradient.
         max_norm: the largest norm that passes in any case; infinity limits nothing.
 
-    Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the norm of the whole gradient.
+    Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the
+        norm of the whole gradient.
     State: `8*size` bytes a leaf, `24` once.
     Flops: at most `52*size + 30` a leaf, `200` once.
     Paper: Kumar, Owen, Roy Chowdhury and Gura, "ZClip: Adaptive Spike Mitigation for LLM

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, condition, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -58,7 +58,8 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
     def init(params: Params) -> PercentileState:
         check.concrete("clip_by_percentile", history=history)
         dtype = tree.zero_per_leaf(params).dtype
-        return PercentileState(jnp.zeros([], jnp.int32), jnp.zeros(history, dtype))
+        zeros = PercentileState(jnp.zeros([], jnp.int32), jnp.zeros(history, dtype))
+        return condition.varying_as(zeros, params)
 
     def update(
         updates: Updates,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, condition, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -74,7 +74,8 @@ def clip_by_zscore(
     def init(params: Params) -> ZscoreState:
         dtype = tree.zero_per_leaf(params).dtype
         seen = jnp.zeros([], jnp.int32)
-        return ZscoreState(seen, jnp.zeros([], dtype), jnp.zeros([], dtype))
+        zeros = ZscoreState(seen, jnp.zeros([], dtype), jnp.zeros([], dtype))
+        return condition.varying_as(zeros, params)
 
     def update(
         updates: Updates,

@@ -5,21 +5,31 @@ import jax.numpy as jnp
 
 from gradkit.testing._compare import attempt
 from gradkit.testing._law import law
+from gradkit.testing._program import Program
 from gradkit.testing._subject import Subject
+
+EMPTY = jnp.zeros((0, 3))
 
 
 @law(29)
 def debug_nans(s: Subject) -> None:
     """Under `jax.debug_nans` and `jax.debug_infs`, updates of zero gradients raise nothing.
 
-    Where this does not hold, a NaN is made and selected away, and whoever hunts for the one that
-    spoils a run is stopped here.
+    Nor does an empty leaf beside them under `jax.debug_nans`. Each operation is looked at, as where
+    nothing is jitted. Where this does not hold, a NaN is made and selected away, and whoever hunts
+    for the one that spoils a run is stopped here.
     """
     good, state = s.grads(0), s.tx.init(s.params)
     zero, name = jax.tree.map(jnp.zeros_like, good), next(iter(s.shapes))
     one = f"{name} alone"
     run = [("all", zero), (one, {**good, name: zero[name]}), ("all", zero)]
+    update = Program(s.update, good, state, s.params)
     for t, (where, grads) in enumerate(run, 1):
         what = f"update {t} without jit, the gradient of {where} zero,"
         with attempt(what), jax.debug_nans(True), jax.debug_infs(True):
-            _, state = s.update(grads, state, s.params)
+            _, state = update.op_by_op(grads, state, s.params)
+    params, grads = ({**t, "empty": EMPTY} for t in (s.params, zero))
+    args = grads, s.tx.init(params), params
+    update = Program(s.update, *args)
+    with attempt("an update without jit beside an empty leaf"), jax.debug_nans(True):
+        update.op_by_op(*args)
