@@ -19,9 +19,8 @@ test: $(READY)
 	GRADKIT_XLA=default $(TESTS) -m "optimized and not slow" $(LAWS)
 
 race: $(READY)
-	rm -rf runs/race
 	$(BIN)/gradkit race --task bytes --recipes adamw,ademamix,grams,lion,muon,fira \
-		--steps 200 --rates 5 --seeds 2 --out runs/race
+		--steps 200 --rates 5 --seeds 2 --out runs/make-race-$$(date +%Y%m%d-%H%M%S)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py
@@ -31,7 +30,7 @@ check-full: test bench race
 	GRADKIT_XLA=default $(TESTS) -m "slow or not optimized" $(LAWS)
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "gradkit needs Python 3.11 or newer on the PATH."; exit 1; }

@@ -2,4 +2,4 @@
 
 from gradkit.cli import app
 
-app(prog_name="gradkit")
+app()

@@ -38,12 +38,16 @@ def in_one_line() -> Iterator[None]:
     except OSError as error:
         discard_output()
         leave(2, f"cannot read or write: {error}.")
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(
-            error
-        ):
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            said = str(error).partition("\n")[0].rstrip(".")
+            leave(2, f"out of memory: {said}. Ask for less.")
+        mistyped = getattr(error, "format_message", None)  # of click's errors
+        if mistyped is None:
             raise
-        leave(2, f"out of memory: {error}. Ask for less.")
+        said = mistyped().rstrip(".")
+        where = getattr(getattr(error, "ctx", None), "command_path", "gradkit")
+        leave(2, f"{said}{'' if said.endswith('?') else '.'} See {where} --help.")
 
 
 def leave(code: int, message: str) -> NoReturn:
@@ -66,29 +70,23 @@ with in_one_line():
 class Commands(typer.core.TyperGroup):
     """Commands of which all that goes wrong is said in one line."""
 
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run what was typed, and end with its exit code."""
+    def main(self, args: Any = None, **extra: Any) -> NoReturn:
+        """Run what was typed, write out all that it prints, and end with its exit code."""
+        del extra
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # of ASCII, say, without our signs
                 stream.reconfigure(errors="backslashreplace")
-        try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
-        except Exception as error:
-            mistyped = getattr(error, "format_message", None)
-            if mistyped is None:
-                raise
-            said = mistyped().rstrip(".")
-            where = getattr(getattr(error, "ctx", None), "command_path", "gradkit")
-            leave(2, f"{said}. See {where} --help.")
-        raise SystemExit(code)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run one command, and write out all that it prints."""
+        typed = sys.argv[1:] if args is None else list(args)
         with in_one_line():
             try:
-                return super().invoke(ctx)
+                with self.make_context("gradkit", typed) as ctx:
+                    self.invoke(ctx)
+            except typer.Exit as ended:
+                raise SystemExit(ended.exit_code) from None
             finally:
-                sys.stdout.flush()
+                if sys.stdout is not None:  # which is closed otherwise
+                    sys.stdout.flush()
+        raise SystemExit(0)
 
 
 def path(typed: str) -> pathlib.Path:

@@ -263,8 +263,11 @@ def test_the_command_shows_draws_and_fails_where_a_parametrization_does(
         ("--widths 32", "either --widths or --depths must be several numbers"),
         ("--widths 20,40", "--widths must be multiples of 16, got 20,40"),
         ("--widths 32,x", "--widths must be different whole numbers above 0"),
-        ("--parametrization mu", "no parametrization 'mu'. Choose from sp, mup"),
-        ("--task digits", "no task 'digits' that comes in sizes. Choose bytes"),
+        (
+            "--parametrization mu",
+            "no parametrization 'mu'. Did you mean mup? Choose from sp, mup",
+        ),
+        ("--task digits", "no task of several sizes 'digits'. Choose from bytes."),
         ("--steps 0", "--steps must be above 0, got 0"),
         ("--data nowhere", "no data at nowhere"),
     ],

@@ -3,7 +3,9 @@
 import functools
 import json
 import math
+import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -21,11 +23,14 @@ from gradkit._lab import (
     plots,
     program,
     report,
+    screen,
+    start,
     sweep,
     tasks,
     text,
     verdict,
 )
+from gradkit._lab import race as race_of
 from gradkit._lab.complaint import Complaint
 from gradkit._lab.plan import plan
 from gradkit.catalogue import METHODS
@@ -139,17 +144,41 @@ def test_a_finished_race_is_not_run_again(done):
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        ("--recipes adamw,nope", "no recipe 'nope'"),
+        (
+            "--recipes adamw,nope",
+            "no recipe 'nope'. gradkit list --family recipe names",
+        ),
+        ("--recipes adamv", "no recipe 'adamv'. Did you mean adamw"),
+        ("--recipes adamw,AdamW", "named twice"),
         ("--recipes adamw,adamw", "named twice"),
-        ("--recipes adamw@fast", "must name a rate above 0"),
-        ("--recipes adamw@-1", "must name a rate above 0"),
-        ("--task nope", "no task 'nope'"),
+        ("--recipes adamw@fast", "must name a rate from 1e-36 to 1e+36"),
+        ("--recipes adamw@-1", "must name a rate from 1e-36 to 1e+36"),
+        ("--recipes adamw@1e300", "must name a rate from 1e-36 to 1e+36"),
+        ("--recipes adamw@nan", "must name a rate from 1e-36 to 1e+36"),
+        ("--task nope", "no task 'nope'. Choose from bytes, digits"),
+        ("--task byte", "no task 'byte'. Did you mean bytes?"),
         ("--task digits --data .", "--data is for the task bytes"),
         ("--steps 0", "--steps must be at least 1, got 0"),
         ("--rates 0", "--rates must be at least 1"),
         ("--seeds -1", "--seeds must be at least 1"),
         ("--save-every 0", "--save-every must be at least 1"),
+        ("--task digits --steps 1000000000", "would take at least 2,"),
+        ("--task digits --seeds 1000000000", "would take at least 1,"),
+        ("--rates 1000000", "--rates must be at most 400, got 1000000"),
         ("--data nowhere", "no data at nowhere"),
+        ("--data full/one.txt/in", "no data at full/one.txt/in"),
+        ("--data link", "no data at link"),
+        ("--data /dev/zero", "/dev/zero is no regular file"),
+        ("--data fifo", "fifo is no regular file"),
+        (f"--data {'a' * 5000}", "File name too long"),
+        ("--data full --out full", "full is where results go, in full"),
+        ("--data full/one.txt --out full", "full/one.txt is where results go, in full"),
+        ("--task digits --out link", "link is a link to gone, which is not there"),
+        ("--task digits --out link/in", "link is a link to gone, which is not there"),
+        ("--task digits --out taken", "taken/results.json is a folder"),
+        ("--task digits --out foreign", "foreign/settings.json was not written by a"),
+        ("--task digits --out foreign --resume", "was not written by a race"),
+        ("--task digits --out \udcff", "\\udcff is no UTF-8, which checkpoints need"),
         ("--data empty", "too little data: 0 bytes"),
         ("--data empty/one.txt", "too little data: 0 bytes"),
         ("--data empty --out full", "too little data"),
@@ -163,11 +192,95 @@ def test_a_wrong_request_says_so_in_one_line(tmp_path, monkeypatch, wrong, said)
     for folder in ("empty", "full"):
         pathlib.Path(folder).mkdir()
         pathlib.Path(folder, "one.txt").touch()
+    pathlib.Path("taken", "results.json").mkdir(parents=True)
+    pathlib.Path("foreign").mkdir()
+    pathlib.Path("foreign", "settings.json").write_text('{"editor.fontSize": 12}')
+    pathlib.Path("link").symlink_to("gone")
+    os.mkfifo("fifo")
     before = sorted(tmp_path.rglob("*"))
     result = CliRunner().invoke(app, ["race", *wrong.split()])
     assert result.exit_code == 2 and said in result.stderr
     assert result.stderr.startswith("gradkit: ") and result.stderr.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_race_does_not_read_what_it_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(20):
+        pathlib.Path(f"{i}.txt").write_bytes(bytes([i]) * 50)
+    out = pathlib.Path("runs/race")
+
+    def read() -> tuple[str, str]:
+        task = start.task("bytes", pathlib.Path("."), out)
+        return task.fingerprint(), task.summary
+
+    before = read()
+    assert f"the next byte of {tmp_path.name} (" in before[1]
+    out.mkdir(parents=True)
+    (out / "settings.json").write_text("{}")
+    pathlib.Path("latest").symlink_to(out / "settings.json")
+    assert read() == before
+    pathlib.Path("runs/other").write_text("This is data.")
+    assert read() != before
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    odd = os.fsdecode(b"mk[v2] [bold] :dog: \xff")
+    folder = tmp_path / odd
+    folder.mkdir()
+    for i in range(20):
+        (folder / os.fsdecode(b"\xff%d" % i)).write_bytes(bytes([i]) * 50)
+    task = tasks.next_byte(folder, width=8, layers=1, context=8, batch=1)
+    shown = "the next byte of mk[v2] [bold] :dog: \\udcff ("
+    assert task.summary.startswith(shown)
+    console = screen.console()
+    with console.capture() as said:
+        console.print("-", task.summary, soft_wrap=True)
+    assert shown in said.get()
+
+
+def test_make_race_touches_no_race_of_a_users_own():
+    makefile = pathlib.Path(__file__).parents[1] / "Makefile"
+    (recipe,) = re.findall(r"^race:.*\n((?:\t.*\n)+)", makefile.read_text(), re.M)
+    assert "rm " not in recipe and "--resume" not in recipe
+    assert (
+        "--out runs/make-race-$$(date " in recipe
+    )  # new each time, and not the default
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def forbid(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    with pytest.raises(Complaint, match=f"cannot read {tmp_path}: Permission denied."):
+        text.given(tmp_path)
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "results.json")
+
+    monkeypatch.setattr(race_of, "run", lambda *_: {})
+    monkeypatch.setattr(start.report, "results", full)
+    arguments = ["race", *SMALL, "--steps", "1", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "gradkit: [Errno 28] No space left on device: 'results.json'. "
+        "Once that is mended, the same command with --resume goes on."
+    )
+
+
+def test_what_does_not_fit_into_memory_is_said_in_one_line(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB.\nBuffers: all")
+
+    monkeypatch.setattr(race_of, "run", full)
+    arguments = ["race", *SMALL, "--steps", "1", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    said = "gradkit: out of memory: RESOURCE_EXHAUSTED: 9 GB. Ask for less."
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1] == said
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +350,11 @@ def test_held_out_files_are_chosen_by_name_alone(tmp_path):
     train, held_out = text.given(tmp_path / "here")
     assert sorted([*train, *held_out]) == list(range(20)) and len(held_out) == 2
     assert np.array_equal(held_out, text.given(tmp_path / "there")[1])
-    single = tmp_path / "here" / "0" / "0.txt"
+    single = tmp_path / "one" / "file.txt"
+    single.parent.mkdir()
     single.write_bytes(bytes(range(100)))
-    assert [len(part) for part in text.given(single)] == [90, 10]
+    for path in single, single.parent:
+        assert [len(part) for part in text.given(path)] == [90, 10]
     train, held_out = text.standard_library()
     assert len(train) > 1e6 and len(held_out) > 1e5
 

@@ -39,6 +39,7 @@ def claim(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
     record = out / "settings.json"
     try:
         places.linked(out)
+        places.encodable(out)
         found = out.exists() and any(path.suffix != DRAFT for path in out.iterdir())
         for path in (out / name for name in FILES):
             if path.is_dir():

@@ -170,7 +170,7 @@ def plan(
     rate: float | None = None,
 ) -> Plan:
     """A plan from what was typed: of widths and depths one has several numbers."""
-    pick("task that comes in sizes", task, ("bytes",))
+    pick("task of several sizes", task, ("bytes",))
     names = tuple(
         pick("parametrization", name, PARAMETRIZATIONS)
         for name in parametrizations.split(",")

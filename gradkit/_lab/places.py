@@ -16,6 +16,16 @@ def linked(out: pathlib.Path) -> None:
             )
 
 
+def encodable(out: pathlib.Path) -> None:
+    """Refuse a name that checkpoints cannot be written under."""
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise Complaint(
+            f"{out} is no UTF-8, which checkpoints need. Choose another --out."
+        ) from error
+
+
 def picture(out: pathlib.Path, mark: bytes) -> None:
     """Refuse where no picture can be written, and what holds anything but one with `mark`."""
     try:

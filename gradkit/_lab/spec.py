@@ -56,7 +56,9 @@ def find(spec: str) -> Any:
     module, _, name = spec.partition(":")
     file = "/" in module or module.endswith(".py")
     if file or "" in [*module.split("."), *name.split(".")]:
-        raise Complaint(f"{spec!r} must read package.module:factory.")
+        raise Complaint(
+            f"{spec!r} must read package.module:name, as Python imports it."
+        )
     with contextlib.suppress(FileNotFoundError):  # a folder that has been deleted
         sys.path.insert(0, os.getcwd())
     with refused(f"cannot load {spec!r}"):
@@ -137,5 +139,5 @@ def _shapes(text: str) -> Shapes:
     except ValueError:
         found = [(0,)]
     if min(map(min, found)) < 1:
-        raise Complaint(f"--shapes must read 6x4,3x5 or the like, got {text}.")
+        raise Complaint(f"--shapes must read 6x4,3x5 or the like, got {text!r}.")
     return {f"p{i}": shape for i, shape in enumerate(found)}

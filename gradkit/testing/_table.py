@@ -27,9 +27,16 @@ class Table(tuple[Row, ...]):
         return all(row.outcome != "fail" for row in self)
 
     def __str__(self) -> str:
-        wide = max(map(len, LAWS))
+        wide, first = max(map(len, LAWS)), {}
+
+        def reason(row: Row) -> str:
+            what, works, error = row.reason.partition(" must work, got ")
+            law = first.setdefault(error, row.law) if works else row.law
+            return row.reason if law == row.law else f"{what}{works}the error of {law}"
+
         return "\n".join(
-            f"{row.law:{wide}}  {row.outcome:11}  {row.reason}".rstrip() for row in self
+            f"{row.law:{wide}}  {row.outcome:11}  {reason(row)}".rstrip()
+            for row in self
         )
 
 
