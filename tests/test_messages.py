@@ -1,5 +1,6 @@
 """Every check speaks: which method, which argument or leaf, what was given, what to do."""
 
+import functools
 import inspect
 import math
 
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from entry import ENTRIES
+from flax.core import FrozenDict
 
 import gradkit as gk
 from gradkit.catalogue import METHODS
@@ -153,3 +155,206 @@ def test_what_init_must_know_is_named_where_it_is_traced(name):
     assert text.startswith("gradkit.") and "must be known before tracing" in text
     assert "static_args of optax.inject_hyperparams" in text
     tx.init(params)
+
+
+PARAMS = {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}
+WRAPPERS = [
+    m.name
+    for m in METHODS
+    for k, p in inspect.signature(getattr(gk, m.name)).parameters.items()
+    if k == "inner"
+]
+
+
+@pytest.mark.parametrize("name", [*WRAPPERS, "chain"])
+def test_a_factory_that_is_not_called_is_named(name):
+    """And what else is no transform, where it is given and not at the first update."""
+    what = "inner" if name in WRAPPERS else "each of transforms"
+    partly = functools.partial(optax.adamw, 1e-3)
+    inners = {
+        gk.adamw: "got adamw. Call it, if it makes one: adamw().",
+        partly: "got adamw. Call it, if it makes one: adamw().",
+        (
+            gk.sgd(),
+            gk.sgd(),
+        ): "a tuple. Join its transforms: gradkit.chain(*transforms).",
+        0.1: "got 0.1. Pass one of optax or gradkit, made by its factory.",
+    }
+    for inner, said in inners.items():
+        text = message(lambda inner=inner: getattr(gk, name)(inner))
+        assert text.startswith(f"gradkit.{name}: {what} must be a transform,"), text
+        assert text.endswith(said), text
+
+
+def test_a_part_of_a_subspace_is_called():
+    parts = gk.subspace.principal(), gk.subspace.together(), gk.subspace.left_out()
+    text = message(lambda: gk.subspace.project(gk.scale_by_adam, 2, *parts))
+    assert "inner must be a transform" in text and "scale_by_adam()" in text
+
+
+TREES = {
+    "one is missing": ({"w": PARAMS["w"]}, "no leaf b"),
+    "one has another name": (
+        {"w": PARAMS["w"], "c": PARAMS["b"]},
+        "no leaf b, and c besides",
+    ),
+    "one is too many": ({**PARAMS, "c": {"d": PARAMS["b"]}}, "c/d besides"),
+    "all are others": (
+        [jnp.ones(1) for _ in range(7)],
+        "no leaf b, w, and 0, 1, 2, 3 and 3 more besides",
+    ),
+    "another container": (FrozenDict(PARAMS), "FrozenDict instead of dict"),
+    "none": (None, "no leaf b, w"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["scale_by_adam", "muon", "clip_by_global_norm", "sgd"]
+)
+@pytest.mark.parametrize("tree", TREES)
+def test_gradients_of_other_parameters_are_told_apart(name, tree):
+    tx = getattr(gk, name)()
+    grads, said = TREES[tree]
+    state = tx.init(PARAMS)
+    for update in (tx.update, jax.jit(tx.update)):
+        text = message(lambda update=update: update(grads, state, PARAMS))
+        assert text == (
+            f"gradkit.{name}: updates must be a tree like params, leaf by leaf, got {said}. "
+            "Take gradients with respect to these params."
+        )
+
+
+STATES = {
+    "swapped with params": (lambda s: PARAMS, lambda s: s, "a tree like the updates"),
+    "left out": (lambda s: PARAMS, lambda s: None, "a tree like the updates"),
+    "None": (lambda s: None, lambda s: PARAMS, "None"),
+    "of another transform": (
+        lambda s: optax.EmptyState(),
+        lambda s: PARAMS,
+        "no leaf ",
+    ),
+    "a dict, as a checkpoint without a target is": (
+        lambda s: as_dict(s),
+        lambda s: PARAMS,
+        "dict instead of ",
+    ),
+}
+
+
+def as_dict(t):
+    """Named tuples as dicts, all the way down."""
+    if hasattr(t, "_asdict"):
+        return {k: as_dict(x) for k, x in t._asdict().items()}
+    return tuple(map(as_dict, t)) if isinstance(t, tuple) else t
+
+
+NAMES = ["adamw", "muon", "scale_by_adam", "average_by_nesterov", "soap", "galore"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case", STATES)
+def test_a_state_that_is_none_of_these_parameters_is_named(name, case):
+    tx, (of_state, of_params, said) = getattr(gk, name)(), STATES[case]
+    state = tx.init(PARAMS)
+    for update in (tx.update, jax.jit(tx.update)):
+        text = message(
+            lambda update=update: update(PARAMS, of_state(state), of_params(state))
+        )
+        start = f"gradkit.{name}: state must be of these parameters and arguments, got "
+        assert text.startswith(start + said), text
+        assert "Call tx.update(grads, state, params)" in text
+
+
+@pytest.mark.parametrize(
+    "params, said",
+    [
+        ({"w": PARAMS["w"]}, "no leaf 1/0/mu/b, 1/0/nu/b"),
+        ({**PARAMS, "c": PARAMS["b"]}, "1/0/mu/c, 1/0/nu/c besides"),
+        (
+            {**PARAMS, "w": jnp.ones((5, 3))},
+            "shape (5, 3) instead of (4, 3) for leaf 1/0/mu/w",
+        ),
+    ],
+)
+def test_a_state_of_other_parameters_is_told_apart(params, said):
+    """By the outermost transform that the user made, whose state it is."""
+    tx = gk.chain(gk.clip_by_global_norm(), gk.adamw())
+    state = tx.init(params)
+    for update in (tx.update, jax.jit(tx.update)):
+        text = message(lambda update=update: update(PARAMS, state, PARAMS))
+        assert text == (
+            f"gradkit.chain: state must be of these parameters and arguments, got {said}. "
+            "Call tx.update(grads, state, params) with what tx.init(params) made."
+        )
+
+
+def test_what_else_goes_wrong_is_not_blamed_on_the_state():
+    def fail(g, state, params=None):
+        raise RuntimeError("mine")
+
+    inner = optax.GradientTransformation(lambda p: (), fail)
+    tx = gk.chain(gk.scale_by_adam(), inner)
+    with pytest.raises(RuntimeError, match="mine"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    tx = gk.adamw()
+    text = message(lambda: tx.update(PARAMS, tx.init(PARAMS)))
+    assert text.startswith("gradkit.adamw: params must be passed to update"), text
+
+
+@pytest.mark.parametrize(
+    "name, given",
+    [
+        ("lion_kappa", {"kappa": jnp.sign}),
+        ("average_by_lion_kappa", {"kappa": jnp.sign}),
+        ("normalize_by_dual_norm", {"roles": lambda path, leaf=None: path}),
+        ("normalize_by_polar", {"dtype": jnp.bfloat16}),
+        ("muon", {"hidden": lambda path, leaf=None: path}),
+        ("transfer_by_gradient_scale", {"rule": lambda path, leaf=None: path}),
+        ("adamw", {"mask": lambda params: params}),
+    ],
+)
+def test_callables_that_are_no_schedules_are_named(name, given):
+    """`inject_hyperparams` calls what is callable with the number of updates."""
+    factory = getattr(gk, name)
+    fixed = ENTRIES[name].fixed if name in ENTRIES else {}
+    given, argument = {**fixed, **given}, next(iter(given))
+    params = {"w": jnp.ones((4, 3))}
+    for wrap in (lambda f: f, jax.jit):
+        init = wrap(optax.inject_hyperparams(factory)(**given).init)
+        text = message(lambda init=init: init(params))
+        assert text.startswith(f"gradkit.{name}: {argument} must be no array, got "), (
+            text
+        )
+        assert f'static_args="{argument}"' in text
+
+
+def test_a_mask_that_was_called_as_a_schedule_is_named():
+    """It made one bool of the number of updates, and nothing would decay."""
+    by_shape = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    for static in ((), "mask"):
+        inject = optax.inject_hyperparams(gk.adamw, static_args=static)
+        tx = inject(1e-3, mask=by_shape)
+        state = tx.init(PARAMS)
+        if static:
+            tx.update(PARAMS, state, PARAMS)
+        else:
+            text = message(lambda tx=tx, s=state: tx.update(PARAMS, s, PARAMS))
+            assert text.startswith("gradkit.adamw: mask must be"), text
+            assert 'static_args="mask"' in text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: gk.reset_by_period(gk.sgd(), only="mu("),
+        lambda: gk.precondition_by_paired_factors({"a(": "b"}),
+        lambda: gk.route({"a(": gk.sgd()}),
+        lambda: gk.view_by_pattern(gk.sgd(), patterns={"a(": "i o -> i o"}),
+        lambda: gk.muon(hidden="a("),
+    ],
+)
+def test_expressions_are_read_when_they_are_given(make):
+    text = message(make)
+    assert (
+        text.startswith("gradkit.") and "expression" in text and "(': missing" in text
+    )

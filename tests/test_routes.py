@@ -1,5 +1,7 @@
 """Which transform gets which leaf: told before it happens, and whatever the leaves are."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,13 +204,14 @@ def test_a_norm_is_of_numbers_only():
         return g, state
 
     tx = gk.share_norm(optax.GradientTransformationExtraArgs(lambda p: (), update))
-    tx.update({"w": jnp.array([3.0, 4.0]), "n": jnp.full(3, 7)}, ())
+    with jax.disable_jit():
+        tx.update({"w": jnp.array([3.0, 4.0]), "n": jnp.full(3, 7)}, ())
     tx.update(slopes(INT8), ())
     assert told == [5.0, 4.0]
 
 
 def test_each_transform_checks_what_it_is_given():
-    with pytest.raises(TypeError, match=r"gradkit.scale_by_adam: leaf .*base.* int8"):
+    with pytest.raises(TypeError, match=r"gradkit.adamw: leaf .*base.* int8"):
         gk.route({".": gk.adamw()}).init(INT8)
 
 
@@ -247,19 +250,64 @@ def test_predicates_see_parameters_where_there_are_some():
         ({"mlp(": gk.sgd()}, None, r"a rule must be .*, got 'mlp\(': missing \)"),
         ({3: gk.sgd()}, None, "a rule must be .*, got 3"),
         ([gk.sgd()], None, "rules must map"),
+        (gk.sgd(), gk.adamw(), "rules must map"),
+        ("mlp", gk.adamw(), "rules must map .*, got 'mlp'. Pass a dict such as"),
+        ({}, None, "rules must map .*, got {}"),
+        (
+            {gk.sgd(): "mlp"},
+            None,
+            "a rule must be .*, got a transform. Rules are the keys",
+        ),
         (
             {"mlp": gk.sgd},
             None,
-            "the transform of rule 'mlp' must have init and update",
+            "what rule 'mlp' sends to must be a transform, .*got sgd. Call it",
         ),
-        ({of_scale: 1e-3}, None, "the transform of rule of_scale must have init"),
-        ({"mlp": gk.sgd()}, 1e-3, "the transform of default must have init"),
+        (
+            {"mlp": "mlp"},
+            None,
+            "what rule 'mlp' sends to must be a transform, .*got 'mlp'",
+        ),
+        (
+            {"mlp": [gk.sgd()]},
+            None,
+            "what rule 'mlp' .*got a list. Join its transforms",
+        ),
+        (
+            {of_scale: 1e-3},
+            None,
+            "what rule of_scale sends to must be a transform, .*0.001",
+        ),
+        ({"mlp": gk.sgd()}, 1e-3, "default must be a transform, .*got 0.001"),
+        (
+            {"mlp": gk.sgd()},
+            gk.sgd,
+            r"default must be a transform, .*Call it, .*sgd\(\)",
+        ),
         ({lambda path: True: gk.sgd()}, None, "<lambda>, a predicate of path and leaf"),
     ],
 )
 def test_bad_rules_are_named_where_they_are_given(rules, default, said):
-    with pytest.raises(ValueError, match=f"gradkit.route: {said}"):
+    with pytest.raises((TypeError, ValueError), match=f"gradkit.route: {said}"):
         gk.route(rules, default=default)
+
+
+def test_a_default_alone_takes_all():
+    assert set(labels(gk.route({}, default=gk.sgd())).values()) == {"default"}
+
+
+def test_a_compiled_expression_is_one():
+    tx = gk.route({re.compile("MLP", re.IGNORECASE): gk.muon()}, default=gk.sgd())
+    assert labels(tx)["mlp/up"] == "matrices" and labels(tx)["wte"] == "default"
+    flat = gk.route({re.compile("mlp"): gk.sgd()}, default=gk.sgd())
+    assert labels(flat)["mlp/up"] == "mlp"
+    with pytest.raises(ValueError, match=r"must match exactly one .* of \['mlp'\]"):
+        gk.route({re.compile("mlp"): gk.sgd()}).init(PARAMS)
+
+
+def test_a_factory_is_not_looked_into():
+    with pytest.raises(TypeError, match=r"gradkit.routes: tx .*got muon. Call it"):
+        gk.routes(gk.muon, SHAPES)
 
 
 def test_a_predicate_must_return_a_bool():

@@ -175,7 +175,8 @@ def test_a_view_moves_entries_and_puts_them_back() -> None:
         optax.GradientTransformation(lambda p: (), note), patterns=PATTERNS
     )
     g, p = draw(SHAPES, 0), draw(SHAPES, 1)
-    u, _ = tx.update(g, tx.init(p), p)
+    with jax.disable_jit():
+        u, _ = tx.update(g, tx.init(p), p)
     close((u, *seen[0]), (g, by_hand(g), by_hand(p)), 0)
 
 
@@ -231,7 +232,8 @@ def test_extra_trees_are_viewed_and_numbers_pass() -> None:
 
     inner = optax.GradientTransformationExtraArgs(lambda p: (), update)
     tx, g = gk.view_by_pattern(inner, patterns=PATTERNS), draw(SHAPES, 0)
-    tx.update(g, (), value=1.0, hessian_diagonal=g, other={"a": g["scale"]})
+    with jax.disable_jit():
+        tx.update(g, (), value=1.0, hessian_diagonal=g, other={"a": g["scale"]})
     assert seen[0]["value"] == 1.0 and set(seen[0]["other"]) == {"a"}
     close(seen[0]["hessian_diagonal"], by_hand(g), 0)
     tx = gk.view_by_pattern(inner)
@@ -350,3 +352,124 @@ def test_paths_that_are_one_name_are_named() -> None:
     tx = gk.view_by_pattern(optax.identity())
     with pytest.raises(ValueError, match=r"distinct, got \['a/b', 'a/b'\]"):
         tx.init({"a": {"b": jnp.zeros(2)}, "a/b": jnp.zeros(2)})
+
+
+STACKABLE = {
+    "muon": functools.partial(gk.muon, 0.1),
+    "soap": functools.partial(gk.soap, 0.1, every=2),
+    "psgd": functools.partial(gk.psgd, 0.1),
+    "a schedule": functools.partial(gk.muon, 0.1, momentum=lambda n: 0.9),
+}
+WITHIN = {
+    "alone": lambda tx: tx,
+    "chain": lambda tx: gk.chain(gk.clip_by_global_norm(), tx),
+    "optax.chain": lambda tx: optax.chain(optax.clip(1.0), tx),
+    "route": lambda tx: gk.route({"attn": tx}, default=gk.sgd()),
+    "injected": lambda tx: optax.inject_hyperparams(lambda c: gk.chain(tx))(c=1.0),
+}
+
+
+@pytest.mark.parametrize("name", STACKABLE)
+def test_what_is_inside_knows_that_it_sees_stacks(name: str) -> None:
+    """Whether it is told so or not, and what has one axis or none is beside them."""
+    make, shapes = STACKABLE[name], {"w": (6, 12), "bias": (4,), "gain": ()}
+    patterns = {"w": "in (h=3 d) -> h in d"}
+
+    def inside(**axes):
+        tx = gk.view_by_pattern(make(**axes), patterns=patterns)
+        return run(tx, shapes=shapes, steps=2)
+
+    told, state = inside(batch_axes=(0,))
+    got, same = inside()
+    close(got, told, 0)
+    assert jax.tree.map(jnp.shape, same) == jax.tree.map(jnp.shape, state)
+
+
+def test_no_axes_are_not_told() -> None:
+    """A setting that is passed on may be `()`."""
+    empty, none = (
+        run(gk.view_by_pattern(tx, patterns=PATTERNS), steps=1)[0]
+        for tx in (gk.muon(0.1, batch_axes=()), gk.muon(0.1))
+    )
+    close(empty, none, 0)
+
+
+@pytest.mark.parametrize("name", WITHIN)
+def test_so_does_what_is_within_others(name: str) -> None:
+    us = [
+        run(gk.view_by_pattern(WITHIN[name](tx), patterns=PATTERNS), steps=2)[0]
+        for tx in (gk.muon(0.1), gk.muon(0.1, batch_axes=(0,)))
+    ]
+    close(*us, 0)
+
+
+def test_heads_are_orthogonal_each() -> None:
+    """Their singular values are Muon's, where those of the stack as one were 0.1 to 0.3."""
+    tx = gk.view_by_pattern(gk.muon(1.0), patterns={"w": "in (h=4 d) -> h in d"})
+    g = draw({"w": (16, 32)}, 0)
+    for update in (tx.update, jax.jit(tx.update)):
+        u = np.asarray(update(g, tx.init(g), g)[0]["w"])
+        for head in np.split(u, 4, 1):
+            values = np.linalg.svd(head, compute_uv=False)
+            assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_a_matrix_inside_is_named_as_its_leaf_is() -> None:
+    """A query kernel `[in, out]` that is seen as a stack of one is no `[1, heads, size]`."""
+    p = {"attn": {"query": {"kernel": jnp.ones((6, 8))}}}
+    (row,) = gk.routes(gk.view_by_pattern(gk.muon()), p)
+    assert row.matrix == (6, 8) and row.transform == "matrices"
+
+
+def test_outside_nothing_is_a_stack() -> None:
+    """Not the same transform, once it has been in a view."""
+    tx, g = gk.muon(0.1), draw({"w": (3, 6, 8)}, 0)
+    before = tx.update(g, tx.init(g), g)[0]
+    seen = gk.view_by_pattern(tx, patterns={"w": "n i o -> n i o"})
+    inside = seen.update(g, seen.init(g), g)[0]
+    close(tx.update(g, tx.init(g), g)[0], before, 0)
+    assert not np.allclose(inside["w"], before["w"], rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: gk.normalize_by_polar(batch_axes=(1,)),
+        lambda: gk.muon(batch_axes=(-1,)),
+        gk.normalize_by_dual_norm,
+        gk.retract_by_stiefel,
+        lambda: gk.subspace.project(
+            gk.scale_by_adam(),
+            2,
+            gk.subspace.principal(),
+            gk.subspace.together(),
+            gk.subspace.left_out(),
+        ),
+    ],
+)
+def test_stacks_that_would_be_taken_for_one_matrix_are_refused(inner) -> None:
+    tx = gk.view_by_pattern(inner(), patterns={"w": "in (h=4 d) -> h in d"})
+    g = draw({"w": (4, 32)}, 0)
+    with pytest.raises(ValueError) as caught:
+        tx.update(g, tx.init(g), g)
+    said = str(caught.value)
+    assert "a stack of matrices (4, 4, 8) must be numbered by its first axis" in said
+    assert "batch_axes=(0,)" in said and "'h d out -> (h d) out'" in said
+    whole = gk.view_by_pattern(inner(), patterns={"w": "in (h=4 d) -> (h in) d"})
+    whole.update(g, whole.init(g), g)
+
+
+@pytest.mark.parametrize(
+    "patterns, said",
+    [
+        (["w"], r"patterns must map expressions to patterns, got \['w'\]"),
+        ({"w(": "i o -> i o"}, r"the key of a pattern must be .*, got 'w\(': missing"),
+        ({3: "i o -> i o"}, "the key of a pattern must be a regular expression, got 3"),
+        ({"w": 3}, "the pattern of 'w' must read like .*, got 3"),
+    ],
+)
+def test_what_is_no_dict_of_patterns_is_named(patterns, said) -> None:
+    with pytest.raises(
+        (TypeError, ValueError), match=f"gradkit.view_by_pattern: {said}"
+    ):
+        gk.view_by_pattern(optax.identity(), patterns=patterns)

@@ -4,6 +4,7 @@ Traced values pass unread, so that any hyperparameter can be a schedule, vmapped
 """
 
 import numbers
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradkit._core.called import error
+from gradkit._core.mismatch import mismatch
 from gradkit._core.tree import is_real, paths
 
 
@@ -152,6 +154,48 @@ def holds(method: str, condition: bool, what: str, got: Any, remedy: str) -> Non
         raise error(ValueError, method, f"{what}, got {got}. {remedy}")
 
 
+def is_transform(x: Any) -> bool:
+    """Whether `x` has what a transform has."""
+    return callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))
+
+
+def transform(method: str, name: str, value: Any) -> None:
+    """`value` is a transform, and not the factory of one."""
+    if is_transform(value):
+        return
+    got, remedy = repr(value), "Pass one of optax or gradkit, made by its factory."
+    if callable(value):
+        got = getattr(getattr(value, "func", value), "__name__", got)
+        remedy = f"Call it, if it makes one: {got}()."
+    elif isinstance(value, Sequence) and all(map(is_transform, value)):
+        got = f"a {type(value).__name__}"
+        remedy = "Join its transforms: gradkit.chain(*transforms)."
+    text = f"{name} must be a transform, with init and update, got {got}. {remedy}"
+    raise error(TypeError, method, text)
+
+
+def expression(method: str, name: str, value: Any) -> None:
+    """`value` is a regular expression."""
+    said = f"{name} must be a regular expression"
+    if not isinstance(value, str | re.Pattern):
+        raise error(TypeError, method, f"{said}, got {value!r}. Write one.")
+    try:
+        re.compile(value)
+    except re.error as wrong:
+        got = f"{value!r}: {wrong}"
+        raise error(ValueError, method, f"{said}, got {got}. Correct it.") from None
+
+
+def not_array(method: str, name: str, value: Any) -> None:
+    """`value` is what `optax.inject_hyperparams` made no array of, nor called as a schedule."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        text = (
+            f"{name} must be no array, got {jax.typeof(value)}. optax.inject_hyperparams takes "
+            f'a callable for a schedule: pass it static_args="{name}".'
+        )
+        raise error(TypeError, method, text)
+
+
 def leaves(tree: Any) -> list[tuple[str, Any]]:
     """The path and value of every leaf, paths as `route` takes them."""
     return list(zip(paths(tree), jax.tree.leaves(tree)))
@@ -185,25 +229,20 @@ def given(method: str, params: Any) -> None:
 
 
 def alike(method: str, updates: Any, params: Any) -> None:
-    """Every update has the shape of its parameter."""
-    gs, ps = jax.tree.leaves(updates), jax.tree.leaves(params)
-    if len(gs) == len(ps) and all(g.shape == p.shape for g, p in zip(gs, ps)):
+    """Every update has the path and the shape of its parameter."""
+    gs, g_structure = jax.tree.flatten(updates)
+    ps, p_structure = jax.tree.flatten(params)
+    same = g_structure == p_structure
+    if same and all(g.shape == p.shape for g, p in zip(gs, ps)):
         return
-    if len(gs) != len(ps):
-        raise error(
-            ValueError,
-            method,
-            f"updates must have the leaves of params, got {len(gs)} "
-            f"leaves for {len(ps)}. Take gradients with respect to these params.",
-        )
-    for (path, g), p in zip(leaves(updates), ps):
-        if g.shape != p.shape:
-            raise error(
-                ValueError,
-                method,
-                f"leaf {path} must have the shape of its parameter "
-                f"{p.shape}, got {g.shape}. Take gradients with respect to these params.",
-            )
+    remedy = "Take gradients with respect to these params."
+    if paths(updates) == paths(params):
+        for (path, g), p in zip(leaves(updates), ps):
+            what = f"leaf {path} must have the shape of its parameter {p.shape}"
+            holds(method, g.shape == p.shape, what, g.shape, remedy)
+    found = mismatch(updates, params)
+    what = "updates must be a tree like params, leaf by leaf"
+    holds(method, found is None, what, found, remedy)
 
 
 def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:

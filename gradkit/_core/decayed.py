@@ -24,6 +24,9 @@ def decayed(method: str, mask: Mask, params: Params) -> Params:
             raise _wrong(method, repr(chosen))
         return branch if chosen else jax.tree.map(jnp.zeros_like, branch)
 
+    if isinstance(mask, bool | np.bool_) and not jax.tree_util.all_leaves([params]):
+        injected = 'optax.inject_hyperparams calls it: pass it static_args="mask"'
+        raise _wrong(method, f"{mask} for all. If it was a function, {injected}")
     said = mask(params) if callable(mask) else mask
     try:
         return jax.tree.map(branch, said, params)

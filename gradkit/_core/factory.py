@@ -18,11 +18,23 @@ from jax.core import Tracer
 
 from gradkit._core import check, tree
 from gradkit._core.called import called, calling, error, is_building
-from gradkit._core.types import Extra, Hyper, Params, Rate, Transform, Updates, wrapper
+from gradkit._core.mismatch import of_state
+from gradkit._core.stacked import are_stacked
+from gradkit._core.types import (
+    AnyTransform,
+    Extra,
+    Hyper,
+    Params,
+    Rate,
+    Transform,
+    Updates,
+    wrapper,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Build = Callable[[Mapping[str, Any]], Any]  # of the arguments by name
+SEVERAL = tuple[AnyTransform, ...]
 PROGRAMS = 256  # compiled updates that are kept
 
 
@@ -41,7 +53,7 @@ def factory(make: Callable[P, T]) -> Callable[P, T]:
     is otherwise. A schedule for a `Rate` is called by the method.
     """
     name, signature = make.__name__, inspect.signature(make)
-    kinds = {k: p.annotation for k, p in signature.parameters.items()}
+    kinds = {k: _kind(p) for k, p in signature.parameters.items()}
 
     def build(arguments: Mapping[str, Any]) -> Any:
         for k, value in arguments.items():
@@ -65,7 +77,10 @@ def factory(make: Callable[P, T]) -> Callable[P, T]:
             made = build(arguments)
         if not isinstance(made, optax.GradientTransformation):
             return made
-        return cast(T, _public(name, cast(Transform, made), build, arguments))
+        stackable = "batch_axes" in kinds
+        return cast(
+            T, _public(name, cast(Transform, made), build, arguments, stackable)
+        )
 
     return public
 
@@ -115,15 +130,29 @@ def _scheduled(
 
 
 def _public(
-    name: str, made: Transform, build: Build, arguments: Mapping[str, Any]
+    name: str,
+    made: Transform,
+    build: Build,
+    arguments: Mapping[str, Any],
+    stackable: bool,
 ) -> Transform:
-    """The transform `made` by the factory `name`, in its name."""
+    """The transform `made` by the factory `name`, in its name.
+
+    One of stacks of matrices, if it is `stackable`, where leaves are such and it was told no axes.
+    """
     traced = any(isinstance(x, Tracer) for x in arguments.values())
     config: Any = jax.config
 
+    def here() -> Transform:
+        if not (are_stacked() and stackable) or arguments.get("batch_axes", ()) != ():
+            return made
+        with calling(called(name), building=True):
+            tx = build({**arguments, "batch_axes": (0,)})
+        return cast(Transform, optax.with_extra_args_support(tx))
+
     def init(params: Params) -> Any:
         with calling(name):
-            return made.init(_of_jax(params))
+            return here().init(_of_jax(params))
 
     @functools.cache
     def program() -> Callable[..., Any]:
@@ -139,10 +168,17 @@ def _public(
         updates: Updates, state: Any, params: Params = None, **extra: Extra
     ) -> tuple[Updates, Any]:
         given = (_of_jax(updates), state, _of_jax(params), extra)
-        eager = not (traced or config.jax_disable_jit) and _is_concrete(given)
-        run = program() if eager else functools.partial(_update, lambda _: made, {})
+        as_is = not (traced or config.jax_disable_jit or are_stacked())
+        eager = as_is and _is_concrete(given)
         with calling(name):
-            return run(*given)
+            run = (
+                program() if eager else functools.partial(_update, lambda _: here(), {})
+            )
+            try:
+                return run(*given)
+            except Exception as wrong:
+                _check_trees(name, here().init, *given[:3], wrong)
+                raise
 
     return wrapper(init, update)
 
@@ -171,6 +207,25 @@ def _update(
     return tx.update(updates, state, params, **extra)
 
 
+def _check_trees(
+    name: str,
+    init: Callable[[Any], Any],
+    updates: Updates,
+    state: Any,
+    params: Params,
+    wrong: Exception,
+) -> None:
+    """Say so, if what went `wrong` in an update is that it was given trees that do not fit."""
+    said = "state must be of these parameters and arguments"
+    if str(wrong).startswith(f"gradkit.{name}: {said}"):
+        return
+    if found := of_state(init, updates, state, params):
+        remedy = "Call tx.update(grads, state, params) with what tx.init(params) made."
+        raise error(ValueError, name, f"{said}, got {found}. {remedy}") from wrong
+    if params is not None and not str(wrong).startswith("gradkit."):
+        check.alike(name, updates, params)
+
+
 def _is_concrete(t: Any) -> bool:
     """Whether every leaf is a number or an array that is known, as a program takes it."""
 
@@ -195,13 +250,31 @@ def _of_jax(t: Any) -> Any:
     return jax.tree.map(leaf, t)
 
 
+def _kind(parameter: inspect.Parameter) -> Any:
+    """The type of an argument; a tuple of those given one by one."""
+    several = parameter.kind == parameter.VAR_POSITIONAL
+    return tuple[parameter.annotation, ...] if several else parameter.annotation
+
+
 def _takes(kind: Any, hyper: Any) -> bool:
     """Whether an argument of this type is a hyperparameter of that one, or None."""
     return kind in (hyper, hyper | None)
 
 
 def _check(name: str, argument: str, kind: Any, value: Any) -> None:
-    """A number is one that can be trusted, and a schedule is given where one is taken."""
+    """A number is one that can be trusted, and a schedule is given where one is taken.
+
+    A transform is one, and what is neither is as it was given to `optax.inject_hyperparams`.
+    """
     may_vary = _takes(kind, Hyper) or _takes(kind, Rate)
-    if value is not None and (may_vary or kind in (int, int | jax.Array)):
+    if value is None:
+        return
+    if may_vary or kind in (int, int | jax.Array):
         check.hyperparameter(name, argument, value, may_vary)
+    elif _takes(kind, AnyTransform):
+        check.transform(name, argument, value)
+    elif kind == SEVERAL:
+        for tx in value:
+            check.transform(name, f"each of {argument}", tx)
+    elif kind not in (bool, float):
+        check.not_array(name, argument, value)

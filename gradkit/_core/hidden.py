@@ -90,7 +90,8 @@ def _reader(method: str, hidden: Hidden) -> Callable[[str, Any], bool | None]:
             return lambda path, x: hidden.get(path)
         case _ if callable(hidden):
             return groups.predicate(method, hidden)
-    raise _wrong(method, said, repr(hidden), "Leave it out to go by names.")
+    remedy = "Leave it out to go by names, or name it in static_args of "
+    raise _wrong(method, said, repr(hidden), f"{remedy}optax.inject_hyperparams.")
 
 
 def split(

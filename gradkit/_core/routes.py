@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradkit._core import tree
+from gradkit._core import check, tree
 from gradkit._core.types import AnyTransform, Params
 
 _told: ContextVar[list["Row"] | None] = ContextVar("told", default=None)
@@ -69,6 +69,7 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
     up/w  (4, 8)  4 x 8    matrices   a hidden matrix
     wte   (9, 4)           adam       named like an embedding ('wte')
     """
+    check.transform("routes", "tx", tx)
     told: list[Row] = []
     token = _told.set(told)
     try:

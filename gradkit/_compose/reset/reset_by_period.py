@@ -63,6 +63,7 @@ def reset_by_period(
     4.0
     """
     check.positive("reset_by_period", every=every)
+    check.expression("reset_by_period", "only", only)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> ResetState:

@@ -11,7 +11,7 @@ from gradkit._core.factory import factory
 from gradkit._core.groups import Choice
 from gradkit._core.types import AnyTransform, Params, Transform
 
-Rule = str | Callable[[str, Any], bool]
+Rule = str | re.Pattern[str] | Callable[[str, Any], bool]
 
 
 @factory
@@ -46,16 +46,14 @@ def route(
     """
     check.holds(
         "route",
-        isinstance(rules, Mapping),
+        isinstance(rules, Mapping) and (bool(rules) or default is not None),
         "rules must map expressions or predicates to transforms",
         repr(rules),
-        "Pass a dict.",
+        "Pass a dict such as {'kernel': gradkit.muon(), 'bias': gradkit.adamw()}.",
     )
     named = [(_name(rule), _checked(rule)) for rule in rules]
     for (name, _), tx in zip(named, rules.values()):
-        _check_transform(f"of rule {name}", tx)
-    if default is not None:
-        _check_transform("of default", default)
+        check.transform("route", f"what rule {name} sends to", tx)
     transforms = [*rules.values()] + ([] if default is None else [default])
 
     def choose(params: Params) -> list[Choice]:
@@ -85,14 +83,18 @@ def _choice(
         "Make the rules exclusive." if found else "Add a rule for it, or a default.",
     )
     name, rule = rules[found[0]]
-    if isinstance(rule, str):
-        return Choice(found[0], rule, "found in its path")
+    if not callable(rule):
+        shown = rule if isinstance(rule, str) else rule.pattern
+        return Choice(found[0], shown, "found in its path")
     return Choice(found[0], name, "its predicate says so")
 
 
 def _name(rule: Any) -> str:
     """A rule as it is shown: its text in quotes, or its name."""
-    return getattr(rule, "__name__", repr(rule))
+    if check.is_transform(rule):
+        return "a transform"
+    text = rule.pattern if isinstance(rule, re.Pattern) else rule
+    return getattr(rule, "__name__", repr(text))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -101,22 +103,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _checked(rule: Any) -> Rule:
     """A rule that is an expression, or returns a bool."""
-    said = "a rule must be a regular expression or a predicate of path and leaf"
-    if not isinstance(rule, str):
-        check.holds("route", callable(rule), said, _name(rule), "Write one.")
+    if callable(rule):
         return groups.predicate("route", rule)
-    try:
-        re.compile(rule)
-    except re.error as error:
-        check.holds("route", False, said, f"{rule!r}: {error}", "Correct it.")
+    said = "a rule must be a regular expression or a predicate of path and leaf"
+    is_text = isinstance(rule, str | re.Pattern)
+    remedy = "Rules are the keys of the dict, transforms its values."
+    check.holds("route", is_text, said, _name(rule), remedy)
+    check.expression("route", "a rule", rule)
     return rule
-
-
-def _check_transform(whose: str, tx: Any) -> None:
-    check.holds(
-        "route",
-        callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None)),
-        f"the transform {whose} must have init and update",
-        repr(tx),
-        "Pass one of optax or gradkit, made by calling its factory.",
-    )

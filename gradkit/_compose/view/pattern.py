@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import optax
 
-from gradkit._core import tree, view
+from gradkit._core import check, tree, view
 from gradkit._core.factory import factory
+from gradkit._core.stacked import stacked
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -38,8 +39,8 @@ def view_by_pattern(
     $$u = \mathrm{view}^{-1}(\mathrm{inner}(\mathrm{view}(g), \; \mathrm{view}(p)))$$
 
     A view moves entries, and cuts fused matrices apart. Leaves of two axes or more become
-    `[batch, rows, cols]`, so that any method or recipe of matrices can be inside, with
-    `batch_axes=(0,)`, whatever layouts a model mixes:
+    `[batch, rows, cols]`, so that any method or recipe of matrices can be inside, whatever
+    layouts a model mixes. Where it takes `batch_axes` these are `(0,)` here, by themselves:
 
         attn/qkv         in (qkv=3 head=8 d) -> (qkv head) in d   each head a matrix
         attn/grouped     in out=512+128+128 -> in out             three: grouped/0, /1, /2
@@ -64,14 +65,19 @@ def view_by_pattern(
     Departure: none.
     Limits: one axis of a leaf can have blocks; `...` is not read. Explicitly sharded matrices
         are gathered, and what `inner` remembers of them is on every device.
-    Errors: a leaf with two patterns, or one that does not fit; in `init`, an idle pattern.
+    Errors: a leaf with two patterns, or one that does not fit; in `init`, an idle pattern; a
+        stack of matrices that `inner` would take for one, as other `batch_axes` make it.
 
-    >>> polar, w = gk.normalize_by_polar(batch_axes=(0,)), jnp.array([[3.0, 1], [1, 2]])
+    >>> polar, w = gk.normalize_by_polar(), jnp.array([[3.0, 1], [1, 2]])
     >>> tx = gk.view_by_pattern(polar, patterns={"qk": "in (qk=2 out) -> qk in out"})
     >>> u = tx.update({"qk": jnp.hstack([w, 9 * w])}, optax.EmptyState())[0]["qk"]
     >>> bool(jnp.allclose(u[:, :2], u[:, 2:], atol=1e-5))  # each alone, whatever its scale
     True
     """
+    remedy = "Pass a dict."
+    what = "patterns must map expressions to patterns"
+    is_map = isinstance(patterns, Mapping)
+    check.holds("view_by_pattern", is_map, what, repr(patterns), remedy)
     known = {rule: _read(rule, text) for rule, text in patterns.items()}
     inner = optax.with_extra_args_support(inner)
 
@@ -94,14 +100,16 @@ def view_by_pattern(
 
     def init(params: Params) -> optax.OptState:
         _check_all_used(known, params)
-        return inner.init(see(params))
+        with stacked():
+            return inner.init(see(params))
 
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
         ps = None if params is None else see(params)
         extra = {k: see(x) if _alike(x, updates) else x for k, x in extra.items()}
-        u, state = inner.update(see(updates), state, ps, **extra)
+        with stacked():
+            u, state = inner.update(see(updates), state, ps, **extra)
         return hand_back(u, updates), state
 
     return wrapper(init, update)
@@ -112,9 +120,10 @@ def _wrong(what: str, got: Any, remedy: str) -> ValueError:
 
 
 def _read(rule: str, text: str) -> view.Pattern:
+    check.expression("view_by_pattern", "the key of a pattern", rule)
     try:
         return view.read(text)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         what = f"the pattern of {rule!r} must read like 'in (h=8 d) -> h in d'"
         raise _wrong(what, f"{text!r}: {error}", "Rewrite it.") from None
 

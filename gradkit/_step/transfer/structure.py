@@ -4,7 +4,7 @@ import collections
 import re
 from collections.abc import Mapping
 
-from gradkit._core import rules, transfer
+from gradkit._core import check, rules, transfer
 from gradkit._core.factory import factory
 from gradkit._core.types import Transform
 from gradkit._core.width import Parameter, Parametrization
@@ -46,6 +46,8 @@ def transfer_by_structure(
     8.0
     """
     method = "transfer_by_structure"
+    for rule in dense or {}:
+        check.expression(method, "the key of dense", rule)
     found = rules.follow(method, parametrization, "mup", "adam")
     inputs = {
         path: n
