@@ -19,12 +19,21 @@
 
 # %%
 import importlib.util
+import pathlib
 import subprocess
 import sys
 
-if importlib.util.find_spec("gradkit") is None:  # on Colab
-    install = [sys.executable, "-m", "pip", "install", "-q", "gradkit[lab]"]
-    subprocess.run(install, check=True)
+SOURCE = "./..[lab]"  # a clone, here the one around this notebook; or its address:
+# SOURCE = "gradkit[lab] @ git+https://..."
+
+if importlib.util.find_spec("gradkit") is None:
+    # JAX stays as it is, with its plugin for the accelerator. If pip says that it is too old,
+    # renew both, `pip install -U "jax[cuda12]"`, start Python anew and run this cell again.
+    pip = [sys.executable, "-m", "pip"]
+    there = subprocess.check_output([*pip, "list", "--format=freeze"], text=True)
+    jax_there = [line for line in there.splitlines() if line.startswith("jax")]
+    pathlib.Path("keep.txt").write_text("\n".join(jax_there))
+    subprocess.run([*pip, "install", "-q", "-c", "keep.txt", SOURCE], check=True)
 
 # %%
 import jax

@@ -24,7 +24,12 @@ import jax.monitoring
 import pytest
 
 if not hasattr(jax, "enable_x64"):  # before 0.8
+    from jax._src.monitoring import _unregister_event_duration_listener_by_callback
+
     jax.enable_x64 = jax.experimental.enable_x64
+    jax.monitoring.unregister_event_duration_listener = (
+        _unregister_event_duration_listener_by_callback
+    )
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_traceback_in_locations_limit", 0)  # an eighth of the time

@@ -53,10 +53,18 @@ class Entry(NamedTuple):
 
     @property
     def factory(self) -> Callable[..., optax.GradientTransformationExtraArgs]:
-        """The public factory with this entry's arguments."""
-        make = getattr(gradkit, self.name)
-        make = make if self.extra is None else supplied(make, self.extra)
+        """The public factory with this entry's arguments, whose updates get `extra`."""
+        if self.extra is None:
+            return self.bare
+        make = supplied(getattr(gradkit, self.name), self.extra)
         return functools.partial(make, **self.fixed, **self.hyper)
+
+    @property
+    def bare(self) -> Callable[..., optax.GradientTransformationExtraArgs]:
+        """The public factory with this entry's arguments."""
+        return functools.partial(
+            getattr(gradkit, self.name), **self.fixed, **self.hyper
+        )
 
 
 class Golden(NamedTuple):

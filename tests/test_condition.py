@@ -75,3 +75,33 @@ def test_a_part_of_a_shard_map(whole: str) -> None:
     if whole == "x":
         want[1] = 1
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_each_carried_array_varies_as_it_is_made() -> None:
+    """What is the same on all devices stays so beside what is not, and constants may replace it."""
+    mesh = jax.make_mesh((2,), ("i",), (AxisType.Auto,))
+    parts = PartitionSpec("i")
+
+    def part(x: Any) -> Any:
+        f = lambda kept: (kept[0] + 1, jnp.zeros(3))
+        count, y = when(jnp.array(True), f, (jnp.int32(0), x[0]))
+        return count, y[None]
+
+    run = jax.shard_map(
+        part, mesh=mesh, in_specs=parts, out_specs=(PartitionSpec(), parts)
+    )
+    count, y = jax.jit(run)(XS)
+    assert count == 1 and not jnp.any(y)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_xla_computes_nothing_before_it_is_due(batched: bool) -> None:
+    """Of a loop it takes out what a step makes of anything but its carry."""
+    factor = lambda due, g, x: when(due, lambda _: jnp.linalg.eigh(g)[1], x)
+    gs = jnp.stack([jnp.eye(4)] * 2)
+    args = (DUE, gs, gs) if batched else (DUE[0], gs[0], gs[0])
+    run = jax.jit(jax.vmap(factor) if batched else factor)
+    program = run.lower(*args).compile().as_text() or ""
+    start = program.index("ENTRY")
+    entry = program[start : program.index("\n}", start)]
+    assert "custom-call" in program and "custom-call" not in entry

@@ -189,6 +189,10 @@ def debug_nans() -> Transform:
     return leafwise(lambda g: jnp.where(g == 0, 0, g / jnp.abs(g)))
 
 
+def nan_of_empty() -> Transform:
+    return leafwise(lambda g: g - jnp.nan_to_num(jnp.mean(g * 0)))
+
+
 def manual_mesh() -> Transform:
     def counted(g: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(
@@ -292,6 +296,17 @@ def needs() -> Transform:
 def needs_nothing() -> Transform:
     """Needs: params."""
     return optax.identity()
+
+
+def always_decays(weight_decay: float = 0.1) -> Transform:
+    """Needs: params, unless `weight_decay` is 0."""
+
+    def update(g: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        if params is None:
+            raise ValueError("gradkit.always_decays: params must be passed to update.")
+        return jax.tree.map(lambda g, p: g + weight_decay * p, g, params), state
+
+    return transform(nothing, update)
 
 
 def uses_params() -> Transform:
@@ -400,7 +415,8 @@ BROKEN = [
         needs,
         r"without params must say that they are missing, .* got ValueError",
     ),
-    ("needs", needs_nothing, r"`Needs:` says, which is 'params.', got an update"),
+    ("needs", needs_nothing, r"`Needs:` says, which is 'params.', got an update as if"),
+    ("needs", always_decays, r"is 0.', got ValueError: gradkit.always_decays: params"),
     ("needs", uses_params, r"update without params, leaf '0/bias'\[0\], must be"),
     (
         "needs",
@@ -408,6 +424,7 @@ BROKEN = [
         r"without value must do what `Needs:` says, .* got ValueError: gradkit.forget",
     ),
     ("debug_nans", debug_nans, r"gradient of all zero, must work, got FloatingPoint"),
+    ("debug_nans", nan_of_empty, r"beside an empty leaf must work, got FloatingPoint"),
 ]
 OPTAX = [  # what the laws find in optax 0.2.8
     ("traced_once", optax.monitor({"norm": optax.tree.norm}), r"'measurements/norm'"),

@@ -224,14 +224,14 @@ def test_bases_are_renewed_when_due_and_not_before() -> None:
     state, seen = tx.init(jnp.zeros((4, 6))), []
     for t in range(7):
         _, state = tx.update(draw((4, 6), seed=t)[0], state)
-        seen.append(state.bases[0])
+        seen.append(state.bases)
     changed = [bool(jnp.any(a != b)) for a, b in itertools.pairwise(seen)]
     assert changed == [False, False, True, False, False, True]
 
 
 def outside(u: jax.Array, state) -> float:
     """The norm of what lies outside the basis."""
-    p = state.bases[0]
+    p = state.bases
     return float(jnp.linalg.norm(u - p @ (p.T @ u)))
 
 
@@ -240,7 +240,7 @@ def test_fira_moves_all_of_the_matrix_and_limits_its_growth() -> None:
     state, sizes = tx.init(jnp.zeros((4, 6))), []
     for t, share in enumerate([0.0, 1e-2, 1.0, 1.0, 1e-4, 1e-4]):
         first, rest = draw((4, 6), (4, 6), seed=t)
-        p = state.bases[0] if t else jnp.zeros((4, 1))
+        p = state.bases if t else jnp.zeros((4, 1))
         u, state = tx.update(share * rest + p @ (p.T @ first) if t else rest * 0, state)
         sizes.append(outside(u, state))
     assert sizes[0] == 0 < sizes[1]  # from nothing it may grow freely

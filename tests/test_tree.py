@@ -44,3 +44,79 @@ def test_a_clip_factor_divides_by_no_zero() -> None:
         found = tree.clip_factor(jnp.array([0.0, 1.0, 4.0]), 2.0)
         np.testing.assert_array_equal(found, [1.0, 1.0, 0.5])
         np.testing.assert_array_equal(tree.clip_factor(jnp.zeros(1), 0.0), [1.0])
+
+
+SIZES = {"huge": 1e25, "tiny": 1e-30, "one": 1.0, "zero": 0.0, "largest": 3e38}
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f], ids=["jit", "eager"])
+def test_norms_of_leaves_of_all_sizes(jit: Any, dtype: Any) -> None:
+    """Side by side, with entries that are not finite, which count as zero."""
+    t = {k: jnp.full((3, 3), x, dtype).at[0].set(jnp.nan) for k, x in SIZES.items()}
+    exact = np.array([np.sqrt(6) * float(t[k][1, 1]) for k in sorted(t)])
+    want = np.minimum(exact, np.finfo(np.float32).max)
+    np.testing.assert_allclose(jit(tree.norms)(t), want, rtol=1e-6)
+    for k, x in zip(sorted(t), want):
+        np.testing.assert_allclose(jit(tree.norm)({k: t[k]}), x, rtol=1e-6)
+    two = [jnp.full(4, 1e-30), jnp.full(4, 3e-30)]
+    np.testing.assert_allclose(jit(tree.norm)(two), np.sqrt(40) * 1e-30, rtol=1e-6)
+
+
+@pytest.mark.optimized
+def test_norms_of_constants() -> None:
+    def of_constants() -> tuple[jax.Array, jax.Array]:
+        t = [jnp.full(4, x) for x in SIZES.values()]
+        return tree.norms(t), tree.norm(t[1:2])
+
+    each, tiny = jax.jit(of_constants)()
+    want = np.minimum([2 * x for x in SIZES.values()], np.finfo(np.float32).max)
+    np.testing.assert_allclose(each, want, rtol=1e-6)
+    np.testing.assert_allclose(tiny, 2e-30, rtol=1e-6)
+
+
+@pytest.mark.optimized
+def test_nothing_is_summed_again_where_a_leaf_is_zero() -> None:
+    """The norm of a tree is exact without what is far below it: its loop has no turn."""
+    turns = lambda t: int(jax.jit(count_turns)(t))
+    assert turns([jnp.ones(4), jnp.zeros(4)]) == 0
+    assert turns([jnp.full(4, 1e-30), jnp.ones(4)]) == 0
+    assert turns([jnp.full(4, 1e-30)]) == 1
+    assert turns([jnp.full(4, 1e25)]) == 3
+
+
+def count_turns(t: Any) -> jax.Array:
+    """What the loop of `tree.norm` has counted when it ends."""
+    closed = jax.make_jaxpr(tree._norm.fun)(t)  # type: ignore[attr-defined]
+    (loop,) = [e for e in closed.eqns if e.primitive.name == "while"]
+    seen = closed.jaxpr.replace(outvars=loop.outvars[:1])
+    return jax.core.eval_jaxpr(seen, closed.consts, *jax.tree.leaves(t))[0]
+
+
+def test_norms_under_vmap_are_those_of_each() -> None:
+    t = {"a": jnp.array([1e-30, 1.0, 1e25, jnp.nan])[:, None] * jnp.ones((4, 3))}
+    np.testing.assert_array_equal(
+        jax.vmap(tree.norms)(t),
+        [tree.norms(jax.tree.map(lambda x, i=i: x[i], t)) for i in range(4)],
+    )
+
+
+def test_the_numbers_of_leaves() -> None:
+    for of in (tree.numbers, jax.jit(tree.numbers)):
+        assert [float(x) for x in of(jnp.arange(5.0))] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("make", [gk.scale_by_novograd, gk.clip_by_global_norm])
+def test_kernels_are_shared_by_leaves_of_one_shape(make: Any) -> None:
+    """No more than a sum and an update for each leaf; more that differ take long to compile."""
+    tx = make()
+
+    def kernels(leaves: int) -> int:
+        g = [jnp.ones((8, 8))] * leaves
+        step = jax.jit(lambda g, s: tx.update(g, s, g))
+        text = step.lower(g, tx.init(g)).compile().as_text()
+        return text.count(" fusion(")
+
+    assert kernels(40) - kernels(20) <= 4 * 20

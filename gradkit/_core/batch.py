@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core import shard
+from gradkit._core.called import error
+from gradkit._core.stacked import is_overlooked
 
 Axes = tuple[int, ...]
 Matrices = jax.Array  # [*batch, small, large]
@@ -36,14 +38,15 @@ def shape(x: Any, batch_axes: Axes = ()) -> tuple[tuple[int, ...], int, int]:
 def upright(x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
     """The leaf `x` as `[*batch, rows, cols]`."""
     batch, rows, cols = shape(x, batch_axes)
-    front = jnp.moveaxis(shard.whole(x), batch_axes, range(len(batch)))
+    front = jnp.moveaxis(shard.whole(x), _taken(x, batch_axes), range(len(batch)))
     return front.reshape(*batch, rows, cols)
 
 
 def like(upright: jax.Array, x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
     """`[*batch, rows, cols]` in the shape of the leaf `x`, sharded like it."""
     batch, rest = _split(x, batch_axes)
-    leaf = jnp.moveaxis(upright.reshape(batch + rest), range(len(batch)), batch_axes)
+    apart = upright.reshape(batch + rest)
+    leaf = jnp.moveaxis(apart, range(len(batch)), _taken(x, batch_axes))
     return shard.alike(leaf, x)
 
 
@@ -162,6 +165,19 @@ def _stack(x: Matrices) -> jax.Array:
 
 def _split(x: Any, batch_axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The lengths of the batch axes, and of all others."""
-    taken = [axis % x.ndim for axis in batch_axes]
+    taken = _taken(x, batch_axes)
     rest = [n for axis, n in enumerate(x.shape) if axis not in taken]
     return tuple(x.shape[axis] for axis in taken), tuple(rest)
+
+
+def _taken(x: Any, batch_axes: Axes) -> Axes:
+    """The batch axes of the leaf `x`, counted from the first; a scalar has none."""
+    if is_overlooked(x.shape, batch_axes):
+        what = f"a stack of matrices {x.shape} must be numbered by its first axis"
+        remedy = (
+            "Pass batch_axes=(0,) within a view, or write a pattern with two axes "
+            "on the right, as in 'h d out -> (h d) out'."
+        )
+        got = f"batch_axes = {tuple(batch_axes)}"
+        raise error(ValueError, "view_by_pattern", f"{what}, got {got}. {remedy}")
+    return tuple(axis % x.ndim for axis in batch_axes) if x.ndim else ()

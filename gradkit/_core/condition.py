@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import AbstractValue, eval_jaxpr
 
 from gradkit._core.versions import vary
@@ -17,7 +18,9 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     A loop of at most one step stands for `lax.cond`. Under `vmap` a condition on a batch becomes
     a selection, and `f` is computed at every update; a loop does nothing where nothing is due.
     And XLA copies what a condition may return, at every update, but of a loop's carry only what
-    it sees that a step leaves as it is, which behind the barrier it does not.
+    it sees that a step leaves as it is, which behind the barrier it does not. It takes out of a
+    loop, to compute at every update, what a step makes of `known` alone, but not out of a condition
+    in the step: that one is always true, of which XLA does not know.
 
     `x` may be whole where `f(x)` is the part of one device in a `shard_map`. The loop has no
     gradient of its own: where one is asked for, `f` is computed at every update.
@@ -34,9 +37,13 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
 
     @jax.custom_jvp
     def chosen(due: jax.Array, known: Any, xs: Any) -> Any:
+        def done(known: Any, xs: Any) -> Any:
+            return [*map(on_axes_of, step(known, xs), xs)]
+
         def body(carry: Any) -> Any:
-            done = [*map(on_axes_of, step(known, carry[1]), carry[1])]
-            return ~carry[0], jax.lax.optimization_barrier(done)
+            always = jax.lax.optimization_barrier(np.array(True))
+            ys = jax.lax.cond(always, done, lambda known, xs: xs, known, carry[1])
+            return ~carry[0], [*map(jax.lax.optimization_barrier, ys)]
 
         return jax.lax.while_loop(lambda carry: carry[0], body, (due, xs))[1]
 

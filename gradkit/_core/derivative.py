@@ -27,7 +27,7 @@ def refuse(method: str, x: Any) -> Any:
         text = (
             "an update must not be differentiated through the matrices that are factored, which "
             "have no derivative where eigenvalues are equal, got a derivative. Stop it with "
-            "jax.lax.stop_gradient, at the gradients and the state of earlier updates."
+            "jax.lax.stop_gradient at the state that is given, or else at the gradients."
         )
         raise TypeError(f"gradkit.{name}: {text}")
 
@@ -45,3 +45,30 @@ def _of_root(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (x,), (change,) = primals, tangents
     y = root(x)
     return y, jnp.where(y > 0, change / jnp.where(y > 0, 2 * y, 1), 0)
+
+
+@jax.custom_jvp
+def cube_root(x: jax.Array) -> jax.Array:
+    """The cube root; of 0 its derivative counts as 0."""
+    return jnp.cbrt(x)
+
+
+@cube_root.defjvp
+def _of_cube_root(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x,), (change,) = primals, tangents
+    y = cube_root(x)
+    return y, jnp.where(y == 0, 0, change / jnp.where(y == 0, 1, 3 * y * y))
+
+
+@jax.custom_jvp
+def hypot(x: jax.Array, y: jax.Array) -> jax.Array:
+    r"""$\sqrt{x^2 + y^2}$ without overflow; of 0 and 0 its derivative counts as 0."""
+    return jnp.hypot(x, y)
+
+
+@hypot.defjvp
+def _of_hypot(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x, y), (dx, dy) = primals, tangents
+    found = hypot(x, y)
+    length = jnp.where(found > 0, found, 1)
+    return found, x / length * dx + y / length * dy

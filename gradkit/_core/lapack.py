@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import shard
+from gradkit._core.condition import on_axes_of
 
 
 def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,12 +65,43 @@ def orthonormal(x: jax.Array) -> jax.Array:
 
 
 @one_by_one
-def solve_positive(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`a^-1 b`, for a positive definite `a`."""
+def _solve_positive(a: jax.Array, b: jax.Array) -> jax.Array:
     return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(a), True), b)
 
 
-def solve_triangular(a: jax.Array, b: jax.Array, **options: bool) -> jax.Array:
-    """`jax.lax.linalg.triangular_solve`, which lists the options."""
-    solve = functools.partial(jax.lax.linalg.triangular_solve, **options)
-    return one_by_one(solve)(a, b)
+def solve_positive(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a^-1 b`, for a positive definite `a`."""
+    b, solve = on_axes_of(b, a), lambda _, b: _solve_positive(a, b)
+    return jax.lax.custom_linear_solve(lambda x: a @ x, b, solve, symmetric=True)
+
+
+def solve_triangular(
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    left_side: bool = False,
+    lower: bool = False,
+    transpose_a: bool = False,
+) -> jax.Array:
+    """`jax.lax.linalg.triangular_solve`, which says what the options are."""
+
+    def solve(transpose_a: bool, b: jax.Array) -> jax.Array:
+        solve = functools.partial(
+            jax.lax.linalg.triangular_solve,
+            left_side=left_side,
+            lower=lower,
+            transpose_a=transpose_a,
+        )
+        return one_by_one(solve)(a, b)
+
+    def product(x: jax.Array) -> jax.Array:
+        triangle = jnp.tril(a) if lower else jnp.triu(a)
+        triangle = triangle.mT if transpose_a else triangle
+        return triangle @ x if left_side else x @ triangle
+
+    return jax.lax.custom_linear_solve(
+        product,
+        on_axes_of(b, a),
+        lambda _, b: solve(transpose_a, b),
+        lambda _, b: solve(not transpose_a, b),
+    )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import batch, lapack, newton_schulz, tree
+from gradkit._core.derivative import root
 from gradkit._core.types import Scalar
 
 PRECISE = jax.lax.Precision.HIGHEST
@@ -17,9 +18,10 @@ ROUNDINGS = 128  # in another basis zeros come out as up to about thirty; with a
 def norms(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     """Euclidean norms along `axis`, which stays; safe for entries of 1e25 and of 1e-30."""
     x = tree.opaque(x)
-    divisor = tree.divisible(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
+    largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
+    divisor = tree.divisible(jax.lax.stop_gradient(largest))  # any would do
     squares = jnp.sum(jnp.square(x / divisor), axis, keepdims=True)
-    return divisor * jnp.sqrt(squares)
+    return divisor * root(squares)
 
 
 def norms_in_one_pass(
@@ -37,7 +39,7 @@ def norms_in_one_pass(
     fit = [(x > m.tiny / m.eps**2) & (x < m.max) for x, m in zip(sums, limits)]
     return jax.lax.cond(
         functools.reduce(jnp.logical_and, map(jnp.all, fit)),
-        lambda: [jnp.sqrt(x) for x in sums],
+        lambda: [root(x) for x in sums],
         lambda: [norms(tree.finite(x), axes) for x, axes in pairs],
     )
 

@@ -58,7 +58,7 @@ def _made(init: Callable[[Any], Any], t: Any) -> Sequence[Any]:
 
 def _listed(paths: Any) -> str:
     """Paths in order, the first of many."""
-    first = sorted(paths)[:SHOWN]
+    first = [path or "(the tree is one)" for path in sorted(paths)[:SHOWN]]
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     return f"{', '.join(first)}{more}" if first else ""
 

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import batch, check, condition, remembered, sample, seeing, tree
+from gradkit._core import batch, check, condition, sample, seeing, tree
 from gradkit._core.alignments import Align
 from gradkit._core.bases import Basis
+from gradkit._core.mismatch import of_state
 from gradkit._core.parts import check_parts
 from gradkit._core.refreshes import Refresh
 from gradkit._core.rests import Memory, Rest, Seen
@@ -88,6 +89,7 @@ def project(
     check.nonnegative(NAME, key=key)
     seeing.check_side(NAME, side)
     check_parts(NAME, align, basis=basis, refresh=refresh, rest=rest)
+    check.transform(NAME, "inner", inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SubspaceState:
@@ -104,13 +106,19 @@ def project(
             made = map(start, *args)
             return structure.unflatten(map(condition.varying_as, made, ps))
 
+        count = jnp.zeros([], jnp.int32)
+        memory = condition.varying_as(refresh.start(len(ps)), ps)
+        inner_state = inner.init(each(jnp.zeros, [x.low for x in sizes], kinds))
+        if align is not None:  # and each device has a new basis when it is due there
+            due = refresh.due(memory, count, len(ps))
+            inner_state = condition.varying_as(inner_state, due)
         return SubspaceState(
-            count=jnp.zeros([], jnp.int32),
+            count=count,
             bases=each(basis.start, [x.basis for x in sizes], kinds, keys),
-            refresh=condition.varying_as(refresh.start(len(ps)), ps),
+            refresh=memory,
             rest=each(begin, [x.leaf for x in sizes], kinds) if begin else (),
             key=() if following is None else jax.random.key_data(following),
-            inner=inner.init(each(jnp.zeros, [x.low for x in sizes], kinds)),
+            inner=inner_state,
         )
 
     def update(
@@ -120,11 +128,12 @@ def project(
         leaves, structure = jax.tree.flatten(updates)
         bare = tree.bare(updates)
         like_state = jax.tree.structure(bare).unflatten
-        kept = seeing.known(NAME, basis, bare, state.bases, rank, side, batch_axes)
+        _check_state(of_state(init, bare, state, None))
+        kept = jax.tree.leaves(state.bases)
         gs = [seeing.upright(x, k, batch_axes) for x, k in zip(leaves, kept)]
         memories = [()] * len(gs)
         if rest.start:
-            memories = remembered.by_leaf(NAME, bare, state.rest)
+            memories = jax.tree.structure(bare).flatten_up_to(state.rest)
         gs = list(map(rest.meet, gs, memories))
         axes = [seeing.seen_axis(g.shape, side) for g in gs]
         now, following = _split(_restored(state.key, key), 2)
@@ -136,8 +145,9 @@ def project(
         again = due & (state.count > 0)
         change = (again, low, ps, olds, axes, state.count, like_state)
         inner_state = seeing.aligned(align, state.inner, *change)
-        seen = like_state(low)
-        directions, inner_state = inner.update(seen, inner_state, None, **extra)
+        directions, inner_state = inner.update(
+            like_state(low), inner_state, None, **extra
+        )
         ds = jax.tree.leaves(directions)
         finite = map(tree.finite, gs)
         seen = [Seen(*x) for x in zip(finite, ps, low, ds, axes, gs)]
@@ -156,6 +166,13 @@ def project(
 
     init.__qualname__ = NAME
     return transform(init, update)
+
+
+def _check_state(wrong: str | None) -> None:
+    """Nothing is wrong with a state, as with one of another rank, in which an update could act."""
+    what = "state must be of these parameters and arguments"
+    remedy = "Call tx.update(grads, state, params) with what tx.init(params) made."
+    check.holds(NAME, not wrong, what, wrong, remedy)
 
 
 def _split(key: Any, n: int) -> list[Any]:

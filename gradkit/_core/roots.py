@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import batch, lapack, linalg, shard, tree
+from gradkit._core import batch, derivative, lapack, linalg, shard, spectral, tree
 from gradkit._core.condition import on_axes_of, when
 from gradkit._core.types import Params, Scalar, Updates
 
@@ -94,7 +94,8 @@ def average_grams(
         x = batch.upright(g, batch_axes).astype(a.dtype)
         return gram(x.mT if axis else x)
 
-    side = lambda i: jax.tree.map(functools.partial(along, i), updates, old[i])
+    bare = tree.bare(updates)
+    side = lambda i: jax.tree.map(functools.partial(along, i), bare, old[i])
     return tree.average(decay, old, Sides(side(0), side(1)))
 
 
@@ -107,7 +108,7 @@ def between(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> U
         y = _product(left, batch.upright(x, batch_axes), right)
         return batch.like(y, x, batch_axes)
 
-    return jax.tree.map(leaf, updates, rows, cols)
+    return tree.map_bare(leaf, updates, rows, cols)
 
 
 def _product(left: Any, x: jax.Array, right: Any) -> jax.Array:
@@ -128,7 +129,7 @@ def limited_between(
             limited(product, batch.upright(x, batch_axes), most), x, batch_axes
         )
 
-    return jax.tree.map(leaf, updates, rows, cols, most)
+    return tree.map_bare(leaf, updates, rows, cols, most)
 
 
 def limited(
@@ -141,6 +142,7 @@ def limited(
     above `most`. `f` sees entries of at most 1, so that its size does not overflow before.
     """
     size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
+    size = jax.lax.stop_gradient(size)  # any would do, but for overflow
     y = tree.finite(f(x / jnp.where(size > 0, size, 1)))
     mean = _mean_singular_value(y)
     room = SLACK * most / jnp.where(mean > 0, mean, 1)
@@ -150,10 +152,11 @@ def limited(
 def _mean_singular_value(x: jax.Array) -> jax.Array:
     """The eighth root of the mean eighth power, `[*batch, 1, 1]`, in two matrix products."""
     size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
+    size = jax.lax.stop_gradient(size)
     x = x / jnp.where(size > 0, size, 1)
     square = x @ x.mT if x.shape[-2] <= x.shape[-1] else x.mT @ x
     fourth = linalg.norms(square @ square, (-2, -1)) / max(square.shape[-1], 1) ** 0.5
-    return size * jnp.sqrt(jnp.sqrt(fourth))
+    return size * derivative.root(derivative.root(fourth))
 
 
 def most_of_average(
@@ -193,7 +196,7 @@ def most_between(
         least = damping * trace / max(a.shape[-1] for a in sides)
         return most.astype(trace.dtype) * jnp.where(less > 0, trace, least) ** less
 
-    return jax.tree.map(leaf, m, *grams)
+    return jax.tree.map(leaf, tree.bare(m), *grams)
 
 
 def due(count: jax.Array, every: Scalar) -> jax.Array:
@@ -220,7 +223,7 @@ def above_rounding(low: Updates, bases: Sides, batch_axes: batch.Axes) -> Update
         size = sum(sizes[1:], sizes[0])
         return batch.like(linalg.above_rounding(y, size), x, batch_axes)
 
-    return jax.tree.map(leaf, low, *bases)
+    return tree.map_bare(leaf, low, *bases)
 
 
 def turned(squares: Any) -> Any:
@@ -246,16 +249,18 @@ def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
     if not a.size:
         return a
     mean, idle, a = _mean_eigenvalue(a), _idle(a), _set_apart(a)
-    values, vectors = lapack.eigh(a)
     limits = jnp.finfo(a.dtype)
-    damped = jnp.maximum(values, 0) + jnp.asarray(damping, a.dtype)
-    damped = jnp.maximum(damped, limits.eps * values[..., -1:])[..., None, :]
-    root = jnp.matmul(vectors * damped**-power, vectors.mT, precision=linalg.PRECISE)
+
+    def damped(values: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
+        sums = jnp.maximum(values, 0) + jnp.asarray(damping, a.dtype)
+        sums = jnp.maximum(sums, limits.eps * values[..., -1:])
+        return jnp.where(sums > 0, sums, 1) ** -power
+
+    root = spectral.of_eigenvalues(damped, a, power, damping)
     root = jnp.where((idle | idle.mT) & (identity(a) == 0), 0, root)  # but for rounding
     # the two powers apart: a product of eigenvalues and their mean may underflow
-    size = jnp.minimum(
-        jnp.maximum(mean, limits.tiny) ** -power, limits.max * limits.eps**power
-    )
+    known = jnp.maximum(jnp.where(mean > 0, mean, 1), limits.tiny)
+    size = jnp.minimum(known**-power, limits.max * limits.eps**power)
     return jnp.where(mean > 0, size * root, identity(a)).astype(a.dtype)
 
 
@@ -310,14 +315,30 @@ def largest_eigenvalue(a: jax.Array) -> jax.Array:
     largest = jnp.max(diagonal, -1)
     a = a / jnp.where(largest > 0, largest, 1)[..., None, None]
     if n <= 32:
-        return largest * lapack.eigvalsh(a)[..., -1]
+        return largest * _exact_largest(a)
     start = jnp.argmax(diagonal, -1)[..., None, None]
     x = jnp.take_along_axis(a, start, -1)
 
     def step(_: int, x: jax.Array) -> jax.Array:
-        return a @ (x / jnp.maximum(jnp.linalg.norm(x, axis=-2, keepdims=True), 1e-30))
+        return a @ (x / jnp.maximum(_length(x), 1e-30))
 
-    return largest * jnp.linalg.norm(jax.lax.fori_loop(0, 8, step, x), axis=(-2, -1))
+    return largest * _length(jax.lax.fori_loop(0, 8, step, x))[..., 0, 0]
+
+
+def _length(x: jax.Array) -> jax.Array:
+    return derivative.root(jnp.sum(jnp.square(x), (-2, -1), keepdims=True))
+
+
+@jax.custom_jvp
+def _exact_largest(a: jax.Array) -> jax.Array:
+    return lapack.eigvalsh(a)[..., -1]
+
+
+@_exact_largest.defjvp
+def _of_exact_largest(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (a,), (change,) = primals, tangents
+    x = lapack.eigh(a)[1][..., -1:]
+    return _exact_largest(a), jnp.sum(x * (change @ x), (-2, -1))
 
 
 @jax.jit
@@ -377,7 +398,7 @@ def permuted(rows: Any, updates: Updates, cols: Any, batch_axes: batch.Axes) -> 
         y = y if is_none(first) else jnp.take_along_axis(y, first[..., :, None], -2)
         return batch.like(shard.replicated(y), x, batch_axes)
 
-    return jax.tree.map(leaf, updates, rows, cols)
+    return tree.map_bare(leaf, updates, rows, cols)
 
 
 @jax.jit

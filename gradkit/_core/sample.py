@@ -27,12 +27,3 @@ def split(data: jax.Array, count: int, like: Key) -> jax.Array:
 def normals(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Standard normal numbers, drawn in float32: the same of one key in every dtype."""
     return jax.random.normal(key, shape, jnp.float32).astype(dtype)
-
-
-def normal(key: jax.Array, t: Any) -> Any:
-    """Standard normal noise like the tree `t`, drawn in float32."""
-    leaves, structure = jax.tree.flatten(t)
-    keys = jax.random.split(key, len(leaves))
-    return structure.unflatten(
-        jax.random.normal(k, x.shape, jnp.float32) for k, x in zip(keys, leaves)
-    )

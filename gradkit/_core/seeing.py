@@ -5,9 +5,8 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from gradkit._core import bases, batch, check, linalg, remembered, tree
+from gradkit._core import bases, batch, check, linalg, tree
 from gradkit._core.alignments import Align, Turn
 from gradkit._core.bases import Basis, Kept, laid_out
 from gradkit._core.condition import when
@@ -46,27 +45,6 @@ def sizes(p: Any, rank: int, side: Side, batch_axes: batch.Axes) -> Sizes:
     return Sizes(
         (*front, rows, cols), (*front, seen, kept), (*front, *low), tree.wide_dtype(p)
     )
-
-
-def known(
-    method: str,
-    basis: Basis,
-    updates: Any,
-    t: Any,
-    rank: int | jax.Array,
-    side: Side,
-    batch_axes: batch.Axes,
-) -> list[Kept]:
-    """What the tree `t` keeps of the basis of each leaf, of the shape in which it began."""
-    kept = remembered.by_leaf(method, updates, t)
-    for (path, x), k in zip(check.leaves(updates), kept):
-        shape = getattr(k, "shape", ())
-        columns = [1, *shape][-1] if isinstance(rank, Tracer) else int(rank)
-        p = sizes(x, columns, side, batch_axes)
-        if shape != p.basis:
-            start = lambda p=p: basis.start(p.basis, p.dtype, jax.random.key(0))
-            remembered.of_shape(method, path, k, jax.eval_shape(start).shape)
-    return kept
 
 
 def seen_axis(shape: tuple[int, ...], side: Side) -> int:

@@ -19,6 +19,9 @@ import optax
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
 
+from gradkit._core import condition, shard
+from gradkit._core.derivative import hypot, root
+
 Tree = Any
 
 
@@ -123,7 +126,7 @@ def zero_per_leaf(t: Tree) -> jax.Array:
     """One zero for each leaf, as a vector `[leaves]` in at least float32."""
     dtypes = [wide_dtype(x) for x in jax.tree.leaves(t)]
     widest = max(dtypes, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
-    return jnp.zeros(len(dtypes), widest)
+    return condition.varying_as(jnp.zeros(len(dtypes), widest), t)
 
 
 def average(decay: Any, old: Tree, new: Tree) -> Tree:
@@ -147,8 +150,8 @@ def average_root(decay: Any, old: Tree, new: Tree) -> Tree:
     """
 
     def leaf(o: jax.Array, n: jax.Array) -> jax.Array:
-        root = jnp.hypot(decay**0.5 * o, (1 - decay) ** 0.5 * n.astype(o.dtype))
-        return jnp.minimum(root, jnp.finfo(o.dtype).max).astype(o.dtype)
+        size = hypot(decay**0.5 * o, (1 - decay) ** 0.5 * n.astype(o.dtype))
+        return jnp.minimum(size, jnp.finfo(o.dtype).max).astype(o.dtype)
 
     return jax.tree.map(leaf, old, new)
 
@@ -200,8 +203,25 @@ def clip_factor(norm: jax.Array, limit: Any) -> jax.Array:
 def scale_each(a: jax.Array, x: Tree) -> Tree:
     """Leaf `i` of `x` times `a[i]`, each leaf in its own dtype."""
     leaves, structure = jax.tree.flatten(x)
-    scaled = [(ai.astype(xi.dtype) * xi) for ai, xi in zip(a, leaves)]
+    scaled = [(ai.astype(xi.dtype) * xi) for ai, xi in zip(numbers(a), leaves)]
     return structure.unflatten(scaled)
+
+
+def numbers(a: jax.Array) -> list[jax.Array]:
+    """The entries of a vector, for each leaf its own; of a stack, its arrays.
+
+    On a CPU at places that XLA does not know: leaves of one shape then share one kernel, where
+    else each has its own, of which compiling takes twenty times as long.
+    """
+    if jax.default_backend() != "cpu":
+        return list(a)
+    places = jax.lax.cond(
+        jax.lax.optimization_barrier(np.array(False)),
+        lambda: [np.int32(0) for _ in a],
+        lambda: [np.int32(i) for i in range(len(a))],
+    )
+    at = functools.partial(jax.lax.dynamic_index_in_dim, a, keepdims=False)
+    return [at(place, allow_negative_indices=False) for place in places]
 
 
 def sum_squares(x: jax.Array) -> jax.Array:
@@ -213,28 +233,98 @@ def norms(t: Tree) -> jax.Array:
     """The Euclidean norm of every leaf's finite entries, as a vector `[leaves]`.
 
     Neither overflows on entries of 1e25 nor vanishes on entries of 1e-30: where a plain sum of
-    squares leaves the range it is exact in, the leaves are summed again at three scales.
+    squares leaves the range it is exact in, the leaves are summed again at up to three scales.
+    The derivative of a norm of zero counts as zero.
     """
-    dtype = zero_per_leaf(t).dtype
-    leaves = [x.astype(dtype) for x in jax.tree.leaves(t)]
-    if not leaves:
-        return zero_per_leaf(t)
-    limits = jnp.finfo(dtype)
-    least, shift = limits.tiny / limits.eps**2, 2.0 ** (limits.maxexp * 5 // 8)
-    plain = jnp.stack([sum_squares(x) for x in leaves])
+    zero = zero_per_leaf(t)
+    leaves = [x.astype(zero.dtype) for x in jax.tree.leaves(t)]
+    return _norms(leaves) if leaves else zero
 
-    def at_three_scales(leaves: list[jax.Array]) -> jax.Array:
-        def squares(factor: jax.Array) -> jax.Array:
-            return jnp.stack([sum_squares(factor * finite(x)) for x in hidden])
 
-        hidden, factors = opaque((leaves, jnp.array([1, 1 / shift, shift], dtype)))
-        same, down, up = jax.lax.map(squares, factors)
-        upscaled = jnp.where(same > least, jnp.sqrt(same), jnp.sqrt(up) / shift)
-        downscaled = jnp.minimum(jnp.sqrt(down), limits.max / shift) * shift
-        return jnp.where(same < limits.max, upscaled, downscaled)
+def norm(t: Tree) -> jax.Array:
+    """The Euclidean norm of the whole tree as one vector, as safe as `norms`; 0 if empty.
 
-    exact = jnp.all((plain > least) & (plain < limits.max))
-    return jax.lax.cond(exact, lambda _: jnp.sqrt(plain), at_three_scales, leaves)
+    What is too small for a plain sum of squares matters only where all of the tree is as small.
+    """
+    zero = zero_per_leaf(t)
+    leaves = [x.astype(zero.dtype) for x in jax.tree.leaves(t)]
+    return _norm(leaves) if leaves else jnp.sum(zero)
+
+
+@jax.custom_jvp
+def _norms(leaves: list[jax.Array]) -> jax.Array:
+    return _roots(leaves, lambda sums: sums)
+
+
+@jax.custom_jvp
+def _norm(leaves: list[jax.Array]) -> jax.Array:
+    return _roots(leaves, jnp.sum)
+
+
+@_norms.defjvp
+def _of_norms(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    found = _norms(*primals)
+    return found, _slope(found, primals[0], tangents[0])
+
+
+@_norm.defjvp
+def _of_norm(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    found = _norm(*primals)
+    each = jnp.broadcast_to(found, len(primals[0]))
+    return found, jnp.sum(_slope(each, primals[0], tangents[0]))
+
+
+def _slope(found: jax.Array, leaves: list[Any], changes: list[Any]) -> jax.Array:
+    """How norms that are `found` change: for each leaf by its change along its direction."""
+    units = scale_each(inverse(found), [*map(finite, leaves)])
+    return jnp.stack([jnp.sum(x * dx) for x, dx in zip(units, changes)])
+
+
+def _roots(leaves: list[jax.Array], total: Callable[..., jax.Array]) -> jax.Array:
+    """The roots of the `total` of the sums of squares of each leaf.
+
+    The largest scale at which they do not overflow is the most exact. A loop stays one under
+    `vmap`, and within it the barrier keeps what depends on the leaves alone.
+    """
+    leaves = opaque(leaves)
+    limits = jnp.finfo(leaves[0].dtype)
+    sums = total(jnp.stack([sum_squares(x) for x in leaves]))
+    exact = (sums > limits.tiny / limits.eps**2) & (sums < limits.max)
+    far = 2.0 ** (limits.maxexp * 5 // 8)
+    filled = [jnp.full([], x, sums.dtype) for x in (far, 1, 1 / far)]
+    scales, stacks = opaque(jnp.stack(filled)), stacks_of(leaves)
+    order = np.argsort([i for stack in stacks for i in stack])
+
+    def again(carry: Any) -> Any:
+        turn, found, exact = carry
+        kept, scale = jax.lax.optimization_barrier((leaves, scales[turn]))
+
+        def squares(stack: list[int]) -> jax.Array:
+            each = jnp.stack([kept[i] for i in stack])
+            return jax.lax.map(lambda x: sum_squares(scale * finite(x)), each)
+
+        sums = total(jnp.concatenate([*map(squares, stacks)])[order])
+        roots = jnp.minimum(jnp.sqrt(sums), limits.max * scale) / scale
+        return turn + 1, jnp.where(exact, found, roots), exact | (sums < limits.max)
+
+    def goes_on(carry: Any) -> jax.Array:
+        return (carry[0] < len(scales)) & ~jnp.all(carry[2])
+
+    start = np.int32(0), jnp.sqrt(sums), exact
+    return jax.lax.while_loop(goes_on, again, start)[1]
+
+
+def stacks_of(leaves: list[jax.Array]) -> list[list[int]]:
+    """The places of leaves that are worked as one: on a CPU of one shape, which compiles faster.
+
+    Elsewhere, and on a mesh, each leaf stays where it is.
+    """
+    if jax.default_backend() != "cpu" or shard.devices() > 1:
+        return [[i] for i in range(len(leaves))]
+    groups: dict[Any, list[int]] = {}
+    for i, x in enumerate(leaves):
+        groups.setdefault((x.shape, jax.typeof(x).sharding), []).append(i)
+    return [g[n : n + 64] for g in groups.values() for n in range(0, len(g), 64)]
 
 
 def divisible(x: jax.Array) -> jax.Array:
@@ -243,21 +333,21 @@ def divisible(x: jax.Array) -> jax.Array:
     return jnp.clip(x, tiny, 1 / tiny)
 
 
-def norm(t: Tree) -> jax.Array:
-    """The Euclidean norm of the whole tree as one vector, as safe as `norms`; 0 if empty."""
-    return vector_norm(norms(t))
+def inverse(norm: jax.Array) -> jax.Array:
+    """`1 / norm`; 1 of a norm of zero, so that what has it stays zero, with a derivative."""
+    return 1 / jnp.where(norm > 0, divisible(norm), 1)
 
 
 def vector_norm(x: jax.Array) -> jax.Array:
     """The Euclidean norm of one short vector, divided by its largest entry first."""
-    divisor = divisible(jnp.max(jnp.abs(x), initial=0))
-    norm = divisor * jnp.sqrt(sum_squares(x / divisor))
+    largest = jnp.max(jnp.abs(x), initial=0)
+    divisor = divisible(jax.lax.stop_gradient(largest))  # any would do
+    norm = divisor * root(sum_squares(x / divisor))
     return jnp.minimum(norm, jnp.finfo(x.dtype).max)
 
 
-def whole_norm(norms: jax.Array, given: Any = None) -> jax.Array:
-    """`given` where it is a finite number, else the norm of leaves that have `norms`."""
-    own = vector_norm(norms)
+def whole_norm(own: jax.Array, given: Any = None) -> jax.Array:
+    """The norm `given` where it is a finite number, else `own`."""
     if given is None:
         return own
     given = jnp.asarray(given).astype(own.dtype)
@@ -308,6 +398,16 @@ def bare(t: Tree) -> Tree:
         return held[0] if len(held) == 1 else x
 
     return jax.tree.map(leaf, t, is_leaf=is_box)
+
+
+def boxed(t: Tree, like: Tree) -> Tree:
+    """`t`, in the boxes that `like` has."""
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(t))
+
+
+def map_bare(f: Callable[..., Any], t: Tree, *rest: Tree) -> Tree:
+    """`jax.tree.map`, where only some of these trees have boxes; the result has those of `t`."""
+    return boxed(jax.tree.map(f, *map(bare, (t, *rest))), t)
 
 
 def is_box(x: Any) -> bool:

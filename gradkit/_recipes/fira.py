@@ -68,9 +68,9 @@ def fira(
         two, with these values, and limits the growth of what is not yet debiased, as here.
         Weights decay by what they were before the update; the release's by what they are
         after it.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. See
-        `project_by_fira`.
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look at
+        `gradkit.routes`, or set `hidden`. See `project_by_fira`. An update cannot be differentiated
+        through its factorizations.
     """
     check.nonnegative("fira", column_eps=column_eps)
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))

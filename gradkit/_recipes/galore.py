@@ -62,9 +62,10 @@ def galore(
     Departure: that of `project_by_svd`; `side="large"` is the release's "reverse_std". Weights
         decay by what they were before the update, as in AdamW; the release's by what they are
         after it.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. Averages kept
-        over a change of basis mean something else after it: expect small jumps of the loss.
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look at
+        `gradkit.routes`, or set `hidden`. Averages kept over a change of basis mean something else
+        after it: expect small jumps of the loss. An update cannot be differentiated through its
+        factorizations.
     """
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
     low_rank = project_by_svd(

@@ -67,9 +67,9 @@ def grass_walk(
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassWalk.
     Departure: that of `project_by_grass_walk`.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. See
-        `project_by_grass_walk`.
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look at
+        `gradkit.routes`, or set `hidden`. See `project_by_grass_walk`. An update cannot be
+        differentiated through its factorizations.
     """
     check.nonnegative("grass_walk", column_eps=column_eps)
     adam = scale_by_adam(b1, b2=b2, eps=eps)

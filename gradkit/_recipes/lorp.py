@@ -58,9 +58,9 @@ def lorp(
         Training", arXiv:2412.19616, Algorithm 1.
     Departure: that of `project_by_weight_norm`. Weights decay by what they were before the
         update, as in AdamW.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. See
-        `project_by_weight_norm`.
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look at
+        `gradkit.routes`, or set `hidden`. See `project_by_weight_norm`. An update cannot be
+        differentiated through its factorizations.
     """
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
     low_rank = project_by_weight_norm(

@@ -61,8 +61,9 @@ def snsm(
         arXiv:2411.07120, AdamSNSM.
     Departure: those of `project_by_subspace_momentum` and `scale_by_subset_norm`. The release
         decays weights by what they are after the update.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`.
+    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look at
+        `gradkit.routes`, or set `hidden`. An update cannot be differentiated through its
+        factorizations.
     """
     check.fraction("snsm", b1=b1)
     average = optax.ema(b1, debias=False)

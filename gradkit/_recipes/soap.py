@@ -57,8 +57,8 @@ def soap(
         arXiv:2409.11321, Algorithms 3 and 4.
     Departure: that of `precondition_by_soap`. As in the release the first update changes
         nothing, and later ones decay what the step has left.
-    Limits: decays every leaf, gains and biases too, unless `mask` spares them; see
-        `precondition_by_soap`.
+    Limits: decays every leaf, gains and biases too, unless `mask` spares them.
+        Bases cannot be differentiated. See `precondition_by_soap`.
     """
     check.nonnegative("soap", learning_rate=learning_rate)
     share = rate.coupled_decay(learning_rate, weight_decay)

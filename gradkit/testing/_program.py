@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import eval_jaxpr
 from jax.extend.core import jaxpr_as_fun
 
 from gradkit.testing._compare import same
@@ -20,6 +21,13 @@ class Program:
 
     def __call__(self, *args: Any) -> Any:
         return self._structure.unflatten(self._run(*jax.tree.leaves(args)))
+
+    def op_by_op(self, *args: Any) -> Any:
+        """What it does to these arguments, as JAX does it where nothing is compiled as a whole."""
+        program, leaves = self._jaxpr, jax.tree.leaves(args)
+        return self._structure.unflatten(
+            eval_jaxpr(program.jaxpr, program.consts, *leaves)
+        )
 
     def same_as(self, other: "Program") -> bool:
         """Both do the same operations on the same leaves, in whatever containers."""

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, lapack, tree
+from gradkit._core import batch, check, derivative, lapack, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -46,7 +46,7 @@ def retract_by_conditioned_low_rank(
     Departure: the parameters are the matrices; the paper keeps and trains their three factors,
         which saves memory and time.
     Limits: a singular value decomposition of every matrix at every update. A non-finite entry
-        counts as zero.
+        counts as zero. An update cannot be differentiated.
 
     >>> tx = gk.retract_by_conditioned_low_rank(rank=2, max_condition=3.0)
     >>> p = jnp.diag(jnp.array([9.0, 1.0, 0.5]))  # mean 5, band 2.5 to 7.5
@@ -68,6 +68,7 @@ def retract_by_conditioned_low_rank(
         )
         reached = jax.tree.map(jnp.add, p, tree.read(updates))
         nearest = functools.partial(condition, rank=rank, max_condition=max_condition)
+        reached = derivative.refuse(name, reached)
         q = batch.map_wide(nearest, reached, batch_axes)
         return tree.like(jax.tree.map(jnp.subtract, q, p), updates)
 

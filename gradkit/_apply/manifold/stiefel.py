@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, lapack, linalg, rate, tree
+from gradkit._core import batch, check, derivative, lapack, linalg, rate, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -57,7 +57,8 @@ def retract_by_stiefel(
     Departure: QR for the exponential map, and projection for parallel transport, as the paper
         allows and geoopt does.
     Limits: a matrix that does not start orthonormal is after the first update. A square one
-        keeps the sign of its determinant. A non-finite entry counts as zero.
+        keeps the sign of its determinant. A non-finite entry counts as zero. An update
+        cannot be differentiated.
 
     >>> tx = gk.retract_by_stiefel(0.1)
     >>> p, g = jnp.eye(2, 3), jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
@@ -91,6 +92,7 @@ def retract_by_stiefel(
         length = rate.at(learning_rate, state.count)
         steps = (length * tree.ratio(m, n.astype(m.dtype)) for m, n in zip(ms, most))
         reached = [x - step.astype(x.dtype) for x, step in zip(xs, steps)]
+        reached = derivative.refuse(name, reached)
         us = [y - x for y, x in zip(batch.map_shapes(orthonormal, reached), xs)]
 
         def shape(matrices: list[jax.Array]) -> Updates:

@@ -53,7 +53,7 @@ def step_by_weight_floor(floor: Hyper = 0.3825) -> Transform:
             axes = tuple(range(d.ndim - 1))
             norm = linalg.norms(d, axes)
             least = (floor * linalg.norms(w.astype(d.dtype), axes)).astype(d.dtype)
-            unit = d / tree.divisible(norm)
+            unit = d * tree.inverse(norm)
             return jnp.where(norm < least, least * unit, d)
 
         u = jax.tree.map(lengthen, tree.wide(updates), params)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -85,7 +86,7 @@ def scale_by_adabound(
         def direction(m: jax.Array, v: jax.Array) -> jax.Array:
             debias1 = tree.one_minus_power(b1, step, v.dtype)
             debias2 = tree.one_minus_power(b2, step, v.dtype)
-            size = jnp.sqrt(debias2) / debias1 / (jnp.sqrt(v) + eps)
+            size = jnp.sqrt(debias2) / debias1 / (root(v) + eps)
             x = gamma * step.astype(v.dtype)
             low, high = final_ratio * x / (x + 1), final_ratio * (1 + 1 / x)
             return m * jnp.clip(size, low, high)

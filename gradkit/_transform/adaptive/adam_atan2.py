@@ -72,7 +72,8 @@ def scale_by_adam_atan2(
         root = tree.average_root(b2, state.root, g)
 
         def angle(m: jax.Array, r: jax.Array) -> jax.Array:
-            return jnp.where(r == 0, 0, a * jnp.arctan2(m, b * r))  # no gradient yet
+            none = r == 0  # no gradient yet
+            return jnp.where(none, 0, a * jnp.arctan2(m, jnp.where(none, 1, b * r)))
 
         m, r = tree.debias(mu, b1, step), tree.debias_root(root, b2, step)
         u = jax.tree.map(angle, m, r)

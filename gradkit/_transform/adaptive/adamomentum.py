@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -72,7 +73,7 @@ def scale_by_adamomentum(
         nu = jax.tree.map(lambda v: (v + eps).astype(v.dtype), nu)
 
         u = jax.tree.map(
-            lambda m, v: tree.ratio(m, jnp.sqrt(v)),
+            lambda m, v: tree.ratio(m, root(v)),
             tree.debias(mu, b1, step),
             tree.debias(nu, b2, step),
         )

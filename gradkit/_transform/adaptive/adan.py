@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -81,7 +82,7 @@ def scale_by_adan(
         nu = tree.average_square(b3, state.nu, tree.read_squarable(ahead))
 
         u = jax.tree.map(
-            lambda m, d, v: tree.ratio(m + b2 * d, jnp.sqrt(v) + eps),
+            lambda m, d, v: tree.ratio(m + b2 * d, root(v) + eps),
             tree.debias(mu, b1, step),
             tree.debias(slope, b2, step),
             tree.debias(nu, b3, step),

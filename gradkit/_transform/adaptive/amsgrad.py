@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -77,7 +78,7 @@ def scale_by_amsgrad(
         floor = rate.at(eps, state.count)
 
         u = jax.tree.map(
-            lambda m, v: tree.ratio(m, jnp.sqrt(v) + floor),
+            lambda m, v: tree.ratio(m, root(v) + floor),
             tree.debias(mu, b1, step),
             tree.debias(nu_max, b2, step),
         )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -78,7 +79,7 @@ def scale_by_diffgrad(
         def direction(
             m: jax.Array, v: jax.Array, g: jax.Array, before: jax.Array
         ) -> jax.Array:
-            adam = tree.ratio(m, jnp.sqrt(v) + floor)
+            adam = tree.ratio(m, root(v) + floor)
             return jax.nn.sigmoid(jnp.abs(before - g)) * adam
 
         m, v = tree.debias(mu, b1, step), tree.debias(nu, b2, step)

@@ -77,7 +77,7 @@ def scale_by_gradient_norm(
         root_nu = tree.average_root(b2, state.root_nu, n)
         root = tree.debias_root(root_nu, b2, step)
         length = tree.ratio(tree.debias(mu, b1, step), root + eps).astype(n.dtype)
-        unit = tree.scale_each(1 / tree.divisible(n), g)
+        unit = tree.scale_each(tree.inverse(n), g)
         u = tree.scale_each(length, unit)
         return tree.like(u, updates), GradientNormState(step, mu, root_nu)
 

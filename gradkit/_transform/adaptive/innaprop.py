@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
 from gradkit._core.decayed import Mask, decayed
+from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -112,7 +113,7 @@ def scale_by_innaprop(
             shrunk: jax.Array,
         ) -> jax.Array:
             pull = (s - (1 - alpha * beta) * shrunk) / (beta - lr)
-            newton = tree.ratio(beta * g.astype(v.dtype), jnp.sqrt(v) + eps)
+            newton = tree.ratio(beta * g.astype(v.dtype), root(v) + eps)
             return weight_decay * fading + pull + newton
 
         u = jax.tree.map(

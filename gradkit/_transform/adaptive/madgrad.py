@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
+from gradkit._core.derivative import cube_root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -89,7 +90,7 @@ def scale_by_madgrad(
         def direction(
             p: jax.Array, p0: jax.Array, s: jax.Array, v: jax.Array
         ) -> jax.Array:
-            root = jnp.cbrt(v) + eps
+            root = cube_root(v) + eps
             return (1 - momentum) * (p - p0 + tree.ratio(s, root))
 
         anchor = jax.tree.map(

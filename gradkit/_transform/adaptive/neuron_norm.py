@@ -82,14 +82,15 @@ def scale_by_neuron_norm(
     ) -> tuple[Updates, NeuronNormState]:
         del params, extra
         gs = tree.read(updates)
-        root = tree.average_root(decay, state.root, jax.tree.map(mean_size, gs))
+        sizes = jax.tree.map(mean_size, tree.bare(gs))
+        root = tree.average_root(decay, state.root, sizes)
 
         def even(g: jax.Array, root: jax.Array) -> jax.Array:
             u = tree.ratio(g.astype(root.dtype), root + eps)
             norm = linalg.norms(u, inside(u))
             return u * tree.ratio(linalg.norms(g.astype(u.dtype), inside(u)), norm)
 
-        u = jax.tree.map(even, gs, root)
+        u = tree.map_bare(even, gs, root)
         return tree.like(u, updates), NeuronNormState(root)
 
     return transform(init, update)

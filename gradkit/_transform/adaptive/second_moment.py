@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, tree
+from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -75,7 +76,7 @@ def scale_by_second_moment(
         nu = tree.average_square(b2, state.nu, g)
         m, inner_state = inner.update(g, state.inner, tree.wide(params), **extra)
         v = tree.debias(nu, b2, step)
-        u = jax.tree.map(lambda m, v: tree.ratio(m, jnp.sqrt(v) + eps), m, v)
+        u = jax.tree.map(lambda m, v: tree.ratio(m, root(v) + eps), m, v)
         return tree.like(u, updates), SecondMomentState(step, nu, inner_state)
 
     return transform(init, update)

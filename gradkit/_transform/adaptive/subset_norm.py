@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, rate, shard, tree
+from gradkit._core import check, linalg, rate, shard, tree
 from gradkit._core.condition import on_axes_of
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -84,7 +84,8 @@ def scale_by_subset_norm(
     ) -> tuple[Updates, SubsetNormState]:
         g = tree.read(updates)
         step = tree.increment(state.count)
-        roots = tree.average_root(b2, state.roots, jax.tree.map(subset_norms, g))
+        norms = jax.tree.map(subset_norms, tree.bare(g))
+        roots = tree.average_root(b2, state.roots, norms)
         direction, inner_state = inner.update(
             g, state.inner, tree.wide(params), **extra
         )
@@ -92,10 +93,11 @@ def scale_by_subset_norm(
 
         def divide(m: jax.Array, root: jax.Array) -> jax.Array:
             k = subset(m.size)
-            spread = jnp.broadcast_to(root[:, None], (m.size // k, k)).reshape(m.shape)
+            spread = jnp.broadcast_to(root[:, None], (m.size // k, k))
+            spread = spread.ravel().reshape(m.shape)  # in two steps for Explicit meshes
             return tree.ratio(m, shard.alike(spread, m) + floor)
 
-        u = jax.tree.map(divide, direction, tree.debias_root(roots, b2, step))
+        u = tree.map_bare(divide, direction, tree.debias_root(roots, b2, step))
         return tree.like(u, updates), SubsetNormState(step, roots, inner_state)
 
     return transform(init, update)
@@ -110,7 +112,5 @@ def subset(size: int) -> int:
 def subset_norms(g: jax.Array) -> jax.Array:
     """The norms of a leaf's subsets, `[subsets]`, each divided by its largest entry first."""
     k = subset(g.size)
-    rows = shard.whole(g).reshape(g.size // k, k)
-    largest = tree.divisible(jnp.max(jnp.abs(rows), axis=1, initial=0, keepdims=True))
-    norms = largest[:, 0] * jnp.sqrt(jnp.sum(jnp.square(rows / largest), axis=1))
-    return jnp.minimum(norms, jnp.finfo(g.dtype).max)
+    rows = shard.whole(g).ravel().reshape(g.size // k, k)
+    return jnp.minimum(linalg.norms(rows, 1)[:, 0], jnp.finfo(g.dtype).max)

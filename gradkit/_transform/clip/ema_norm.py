@@ -83,7 +83,7 @@ def clip_by_ema_norm(
         del params, extra
         g = tree.read(updates)
         norms = tree.norms(updates).astype(state.norms.dtype)
-        whole = tree.whole_norm(norms, global_norm)
+        whole = tree.whole_norm(tree.vector_norm(norms), global_norm)
         step = tree.increment(state.count)
 
         unseen = state.norms == 0

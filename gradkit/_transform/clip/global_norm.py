@@ -48,7 +48,7 @@ def clip_by_global_norm(max_norm: Hyper = 1.0) -> Transform:
     ) -> Updates:
         del params, extra
         g = tree.read(updates)
-        norm = tree.whole_norm(tree.norms(updates), global_norm)
+        norm = tree.whole_norm(tree.norm(updates), global_norm)
         factor = tree.clip_factor(norm, max_norm)
         return tree.like(tree.scale(factor, g), updates)
 

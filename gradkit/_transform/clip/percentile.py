@@ -71,7 +71,7 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
     ) -> tuple[Updates, PercentileState]:
         del params, extra
         g = tree.read(updates)
-        norm = tree.whole_norm(tree.norms(updates), global_norm).astype(
+        norm = tree.whole_norm(tree.norm(updates), global_norm).astype(
             state.norms.dtype
         )
         size = state.norms.size

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, condition, tree
+from gradkit._core.derivative import hypot, root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -88,7 +89,7 @@ def clip_by_zscore(
         del params, extra
         g = tree.read(updates)
         _, mean, deviation = state
-        norm = tree.whole_norm(tree.norms(updates), global_norm).astype(mean.dtype)
+        norm = tree.whole_norm(tree.norm(updates), global_norm).astype(mean.dtype)
         seen = tree.increment(state.seen)
         n = seen.astype(mean.dtype)
         warm = n <= jnp.asarray(warmup, mean.dtype)
@@ -103,8 +104,8 @@ def clip_by_zscore(
         new_mean = kept * mean + (1 - kept) * limit
         # Welford's variance while warm: its product has one distance from the old mean
         new, old = jnp.abs(limit - new_mean), jnp.abs(limit - mean)
-        distance = jnp.where(warm, jnp.sqrt(new) * jnp.sqrt(old), new)
-        spread = jnp.hypot(jnp.sqrt(kept) * deviation, jnp.sqrt(1 - kept) * distance)
+        distance = jnp.where(warm, root(new) * root(old), new)
+        spread = hypot(root(kept) * deviation, root(1 - kept) * distance)
 
         moved = ZscoreState(seen, new_mean, spread)
         moved = jax.tree.map(lambda a, b: jnp.where(norm > 0, a, b), moved, state)

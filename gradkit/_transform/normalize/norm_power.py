@@ -1,6 +1,7 @@
 """Gradients divided by a power of their norm: between plain and normalized descent."""
 
 import jax
+import jax.numpy as jnp
 
 from gradkit._core import check, tree
 from gradkit._core.factory import factory
@@ -50,8 +51,9 @@ def normalize_by_norm_power(power: Hyper = 2 / 3) -> Transform:
         **extra: Extra,
     ) -> Updates:
         del params, extra
-        norm = tree.whole_norm(tree.norms(updates), global_norm)
-        unit = tree.scale(1 / tree.divisible(norm), tree.read(updates))
-        return tree.like(tree.scale(norm ** (1 - power), unit), updates)
+        norm = tree.whole_norm(tree.norm(updates), global_norm)
+        unit = tree.scale(tree.inverse(norm), tree.read(updates))
+        length = jnp.where(norm > 0, norm, 1) ** (1 - power)  # of a direction of zeros
+        return tree.like(tree.scale(length, unit), updates)
 
     return stateless(update)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
@@ -56,6 +57,6 @@ def project(
     w = (w / jnp.where(w_norm > 0, w_norm, 1)).astype(g.dtype)
     for _ in range(2):  # the second takes what rounding left of the first
         o = o - jnp.sum(w * o) * w
-    size = jnp.sqrt(tree.sum_squares(o))
+    size = root(tree.sum_squares(o))
     parallel = size <= 16 * jnp.finfo(g.dtype).eps
     return jnp.where(parallel, 0, o / jnp.where(parallel, 1, size)) * g_norm

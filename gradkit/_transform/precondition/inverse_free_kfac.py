@@ -121,8 +121,9 @@ def precondition_by_inverse_free_kfac(
 
         def fit(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
             factors, old = kept
-            found = jax.tree.map(natural, g, *factors, *given)
-            pulls = roots.Sides(*tree.unzip(g, found, 2))
+            xs = tree.bare(g)
+            found = jax.tree.map(natural, xs, *factors, *given)
+            pulls = roots.Sides(*tree.unzip(xs, found, 2))
             moves = jax.tree.map(lambda m, n: decay * m + n, old, pulls)
             moved = functools.partial(
                 inverse_free.moved, pull=rate.at(fit_rate, state.count)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, roots, tree
+from gradkit._core import batch, check, derivative, roots, tree
 from gradkit._core.condition import on_axes_of, when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -86,7 +86,8 @@ def precondition_by_kl_shampoo(
         usual size, not much under 1e-6; after one far over all before, updates are small for
         hundreds more. The first update costs an eigendecomposition a side,
         and every one that turns, a QR decomposition. Explicitly sharded leaves are gathered
-        first.
+        first. Bases cannot be differentiated, so stop the gradient at the state that is given
+        to an update.
 
     >>> tx, g = gk.precondition_by_kl_shampoo(b1=0.0, start=1.0), jnp.diag(jnp.arange(3.0))
     >>> _, state = tx.update(g, tx.init(g))
@@ -117,11 +118,13 @@ def precondition_by_kl_shampoo(
 
         def first(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
             grams, _ = kept
-            return grams, roots.each(roots.eigenbasis, grams)
+            fixed = derivative.refuse(name, grams)
+            return grams, roots.each(roots.eigenbasis, fixed)
 
         def turn(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
-            grams, bases = kept
-            return grams, roots.each(roots.orthonormal, roots.pushed(grams, bases))
+            grams, _ = kept
+            moved = roots.pushed(*derivative.refuse(name, kept))
+            return grams, roots.each(roots.orthonormal, moved)
 
         due = moves & ((state.count - 1) % every == 0)
         kept = when(state.count == 1, first, (state.grams, state.bases))
@@ -147,10 +150,10 @@ def precondition_by_kl_shampoo(
                 roots.limited(lambda y: y / scale, y, most), x, batch_axes
             )
 
-        d = jax.tree.map(white, low, *values)
+        d = tree.map_bare(white, low, *values)
         u = roots.between(back.rows, d, bases.cols, batch_axes)
 
-        xs = jax.tree.map(lambda x: batch.upright(x, batch_axes), g)
+        xs = jax.tree.map(lambda x: batch.upright(x, batch_axes), tree.bare(g))
         rows = jax.tree.map(_explained, xs, *bases, values.cols)
         cols = jax.tree.map(_explained, roots.turned(xs), *bases[::-1], values.rows)
         seen, along = zip(tree.unzip(xs, rows, 2), tree.unzip(xs, cols, 2))

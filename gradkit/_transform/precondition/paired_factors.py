@@ -60,6 +60,8 @@ def precondition_by_paired_factors(
     """
     name = "precondition_by_paired_factors"
     check.nonnegative(name, damping=damping)
+    for pattern in pairs:
+        check.expression(name, "the key of pairs", pattern)
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del extra

@@ -1,11 +1,24 @@
 """PSGD: triangular factors that learn to make gradients white."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gradkit._core import batch, check, rate, roots, sample, tree, whitening
+from gradkit._core import (
+    alike,
+    batch,
+    check,
+    rate,
+    roots,
+    sample,
+    shard,
+    tree,
+    whitening,
+)
+from gradkit._core.condition import when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -24,7 +37,17 @@ class PSGDState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
     key: jax.Array  # data of the key of the next update, uint32
     mu: Updates  # average gradient, like the parameters
-    factors: tuple[whitening.Factors, ...]  # one a leaf
+    factors: whitening.Factors  # each a tree like the parameters, of what a leaf has
+
+
+def masked(x: Any) -> Any:
+    """What a state keeps of a factor: where there is none, what optax skips."""
+    return roots.NONE if x is None else x
+
+
+def some(x: Any) -> Any:
+    """The factor that is kept, or None."""
+    return None if roots.is_none(x) else x
 
 
 def annealed(step: jax.Array) -> jax.Array:
@@ -106,8 +129,12 @@ def precondition_by_psgd(
     check.positive(name, max_size=max_size)
 
     def init(params: Params) -> PSGDState:
-        leaves = jax.tree.leaves(params)
-        factors = tuple(whitening.identities(p, max_size, batch_axes) for p in leaves)
+        factors = whitening.Factors(
+            *(
+                jax.tree.map(functools.partial(first, i), tree.bare(params))
+                for i in range(len(whitening.Factors._fields))
+            )
+        )
         start = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
         return PSGDState(jnp.zeros([], jnp.int32), start, tree.zeros(params), factors)
 
@@ -126,28 +153,52 @@ def precondition_by_psgd(
         def average(m: jax.Array, g: jax.Array) -> jax.Array:
             return tree.average(jnp.minimum(b1, 1 - 1 / step.astype(m.dtype)), m, g)
 
-        def matrices(t: Updates) -> list[jax.Array]:
-            leaves = jax.tree.leaves(tree.like(t, state.mu))
-            return [batch.upright(x, batch_axes) for x in leaves]
-
-        def fit() -> tuple[whitening.Factors, ...]:
-            gs = matrices(roots.read(updates))  # not outside, where it would be stored
-            vs = matrices(sample.normal(seed, mu) if probe is None else probe)
-            pull = rate.at(fit_rate, state.count)
-            eps = [damping + jnp.finfo(x.dtype).eps * jnp.abs(x) for x in gs]
-            return tuple(
-                whitening.fitted(f, scale * (x + e * v), v / scale, pull, decay)
-                for f, x, e, v in zip(state.factors, gs, eps, vs)
-            )
-
         mu = jax.tree.map(average, state.mu, roots.read(updates))
+        ms = [batch.upright(m, batch_axes) for m in jax.tree.leaves(mu)]
+        structure = jax.tree.structure(tree.bare(mu))
+        columns = [structure.flatten_up_to(field) for field in state.factors]
+        kept = [whitening.Factors(*map(some, row)) for row in zip(*columns)]
+        groups = alike.groups_of([*zip(kept, leaves(mu), ms)])
+
+        def fit(stacks: list[whitening.Factors]) -> list[whitening.Factors]:
+            # not outside, where it would be stored
+            gs = alike.stacks(groups, leaves(tree.like(roots.read(updates), mu)))
+            keys = jax.random.split(seed, len(ms))
+            noise = [keys[np.array(group)] for group in groups]
+            if probe is not None:
+                noise = alike.stacks(groups, leaves(tree.like(probe, mu)))
+            pull = rate.at(fit_rate, state.count)
+
+            def fitted(f: whitening.Factors, g: jax.Array, v: jax.Array) -> Any:
+                v = sample.normals(v, g.shape, g.dtype) if probe is None else v
+                x, v = (batch.upright(y, batch_axes) for y in (g, v))
+                h = x + (damping + jnp.finfo(x.dtype).eps * jnp.abs(x)) * v
+                return whitening.fitted(f, scale * h, v / scale, pull, decay)
+
+            return [alike.each(fitted, *stack) for stack in zip(stacks, gs, noise)]
+
+        def whiten(f: whitening.Factors, m: jax.Array) -> jax.Array:
+            return whitening.whitened(f, m, scale, max_rms, max_entry)
+
         share = jnp.asarray(rate.at(fit_share, state.count), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < share
-        factors = jax.lax.cond(due, fit, lambda: state.factors)
-        limits = scale, max_rms, max_entry
-        us = [whitening.whitened(*fx, *limits) for fx in zip(factors, matrices(mu))]
+        stacks = when(due, fit, alike.stacks(groups, kept))
+        pairs = zip(stacks, alike.stacks(groups, ms))
+        us = alike.apart(groups, [alike.each(whiten, *pair) for pair in pairs])
         u = [batch.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
+        found = alike.apart(groups, stacks)
+        fields = range(len(state.factors))
+        factors = whitening.Factors(
+            *(structure.unflatten(masked(f[i]) for f in found) for i in fields)
+        )
         new = PSGDState(step, jax.random.key_data(following), mu, factors)
-        return tree.like(jax.tree.unflatten(jax.tree.structure(mu), u), updates), new
+        u = tree.boxed(structure.unflatten(u), mu)
+        return tree.like(u, updates), new
+
+    def first(field: int, p: jax.Array) -> Any:
+        return masked(whitening.identities(p, max_size, batch_axes)[field])
+
+    def leaves(t: Updates) -> list[jax.Array]:
+        return [*map(shard.whole, jax.tree.leaves(t))]
 
     return transform(init, update)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, rate, roots, tree
+from gradkit._core import batch, check, derivative, rate, roots, tree
 from gradkit._core.condition import when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -79,7 +79,8 @@ def precondition_by_soap(
     Limits: 2 covariances and 2 bases of each matrix are kept. The first update costs an
         eigendecomposition a side, and every one that turns, a QR decomposition. Explicitly
         sharded leaves are gathered first. Eigenvectors of close eigenvalues turn into each other
-        with rounding, and what Adam makes of them turns too.
+        with rounding, and what Adam makes of them turns too. Bases cannot be differentiated,
+        so stop the gradient at the state that is given to an update.
 
     >>> tx, p = gk.precondition_by_soap(), jnp.zeros((3, 2))
     >>> u, state = tx.update(jnp.ones((3, 2)), tx.init(p))  # the first only sets the bases
@@ -105,11 +106,12 @@ def precondition_by_soap(
 
         def first(kept: tuple[Any, ...]) -> tuple[Any, ...]:
             grams, _, mu, nu = kept
-            return grams, roots.each(roots.eigenbasis, grams), mu, nu
+            fixed = derivative.refuse(name, grams)
+            return grams, roots.each(roots.eigenbasis, fixed), mu, nu
 
         def turn(kept: tuple[Any, ...]) -> tuple[Any, ...]:
             grams, bases, mu, nu = kept
-            new, order = roots.power_step(grams, bases)
+            new, order = roots.power_step(*derivative.refuse(name, (grams, bases)))
             m = precise(roots.turned(bases).rows, mu, bases.cols)
             mu = sound(precise(new.rows, m, roots.turned(new).cols), new)
             nu = roots.permuted(order.rows, nu, order.cols, batch_axes)
@@ -127,7 +129,7 @@ def precondition_by_soap(
         moved = jnp.maximum(state.count, 1)
         floor = rate.at(eps, moved - 1)
         d = jax.tree.map(
-            lambda m, v: tree.ratio(m, jnp.sqrt(v) + floor),
+            lambda m, v: tree.ratio(m, derivative.root(v) + floor),
             tree.debias(mu, b1, moved),
             tree.debias(nu, b2, moved),
         )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, remembered, tree
+from gradkit._core import check, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -67,11 +67,10 @@ def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
         **extra: Extra,
     ) -> tuple[Updates, DisruptionState]:
         del params, extra
-        remembered.alike("mask_by_disruption", updates, state.mu)
         g = tree.read(updates)
         retain = g if retain_gradient is None else tree.read(retain_gradient)
         mu = tree.average(decay, state.mu, retain)
-        norm = tree.whole_norm(tree.norms(g), global_norm)
+        norm = tree.whole_norm(tree.norm(g), global_norm)
         divisor = jnp.where(norm > 0, tree.divisible(norm), 1)
 
         def keep(x: jax.Array, r: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, remembered, select, tree
+from gradkit._core import check, select, tree
 from gradkit._core.condition import varying_as, when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -76,7 +76,6 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
         **extra: Extra,
     ) -> tuple[Updates, FisherState]:
         del params, extra
-        remembered.alike("mask_by_fisher", updates, state.nu)
         g = tree.read(updates)
         step = tree.increment(state.count)
         wanted = jnp.asarray(samples, jnp.float32)

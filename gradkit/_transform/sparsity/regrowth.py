@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, remembered, select, tree
+from gradkit._core import check, select, tree
 from gradkit._core.condition import when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -82,7 +82,6 @@ def mask_by_regrowth(
         updates: Updates, state: RegrowthState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, RegrowthState]:
         check.given("mask_by_regrowth", params)
-        remembered.alike("mask_by_regrowth", updates, state.mask)
         gs, structure = jax.tree.flatten(tree.read(updates))
         ps, masks = jax.tree.leaves(tree.read(params)), jax.tree.leaves(state.mask)
         sparse = [i for i, g in enumerate(gs) if g.ndim > 1]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, remembered, select, tree
+from gradkit._core import check, select, tree
 from gradkit._core.condition import varying_as, when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -75,7 +75,6 @@ def mask_by_saliency(
     def update(
         updates: Updates, state: SaliencyState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SaliencyState]:
-        remembered.alike("mask_by_saliency", updates, state.mu)
         g = tree.read(updates)
         step = tree.increment(state.count)
         wanted = jnp.asarray(samples, jnp.float32)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, remembered, tree
+from gradkit._core import check, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -61,7 +61,6 @@ def mask_by_small_weight(threshold: Hyper = 2e-3, *, every: Hyper = 2500) -> Tra
     ) -> tuple[Updates, SmallWeightState]:
         del extra
         check.given("mask_by_small_weight", params)
-        remembered.alike("mask_by_small_weight", updates, state.mask)
         look = state.count % every == 0
 
         def shrink(m: jax.Array, p: jax.Array) -> jax.Array:

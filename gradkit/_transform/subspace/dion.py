@@ -68,7 +68,7 @@ def project_by_dion(
         `consistent_rms` is not theirs; it is Moonlight's, arXiv:2502.16982, for any rank.
     Limits: matrices only, and not those whose rows are looked up. $Q_t$ has columns of norm
         one that need not be orthogonal: the update's spectral norm is at most
-        $\sqrt{\mathrm{rank}}$ times its scale.
+        $\sqrt{\mathrm{rank}}$ times its scale. An update cannot be differentiated.
 
     >>> tx, g = gk.project_by_dion(rank=1), jnp.outer(jnp.array([3.0, 4.0]), jnp.ones(2))
     >>> u, _ = tx.update(g, tx.init(g))  # of rank 1 already: its polar factor
@@ -101,12 +101,14 @@ def project_by_dion(
         del params, extra
         g = tree.read(updates)
         total = jax.tree.map(lambda m, g: m + g.astype(m.dtype), state.mu, g)
+        total = tree.bare(total)
         with jax.default_matmul_precision("highest"):
             xs, structure = jax.tree.flatten(jax.tree.map(seen, total, state.bases))
             xs = derivative.refuse("project_by_dion", xs)
             ps = structure.unflatten(batch.map_shapes(linalg.orthonormal, xs))
             parts = jax.tree.map(part, total, ps, state.bases)
         mu, u, bases = tree.unzip(total, parts, 3)
+        mu, u = tree.boxed(mu, updates), tree.boxed(u, updates)
         return tree.like(u, updates), DionState(mu, bases)
 
     def seen(total: jax.Array, q: jax.Array) -> jax.Array:

@@ -55,12 +55,12 @@ def project_by_fira(
         $g - P r$, and scaled. With `scale=1.0` they agree. $s$ may grow freely from the zero it
         begins with, and one of zeros is not counted, where both would restart at $\epsilon$ and
         need thousands of updates. The basis is that of `project_by_svd`, with its departures.
-    Limits: the step that renews the bases costs an eigendecomposition a matrix. A column of
-        $r$ near zero beside a large rest makes a long $s$: nothing limits the first one. The
-        limit falls at once and rises by `growth` an update: after gradients a thousand times
-        smaller, for one update or for many, the rest needs about 550 updates to come back to
-        half its length, but for what `floor` allows. A `floor` of 0.1 leaves it 230 at most,
-        where `inner` is Adam, whose directions are about 1.
+    Limits: the step that renews the bases costs an eigendecomposition a matrix. A column of $r$
+        near zero beside a large rest makes a long $s$: nothing limits the first one. The limit
+        falls at once and rises by `growth` an update: after gradients a thousand times smaller, for
+        one update or for many, the rest needs about 550 updates to come back to half its length,
+        but for what `floor` allows. A `floor` of 0.1 leaves it 230 at most, where `inner` is Adam,
+        whose directions are about 1. An update cannot be differentiated through its factorizations.
 
     >>> tx = gk.project_by_fira(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.diag(jnp.array([3.0, 2.0]))  # what inner does not see needs a scale

@@ -69,8 +69,8 @@ def project_by_grass_walk(
         second line reads as if they were not kept, and its factor $1 - b_2^{t-1}$ is theirs
         already. What is left out is recovered as in Fira's release. The first basis is
         `project_by_svd`'s; the length of a step is a choice of ours.
-    Limits: after its start a walk does not look at the gradient, so `rank` must be high enough
-        for any subspace to do.
+    Limits: after its start a walk does not look at the gradient, so `rank` must be high enough for
+        any subspace to do. An update cannot be differentiated through its factorizations.
 
     >>> tx = gk.project_by_grass_walk(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.array([[3.0, 1.0], [0.0, 2.0]])  # what is left out of one scale is recovered

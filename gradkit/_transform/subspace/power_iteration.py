@@ -41,9 +41,10 @@ def project_by_power_iteration(
         Low-Rank Gradient Compression for Distributed Optimization", arXiv:1905.13727,
         Algorithm 1, without its feedback of what is left out.
     Departure: a matrix with a gradient of zeros keeps its basis.
-    Limits: the first bases are near random; they find a steady gradient's singular vectors
-        as fast as its singular values fall. Columns keep their order and sign while the
-        gradient is steady, so that what `inner` remembers keeps its meaning.
+    Limits: the first bases are near random; they find a steady gradient's singular vectors as fast
+        as its singular values fall. Columns keep their order and sign while the gradient is steady,
+        so that what `inner` remembers keeps its meaning. An update cannot be differentiated through
+        its factorizations.
 
     >>> tx = gk.project_by_power_iteration(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.outer(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 0.0]))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, sample, shard, tree
+from gradkit._core.condition import varying_as
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -71,6 +72,7 @@ def project_by_random_subspace(
     def init(params: Params) -> RandomSubspaceState:
         first, later = jax.random.split(sample.typed(key))
         zero = jnp.zeros(int(dimension), tree.zero_per_leaf(params).dtype)
+        zero = varying_as(zero, params)
         half = jnp.float32(0.5)  # the same draw in every dtype
         heads = jax.random.bernoulli(first, half, zero.shape)
         signs = jnp.where(heads, 1, -1).astype(zero.dtype)

@@ -47,8 +47,9 @@ def project_by_range_finder(
         small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed: $\sum_k (2 +
         \cos k) p_k > 0$ of each vector. A matrix with a gradient of zeros keeps its
         basis; its first is that of its first other one.
-    Limits: where singular values fall slowly the basis holds less of the gradient than the
-        best one. What `inner` remembers is kept when the basis changes, and read in the new.
+    Limits: where singular values fall slowly the basis holds less of the gradient than the best
+        one. What `inner` remembers is kept when the basis changes, and read in the new. An update
+        cannot be differentiated through its factorizations.
 
     >>> tx = gk.project_by_range_finder(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.outer(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 0.0]))

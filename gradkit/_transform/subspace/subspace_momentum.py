@@ -40,7 +40,8 @@ def project_by_subspace_momentum(
     Departure: the release renews where `every` divides $t$, and there still moves by the old
         average in the new basis, then drops that step's gradient. The basis is that of
         `project_by_svd`, with its departures.
-    Limits: what `inner` does not see has no momentum; noise outside the basis is not averaged.
+    Limits: what `inner` does not see has no momentum; noise outside the basis is not averaged. An
+        update cannot be differentiated through its factorizations.
 
     >>> tx = gk.project_by_subspace_momentum(optax.identity(), rank=1)
     >>> g = jnp.array([[3.0, 1.0], [0.0, 2.0]])

@@ -50,8 +50,9 @@ def project_by_svd(
         `inner` remembers is kept when the basis changes, and read in the new one. A matrix
         with a gradient of zeros keeps its basis; its first is that of its first other one.
         `inner` sees zeros for what may be rounding, as of all `gradkit.subspace.project`.
-    Limits: the step that renews the bases costs an eigendecomposition a matrix. A gradient
-        with no component in the basis gives no update.
+    Limits: the step that renews the bases costs an eigendecomposition a matrix. A gradient with no
+        component in the basis gives no update. An update cannot be differentiated through its
+        factorizations.
 
     >>> tx = gk.project_by_svd(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.outer(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 0.0]))

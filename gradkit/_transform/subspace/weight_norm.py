@@ -6,15 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import (
-    batch,
-    check,
-    condition,
-    linalg,
-    remembered,
-    subspace,
-    tree,
-)
+from gradkit._core import batch, check, condition, linalg, subspace, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -76,8 +68,9 @@ def project_by_weight_norm(
         $u$, where the paper keeps $v$ and $\ell$ apart and multiplies them after their steps.
         The release gives the direction no factor $\ell$ and reads neither back into the
         parameters.
-    Limits: a column of zeros has no direction, and moves by none. A tangent step lengthens
-        columns a little: by the square of the learning rate.
+    Limits: a column of zeros has no direction, and moves by none. A tangent step lengthens columns
+        a little: by the square of the learning rate. An update cannot be differentiated through its
+        factorizations.
 
     >>> tx = gk.project_by_weight_norm(optax.identity(), rank=2)  # unit columns: all of g
     >>> g, p = jnp.array([[3.0, 1.0], [0.0, 2.0]]), jnp.eye(2)
@@ -113,7 +106,7 @@ def project_by_weight_norm(
         leaves, structure = jax.tree.flatten(updates)
         bare = tree.bare(updates)
         like_state = jax.tree.structure(bare).unflatten
-        kept = remembered.by_leaf(name, bare, state.directions.bases)
+        kept = jax.tree.leaves(state.directions.bases)
         upright = lambda t: [
             batch.upright(x, batch_axes).astype(p.dtype)
             for x, p in zip(jax.tree.leaves(t), kept)

@@ -8,8 +8,6 @@ from gradkit.testing._law import law
 from gradkit.testing._program import Program
 from gradkit.testing._subject import Subject
 
-EMPTY = jnp.zeros((0, 3))
-
 
 @law(29)
 def debug_nans(s: Subject) -> None:
@@ -20,7 +18,8 @@ def debug_nans(s: Subject) -> None:
     for the one that spoils a run is stopped here.
     """
     good, state = s.grads(0), s.tx.init(s.params)
-    zero, name = jax.tree.map(jnp.zeros_like, good), next(iter(s.shapes))
+    zero = jax.tree.map(jnp.zeros_like, good)
+    name = next((k for k, g in good.items() if g.ndim), next(iter(good)))
     one = f"{name} alone"
     run = [("all", zero), (one, {**good, name: zero[name]}), ("all", zero)]
     update = Program(s.update, good, state, s.params)
@@ -28,8 +27,8 @@ def debug_nans(s: Subject) -> None:
         what = f"update {t} without jit, the gradient of {where} zero,"
         with attempt(what), jax.debug_nans(True), jax.debug_infs(True):
             _, state = update.op_by_op(grads, state, s.params)
-    params, grads = ({**t, "empty": EMPTY} for t in (s.params, zero))
-    args = grads, s.tx.init(params), params
-    update = Program(s.update, *args)
+    empty = {name: jnp.zeros((0, *zero[name].shape[1:]))}
+    params, grads = s.params | empty, zero | empty
     with attempt("an update without jit beside an empty leaf"), jax.debug_nans(True):
-        update.op_by_op(*args)
+        args = grads, s.tx.init(params), params
+        Program(s.update, *args).op_by_op(*args)

@@ -21,19 +21,21 @@ def follows_float64(s: Subject) -> None:
     """Updates in float32 are those in float64, also of gradients that lack rank.
 
     Where this does not hold, rounding comes out at the size of updates: weights that have no
-    gradient move. Of a key both must draw the same numbers, so they are drawn in one dtype.
+    gradient move, by more than what parameters are rounded to. Of a key both must draw the same
+    numbers, so they are drawn in one dtype.
     """
     cases = {"of one example": one_example(s.shapes), "of many": many(s.shapes)}
+    largest = lambda x: np.max(np.abs(x), initial=0)
+    one_unit = {k: np.spacing(largest(p)) for k, p in small(s).items()}
     for what, g in cases.items():
         for t, (got, want) in enumerate(zip(narrow(s, g), wide(s, g), strict=True), 1):
             for path, due in want.items():
-                error = np.max(np.abs(numbers(got[path]) - due), initial=0)
-                largest = np.max(np.abs(due), initial=0)
+                error = largest(numbers(got[path]) - due)
                 require(
-                    error <= TOLERANCE * largest,
+                    error <= TOLERANCE * largest(due) + one_unit[path],
                     f"update {t} of leaf {path!r} with one gradient {what} must be that "
-                    f"in float64, of entries up to {largest:.3g}, within {TOLERANCE:g} of "
-                    f"it, got an error of {error:.3g}",
+                    f"in float64, of entries up to {largest(due):.3g}, within {TOLERANCE:g} "
+                    f"of it, got an error of {error:.3g}",
                 )
 
 

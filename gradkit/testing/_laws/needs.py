@@ -1,5 +1,6 @@
 """Law 31."""
 
+import functools
 import re
 from typing import Any
 
@@ -18,22 +19,15 @@ CONDITION = r"\b(if|unless|when|where)\b"
 def needs(s: Subject) -> None:
     """The docstring says which extra arguments an update needs, and an update says which it lacks.
 
-    Under `Needs:`, "params" are refused where they lack, "params, unless ..." may be, and where
-    they are not named the update is the same without them. Others, such as "`value`", are refused
-    where they lack, if it is not said what holds "where given". What is refused is named in a
+    Under `Needs:`, "params" are refused where they lack, "params, unless `weight_decay` is 0" where
+    it is not, and where they are not named the update is the same without them. Others, such as
+    "`value`", are refused where they lack, if it is not said what holds "where given". What is refused is named in a
     ValueError or TypeError, with the factory; of a docstring without `Needs:` and `State:` no
     more is asked. Where this does not hold, who forgets an argument is told of None and of NoneType.
     """
     said = words(s, "Needs") or ""
-    first = re.split("[.;]", said)[0]
-    needed = re.match(r"`?params\b", first) is not None
     known = bool(said) or words(s, "State") is not None
-    lacks = refusal(s, "params", known)
-    if known and not (needed and re.search(CONDITION, first)):
-        require(bool(lacks) == needed, told("params", said, lacks))
-    if known and not needed:
-        program = Program(lambda g, state, _: s.update(g, state, None), *args(s))
-        agree("the update without params", program, s.program, *args(s))
+    of_params(s, said, known)
     for extra in s.extra:
         lacks = refusal(s, extra, known)
         optional = "given" in said.partition(f"`{extra}`")[2]
@@ -42,16 +36,35 @@ def needs(s: Subject) -> None:
             require(bool(lacks) != optional, told(extra, said, lacks))
 
 
+def of_params(s: Subject, said: str, known: bool) -> None:
+    """What is said of parameters is true."""
+    lacks, first = refusal(s, "params", known), re.split("[.;]", said)[0]
+    needed, unless = re.match(r"`?params\b", first), re.search(r"`(\w+)` is 0", first)
+    if needed and unless and s.arguments.get(unless[1]) is not None:
+        at_zero = Subject(
+            functools.partial(s.factory, **{unless[1]: 0.0}), s.shapes, s.extra
+        )
+        lacks_at_zero = refusal(at_zero, "params", known)
+        require(not lacks_at_zero, told("params", said, lacks_at_zero))
+        require(lacks or not s.arguments[unless[1]], told("params", said, lacks))
+    elif known and not (needed and re.search(CONDITION, first)):
+        require(bool(lacks) == bool(needed), told("params", said, lacks))
+    if known and not needed:
+        given = args(s)
+        without = Program(lambda g, state, _: s.update(g, state, None), *given)
+        agree("the update without params", without, Program(s.update, *given), *given)
+
+
 def args(s: Subject) -> tuple[Any, Any, Any]:
     """What the first update is given."""
-    return s.grads(0), s.run.states[0], s.params
+    return s.grads(0), s.tx.init(s.params), s.params
 
 
 def told(what: str, said: str, lacks: str) -> str:
     """How the docstring and an update without `what` differ."""
     return (
         f"an update without {what} must do what `Needs:` says, which is {said!r}, got "
-        f"{lacks or 'an update'}"
+        f"{lacks or 'an update as if none lacked'}"
     )
 
 

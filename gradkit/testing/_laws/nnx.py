@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import AxisType
 
 from gradkit.testing._compare import attempt, load, require, same
@@ -36,7 +37,7 @@ def nnx(s: Subject) -> None:
         require(
             (spec, x.shape) in known,
             f"state leaf {'/'.join(map(str, path))!r} must have the shape of the parameter "
-            f"whose sharding {spec} it inherits, got {x.shape}; keep it in a plain tuple",
+            f"whose sharding {spec} it inherits, got {x.shape}; keep it in a tree of plain arrays",
         )
 
 
@@ -49,9 +50,17 @@ def step(flax: ModuleType, s: Subject, metadata: dict[str, Any]) -> Any:
                 setattr(self, name, flax.Param(value, **metadata[name]))
 
     def build(params: dict[str, jax.Array], grads: dict[str, jax.Array]) -> Any:
+        made = []  # `Optimizer.update` returns it in the newest versions of Flax alone
+
+        def update(*args: Any, **extra: Any) -> tuple[Any, Any]:
+            updates, state = s.tx.update(*args, **extra)
+            made.append(updates)
+            return updates, state
+
+        tx = optax.GradientTransformationExtraArgs(s.tx.init, update)
         model = Model(params)
-        optimizer = flax.Optimizer(model, s.tx, wrt=flax.Param)
-        slope = flax.state(Model(grads), flax.Param)
-        return optimizer, optimizer.update(model, slope, **s.extra)
+        optimizer = flax.Optimizer(model, tx, wrt=flax.Param)
+        optimizer.update(model, flax.state(Model(grads), flax.Param), **s.extra)
+        return optimizer, made[0]
 
     return flax.jit(build)

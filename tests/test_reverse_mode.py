@@ -1,0 +1,84 @@
+"""Derivatives through updates, where gradients are zero: finite, and those of the rule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from entry import ENTRIES
+
+import gradkit as gk
+from gradkit._core import derivative, linalg, tree
+from gradkit.catalogue import METHODS
+
+ROOMS = {"adaptive", "momentum", "normalize", "clip", "size", "decay", "proximal"}
+NAMES = [m.name for m in METHODS if m.family in ROOMS and m.name in ENTRIES]
+ZERO = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+SOME = {"a": jnp.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]), "b": jnp.zeros(2)}
+
+
+def finite(t: Any) -> bool:
+    return all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(t))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_first_update_has_a_derivative_at_zero(name: str) -> None:
+    """By the gradient: all of it zero, one leaf, and single entries. Two updates, so by state."""
+    entry = ENTRIES[name]
+    tx = entry.factory()
+    params = {k: jnp.full(s, 0.5) for k, s in entry.shapes.items() if len(s) < 3}
+    ones = jax.tree.map(jnp.ones_like, params)
+
+    def moved(g: Any) -> jax.Array:
+        u, state = tx.update(g, tx.init(params), params)
+        v, _ = tx.update(u, state, params)
+        return sum((jnp.sum(x) for x in jax.tree.leaves((u, v))), jnp.zeros([]))
+
+    slope = jax.jit(jax.grad(moved))
+    none = jax.tree.map(jnp.zeros_like, params)
+    sparse = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(0), ones)
+    first = next(iter(params))
+    for gradient in (none, ones | {first: none[first]}, sparse):
+        assert finite(slope(gradient))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda t: tree.norms(t).sum(),
+        tree.norm,
+        lambda t: tree.vector_norm(t["b"]),
+        lambda t: linalg.norms(t["a"], (-2, -1)).sum(),
+        lambda t: linalg.norms_in_one_pass((t["a"], 0))[0].sum(),
+        lambda t: tree.clip_factor(tree.norm(t), 1.0),
+        lambda t: tree.inverse(tree.norm(t)),
+        lambda t: tree.average_root(0.9, t, t)["a"].sum(),
+        lambda t: derivative.root(t["a"]).sum(),
+        lambda t: derivative.cube_root(t["a"]).sum(),
+        lambda t: derivative.hypot(t["a"], t["a"]).sum(),
+    ],
+)
+def test_what_methods_stand_on_has_derivative_zero_at_zero(f: Callable) -> None:
+    for x in jax.tree.leaves(jax.jit(jax.grad(f))(ZERO)):
+        np.testing.assert_array_equal(x, jnp.zeros_like(x))
+
+
+def test_the_derivative_of_a_norm_is_its_direction() -> None:
+    by_leaf = jax.grad(lambda t: tree.norms(t).sum())(SOME)
+    whole = jax.grad(tree.norm)(SOME)
+    for found in (by_leaf, whole):
+        np.testing.assert_allclose(found["a"], SOME["a"] / 5, rtol=1e-6)
+        np.testing.assert_array_equal(found["b"], [0.0, 0.0])
+    both = {"a": jnp.full((1,), 3.0), "b": jnp.full((1,), 4.0)}
+    np.testing.assert_allclose(jax.grad(tree.norm)(both)["a"], [0.6], rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.hessian(tree.norm)(both)["a"]["a"], [[0.128]], rtol=1e-5
+    )
+
+
+def test_the_derivative_of_adam_is_that_of_its_rule() -> None:
+    tx, g = gk.scale_by_adam(b1=0.9, b2=0.99, eps=0.5), jnp.array([2.0, -1.0, 0.0])
+    slope = jax.grad(lambda g: tx.update(g, tx.init(g))[0].sum())(g)
+    np.testing.assert_allclose(slope, 0.5 / (jnp.abs(g) + 0.5) ** 2, rtol=1e-5)

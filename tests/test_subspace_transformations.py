@@ -1,0 +1,233 @@
+"""Subspaces of any parts under JAX's transformations, and in trees like the parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen
+from jax.sharding import AxisType, PartitionSpec
+
+import gradkit as gk
+from gradkit import subspace
+
+BASES: dict[str, Callable[[], Any]] = {
+    "principal": subspace.principal,
+    "in_range": subspace.in_range,
+    "by_power": subspace.by_power,
+    "cosines": subspace.cosines,
+    "random_walk": subspace.random_walk,
+    "random_jump": subspace.random_jump,
+    "gaussian": subspace.gaussian,
+    "random_signs": subspace.random_signs,
+}
+REFRESHES: dict[str, Callable[[], Any]] = {
+    "together": subspace.together,
+    "in_turn": subspace.in_turn,
+    "when_shares_fall": subspace.when_shares_fall,
+}
+RESTS: dict[str, Callable[[], Any]] = {
+    "left_out": subspace.left_out,
+    "added": subspace.added,
+    "fed_back": subspace.fed_back,
+    "recovered": subspace.recovered,
+    "rescaled": subspace.rescaled,
+}
+ADAM = gk.scale_by_adam()
+ALIGNS: dict[str, Callable[[], Any]] = {
+    "kept": lambda: None,
+    "turned": subspace.turned,
+    "forgotten": lambda: subspace.forgotten(ADAM),
+}
+PARAMS = {"a": jnp.ones((6, 4)), "layer": {"b": jnp.ones((3, 5))}}
+PARTS = subspace.principal(), subspace.together()
+
+
+def project(basis: str, refresh: str, rest: str, align: str) -> Any:
+    """The projection of these parts, around Adam."""
+    parts = BASES[basis](), REFRESHES[refresh](), RESTS[rest](), ALIGNS[align]()
+    return subspace.project(ADAM, 2, *parts)
+
+
+def draw(seed: int) -> Any:
+    """Gradients of `PARAMS`."""
+    rng = np.random.default_rng(seed)
+    draw = lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32)
+    return jax.tree.map(draw, PARAMS)
+
+
+NAMES = [[*parts] for parts in (BASES, REFRESHES, RESTS, ALIGNS)]
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("i", range(9))
+def test_one_of_each_device_in_shard_map(i: int, given: bool) -> None:
+    """The state is made inside, or given; nothing is compiled."""
+    places = (
+        i % 8,
+        i % 3,
+        i % 5,
+        i // 3,
+    )  # so that each update schedule meets each alignment
+    tx = project(*(names[place] for names, place in zip(NAMES, places)))
+    both = jax.tree.map(lambda x: jnp.stack([x, x]), PARAMS)
+
+    def own(p: Any, state: Any = None) -> Any:
+        p, state = jax.tree.map(lambda x: x[0], (p, state))
+        step = lambda state, _: tx.update(p, state)[::-1]
+        state = tx.init(p) if state is None else state
+        return jax.tree.map(lambda x: x[None], jax.lax.scan(step, state, None, 2))
+
+    mesh, parts = jax.make_mesh((2,), ("x",), (AxisType.Auto,)), PartitionSpec("x")
+    spread = jax.shard_map(own, mesh=mesh, in_specs=parts, out_specs=parts)
+    jax.eval_shape(spread, both, *[jax.vmap(tx.init)(both)] * given)
+
+
+@pytest.mark.parametrize("basis", ["principal", "random_walk"])
+def test_a_batch_is_a_loop(basis: str) -> None:
+    """Also where one of it waits for a gradient, and one has its basis already."""
+    tx = project(basis, "together", "left_out", "kept")
+    gs = [jax.tree.map(jnp.zeros_like, PARAMS), draw(0)], [draw(1), draw(2)]
+    states = [tx.init(PARAMS) for _ in range(2)]
+    stack = lambda ts: jax.tree.map(lambda *x: jnp.stack(x), *ts)
+    batch = stack(states)
+    one, all_at_once = jax.jit(tx.update), jax.jit(jax.vmap(tx.update))
+    for now in gs:
+        run = [one(g, state) for g, state in zip(now, states)]
+        us, batch = all_at_once(stack(now), batch)
+        states = [state for _, state in run]
+        for got, want in zip(
+            jax.tree.leaves((us, batch)),
+            jax.tree.leaves(tuple(stack(x) for x in zip(*run))),
+        ):
+            np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("rest", RESTS)
+def test_what_is_kept_is_a_tree_like_the_parameters(rest: str) -> None:
+    """So that a tree of anything for each parameter reaches bases, residuals and moments."""
+    tx = project("principal", "together", rest, "kept")
+    state: Any = tx.init(PARAMS)
+    names = {"a": "a", "layer": {"b": "b"}}
+    mapped: Any = optax.tree_map_params(tx, lambda _, name: name, state, names)
+    kept = rest not in ("left_out", "added")
+    assert mapped.rest == (names if kept else ())
+    assert (mapped.bases, mapped.inner.mu, mapped.inner.nu) == (names,) * 3
+    assert mapped.refresh == mapped.key == ()
+
+
+def test_inner_sees_names() -> None:
+    """And what it keeps of some alone is turned with their bases."""
+    adam = lambda: gk.scale_by_adam(b2=0.5)
+    inner = gk.route({"layer": optax.identity()}, default=adam())
+    turned = subspace.turned(b2=0.5)
+    parts = subspace.random_jump(), subspace.together(1), subspace.left_out(), turned
+    tx = subspace.project(inner, 2, *parts)
+    alone = subspace.project(adam(), 2, *parts)
+    state, of_a = tx.init(PARAMS), alone.init({"a": PARAMS["a"]})
+    update, update_alone = jax.jit(tx.update), jax.jit(alone.update)
+    for t in range(3):
+        g = draw(t)
+        u, state = update(g, state)
+        _, of_a = update_alone({"a": g["a"]}, of_a)
+    b = state.bases["layer"]["b"]
+    np.testing.assert_allclose(u["layer"]["b"], b @ (b.T @ g["layer"]["b"]), atol=1e-5)
+    moments = [x for x in jax.tree.leaves(state.inner) if x.shape == (2, 6)[::-1]]
+    assert len(moments) == 2 and len(jax.tree.leaves(of_a.inner)) == 3
+
+
+def test_parameters_of_linen_with_their_sharding() -> None:
+    """A basis has another shape, so it is not in their boxes; the update is."""
+    box = lambda x: linen.Partitioned(x, names=("x", "y"))
+    params = {"w": box(PARAMS["a"])}
+    for make in (gk.project_by_fira, gk.project_by_weight_norm):
+        tx = make(ADAM, rank=2)
+        u, state = tx.update(params, tx.init(params), params)
+        assert u["w"].names == ("x", "y")
+        plain = {"w": PARAMS["a"]}
+        want, plain_state = tx.update(plain, tx.init(plain), plain)
+        np.testing.assert_array_equal(u["w"].value, want["w"])
+        assert jax.tree.structure(state) == jax.tree.structure(plain_state)
+
+
+@pytest.mark.parametrize(
+    "factory", [gk.galore, gk.fira, gk.grass_walk, gk.snsm, gk.lorp]
+)
+def test_a_derivative_is_refused_by_name(factory: Any) -> None:
+    tx = factory()
+    total = lambda t: sum(jnp.sum(x) for x in jax.tree.leaves(t))
+    end = lambda g: total(tx.update(g, tx.init(PARAMS), PARAMS)[0])
+    with pytest.raises(TypeError, match=f"gradkit.{factory.__name__}: .*derivative"):
+        jax.grad(end)(draw(0))
+
+
+@pytest.mark.parametrize("basis", ["cosines", "random_jump"])
+def test_a_derivative_of_what_factors_no_gradient(basis: str) -> None:
+    """Of two updates of which the second keeps the basis, as differences have it."""
+    parts = BASES[basis](), subspace.together(), subspace.recovered()
+    tx = subspace.project(optax.trace(0.9), 2, *parts)
+
+    @jax.jit
+    @jax.value_and_grad
+    def end(size: Any) -> Any:
+        state, moved = tx.init(PARAMS["a"]), 0.0
+        for g in (draw(0)["a"], draw(1)["a"]):
+            u, state = tx.update(g + size * jnp.square(g), state)
+            moved += jnp.sum(jnp.sin(u))
+        return moved
+
+    h = 1e-3
+    difference = (end(0.1 + h)[0] - end(0.1 - h)[0]) / (2 * h)
+    np.testing.assert_allclose(end(0.1)[1], difference, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    "kind,part,name",
+    [
+        *(("basis", part, name) for name, part in BASES.items()),
+        *(("refresh", part, name) for name, part in REFRESHES.items()),
+        *(("rest", part, name) for name, part in RESTS.items()),
+        ("align", subspace.turned, "turned"),
+        ("align", subspace.forgotten, "forgotten"),
+    ],
+)
+def test_a_part_that_was_not_called(kind: str, part: Any, name: str) -> None:
+    parts = {
+        "basis": subspace.principal(),
+        "refresh": subspace.together(),
+        "rest": subspace.left_out(),
+        kind: part,
+    }
+    said = (
+        rf"gradkit.subspace.project: {kind} must be .*, got {name}. Call it: {name}\(\)"
+    )
+    with pytest.raises(ValueError, match=said):
+        subspace.project(ADAM, 2, **parts)
+
+
+@pytest.mark.parametrize(
+    "factory", [gk.galore, gk.apollo, gk.fira, gk.lorp, gk.snsm, gk.grass_jump]
+)
+def test_a_state_of_another_rank(factory: Any) -> None:
+    """It would run, and act in as many directions as the state has."""
+    said = rf"gradkit.{factory.__name__}: state must be .* for leaf bases/a"
+    state = factory(rank=3).init(PARAMS)
+    for run in (lambda f: f, jax.jit):
+        with pytest.raises(ValueError, match=said):
+            run(factory(rank=4).update)(draw(0), state, PARAMS)
+
+
+def test_a_state_of_other_parameters() -> None:
+    tx = subspace.project(ADAM, 2, *PARTS, subspace.fed_back())
+    wider = {**PARAMS, "a": jnp.ones((8, 4))}
+    for other in ({"a": PARAMS["a"]}, wider):
+        with pytest.raises(
+            ValueError, match=r"gradkit.subspace.project: state must be"
+        ):
+            tx.update(PARAMS, tx.init(other))
+    without = subspace.project(ADAM, 2, *PARTS, subspace.left_out())
+    with pytest.raises(ValueError, match=r"gradkit.subspace.project: state must be"):
+        tx.update(PARAMS, without.init(PARAMS))
