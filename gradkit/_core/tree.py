@@ -417,7 +417,7 @@ def is_box(x: Any) -> bool:
 
 def is_variable(x: Any) -> bool:
     """Whether this is a variable of an NNX module."""
-    return hasattr(x, "get_raw_value")
+    return hasattr(x, "get_metadata")
 
 
 def map_with_path(f: Callable[..., Any], t: Tree, *rest: Tree) -> Tree:
