@@ -98,7 +98,7 @@ def measured(case: str, side: str, leaves: int) -> dict[str, float]:
     start = time.process_time(), time.perf_counter()
     lowered = jax.jit(step).lower(params, state, params)
     between = time.process_time(), time.perf_counter()
-    text = lowered.compile().as_text()
+    text = str(lowered.compile().as_text())
     end = time.process_time(), time.perf_counter()
     return {
         "lower_cpu": between[0] - start[0],

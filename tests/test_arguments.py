@@ -4,6 +4,7 @@ import inspect
 import math
 from typing import Any
 
+import cloudpickle
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -194,3 +195,67 @@ def test_rates_are_schedules_of_the_method() -> None:
     _, state = run(gk.sgd(optax.constant_schedule(0.1)))
     assert not isinstance(state, ScheduledState)
     assert "learning_rate" in hyper("sgd", Rate)
+
+
+@pytest.mark.parametrize(
+    "schedule,said",
+    [
+        (lambda: 0.9, "must take the updates made so far alone"),
+        (lambda a, b: 0.9, "must take the updates made so far alone"),
+        (lambda count: 0.1 if count > 5 else 0.5, "must be a function that JAX can"),
+        (float, "must be a function that JAX can trace"),
+        (
+            lambda count: jnp.ones(3),
+            r"must be one number, got an array of shape \(3,\)",
+        ),
+        (lambda count: jnp.bfloat16(0.5), "must be of at least float32"),
+        (lambda count: None, "must be one number, got None"),
+        (lambda count: True, "must be one number, got True"),
+    ],
+)
+@pytest.mark.parametrize("name", ["learning_rate", "b1"])
+def test_what_is_no_schedule_is_named(name: str, schedule: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=f"^gradkit.adamw: {name}.* {said}"):
+        run(gk.adamw(**{name: schedule}), 1)
+
+
+def test_an_error_within_a_schedule_says_which() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(gk.adamw(b1=lambda count: 1 / 0))
+    assert caught.value.__notes__ == ["Raised by the schedule b1 of gradkit.adamw."]
+
+
+@pytest.mark.parametrize(
+    "action,said",
+    [
+        (lambda: gk.sgd(math.inf), "sgd: learning_rate must be finite, got inf"),
+        (lambda: gk.adamw(eps=jnp.float32(jnp.inf)), "adamw: eps must be finite"),
+        (lambda: gk.sgd(nesterov="yes"), "sgd: nesterov must be True or False"),
+        (lambda: gk.galore(every=2.5), "galore: every must be a whole number"),
+        (lambda: gk.galore(rank=jnp.float32(2)), "galore: rank must be a whole number"),
+        (lambda: gk.apollo(key=1.5), "apollo: key must be a seed or a key, got 1.5"),
+        (lambda: gk.muon(coefficients=()), "muon: coefficients must be one triple"),
+        (lambda: gk.muon(coefficients=(1, 2, 3)), "muon: coefficients must be one"),
+        (lambda: gk.galore(mask="kernel"), "galore: mask must be True or False"),
+        (lambda: gk.chain(), "chain: transforms must be one or more, got none"),
+        (lambda: gk.adamw().init(None), "adamw: params must be passed to init"),
+        (lambda: gk.routes(gk.muon(), None), "routes: params must be passed to init"),
+        (
+            lambda: gk.subspace.in_turn(every=lambda count: 3),
+            "subspace.in_turn: every must be one number",
+        ),
+        (
+            lambda: gk.subspace.project(optax.identity(), True, None, None, None),
+            "subspace.project: rank must be one number, got True",
+        ),
+    ],
+)
+def test_mistakes_are_named(action: Any, said: str) -> None:
+    assert message(action).startswith(f"gradkit.{said}")
+
+
+def test_transforms_can_be_pickled_by_value() -> None:
+    for make in (gk.adamw, gk.muon, gk.galore, gk.scale_by_adam):
+        want = run(make(), 1)[0]
+        got = run(cloudpickle.loads(cloudpickle.dumps(make())), 1)[0]
+        jax.tree.map(np.testing.assert_array_equal, got, want)

@@ -206,7 +206,7 @@ def test_turned_averages_are_those_of_turned_gradients() -> None:
         state = follow(adam, [(g,)] * t)[1][-1]
         want = follow(adam, [(c @ g,)] * t)[1][-1]
         turn = subspace.Turn(g, c, -2)
-        turned = subspace.turned(0.9, 0.99)(state, (turn,), jnp.int32(t))
+        turned = subspace.turned(0.9, b2=0.99)(state, (turn,), jnp.int32(t))
         close((turned.mu, turned.nu), (want.mu, want.nu), 1e-3)
 
 
@@ -305,6 +305,8 @@ def test_null_space_keeps_what_layers_make_of_past_inputs() -> None:
     u, _ = tx.update(g, state, basis=first)
     np.testing.assert_allclose(inputs.T @ np.asarray(u), 0, atol=1e-5)
     close(tx.update(u, state, basis=first)[0], u)  # idempotent
+    inside = first @ draw((3, 4))[0]  # of which rounding leaves something
+    assert not jnp.any(tx.update(inside, state, basis=first)[0])
     wider = jnp.pad(first, ((0, 0), (0, 2)))  # zero columns are free
     close(tx.update(g, state, basis=wider)[0], u)
     with pytest.raises(ValueError, match="basis must have a matrix for each leaf"):
@@ -386,7 +388,7 @@ RESTS: dict[str, Callable[[], Any]] = {
 }
 ALIGNS: dict[str, Callable[[Any], Any]] = {
     "kept": lambda inner: None,
-    "turned": lambda inner: subspace.turned(0.9, 0.99),
+    "turned": lambda inner: subspace.turned(0.9, b2=0.99),
     "forgotten": subspace.forgotten,
 }
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, tree
+from gradkit._core.factory import part
 from gradkit._core.types import AnyTransform, Scalar
 
 
@@ -27,7 +28,8 @@ class Turn(NamedTuple):
 Align = Callable[[optax.OptState, Any, jax.Array], optax.OptState]
 
 
-def turned(b1: Scalar = 0.9, b2: Scalar = 0.999) -> Align:
+@part
+def turned(b1: Scalar = 0.9, *, b2: Scalar = 0.999) -> Align:
     r"""Averages `mu` and average squares `nu` that `inner` keeps, as if of the new basis.
 
     $$m \leftarrow C m, \qquad
@@ -71,6 +73,7 @@ def turned(b1: Scalar = 0.9, b2: Scalar = 0.999) -> Align:
     return align
 
 
+@part
 def forgotten(inner: AnyTransform) -> Align:
     """Nothing: `inner` begins again, for all leaves as soon as one has a new basis.
 

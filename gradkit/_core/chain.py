@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from gradkit._core import tree
+from gradkit._core import check, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -39,6 +39,8 @@ def chain(*transforms: AnyTransform) -> Transform:
     >>> print(tx.update(g, tx.init(p), p)[0])  # no digit of bfloat16's -0.00099945 is left
     [-0.001 -0.001]
     """
+    what = "transforms must be one or more"
+    check.holds("chain", len(transforms) > 0, what, "none", "Pass at least one.")
     inner = optax.with_extra_args_support(optax.chain(*transforms))
 
     def init(params: Params) -> Any:

@@ -3,6 +3,7 @@
 Traced values pass unread, so that any hyperparameter can be a schedule, vmapped or injected.
 """
 
+import math
 import numbers
 import re
 from collections.abc import Callable, Sequence
@@ -44,8 +45,10 @@ def hyperparameter(method: str, name: str, value: Any, may_vary: bool) -> None:
     """`value` is one number of at least float32 or, if it `may_vary`, a schedule."""
     or_schedule = " or a schedule" if may_vary else ""
     must = f"{name} must be one number{or_schedule}"
-    if callable(value) and may_vary:
-        return
+    known = number(value)
+    if isinstance(known, float) and math.isinf(known) and not name.startswith("max_"):
+        text = f"{name} must be finite, got {known}. Choose a finite number."
+        raise error(ValueError, method, text)
     is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (is_array or is_number):
@@ -63,6 +66,53 @@ def hyperparameter(method: str, name: str, value: Any, may_vary: bool) -> None:
             f"{name} must be of at least float32, got {dtype}. Pass hyperparam_dtype="
             "jnp.float32 to optax.inject_hyperparams, or cast it."
         )
+        raise error(TypeError, method, text)
+
+
+def whole(method: str, name: str, value: Any) -> None:
+    """`value` is one whole number."""
+    hyperparameter(method, name, value, False)
+    dtype = getattr(value, "dtype", None)
+    if isinstance(value, numbers.Integral) or (
+        dtype is not None and jnp.issubdtype(dtype, jnp.integer)
+    ):
+        return
+    text = f"{name} must be a whole number, got {value!r}. Choose one."
+    raise error(ValueError, method, text)
+
+
+def key(method: str, value: Any) -> None:
+    """`value` is a seed, a key of `jax.random`, or the data of one."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return
+    kinds = jax.dtypes.prng_key, jnp.integer
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+        text = (
+            f"key must be a seed or a key, got {value!r}. Pass jax.random.key(0), say."
+        )
+        raise error(TypeError, method, text)
+
+
+def triples(method: str, **values: Any) -> None:
+    """Each value is one or more triples of numbers."""
+    for name, value in values.items():
+        said = isinstance(value, Sequence) and len(value) > 0
+        said = said and all(
+            isinstance(x, Sequence)
+            and len(x) == 3
+            and all(isinstance(number(y), numbers.Real) for y in x)
+            for x in value
+        )
+        what = f"{name} must be one triple of numbers or more"
+        remedy = "Pass gradkit.newton_schulz.JORDAN, say."
+        holds(method, said, what, repr(value), remedy)
+
+
+def flag(method: str, name: str, value: Any) -> None:
+    """`value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        text = f"{name} must be True or False, got {value!r}. Choose one."
         raise error(TypeError, method, text)
 
 
@@ -217,15 +267,13 @@ def real(method: str, tree: Any) -> None:
             )
 
 
-def given(method: str, params: Any) -> None:
-    """`params` were passed to `update`."""
+def given(method: str, params: Any, to: str = "update") -> None:
+    """`params` were passed to a function."""
     if params is None:
-        raise error(
-            ValueError,
-            method,
-            "params must be passed to update, got None. "
-            "Call tx.update(grads, state, params).",
-        )
+        arguments = {"update": "grads, state, params", "init": "params"}
+        call = f"Call tx.{to}({arguments[to]})."
+        text = f"params must be passed to {to}, got None. {call}"
+        raise error(ValueError, method, text)
 
 
 def alike(method: str, updates: Any, params: Any) -> None:

@@ -24,6 +24,7 @@ def decayed(method: str, mask: Mask, params: Params) -> Params:
             raise _wrong(method, repr(chosen))
         return branch if chosen else jax.tree.map(jnp.zeros_like, branch)
 
+    check_mask(method, mask)
     if isinstance(mask, bool | np.bool_) and not jax.tree_util.all_leaves([params]):
         injected = 'optax.inject_hyperparams calls it: pass it static_args="mask"'
         raise _wrong(method, f"{mask} for all. If it was a function, {injected}")
@@ -32,6 +33,14 @@ def decayed(method: str, mask: Mask, params: Params) -> Params:
         return jax.tree.map(branch, said, params)
     except ValueError:
         raise _wrong(method, f"{said!r} for {jax.tree.structure(params)}") from None
+
+
+def check_mask(method: str, mask: Mask) -> None:
+    """`mask` is a function, or a tree of bools."""
+    leaves = [] if callable(mask) else jax.tree.leaves(mask)
+    for x in leaves:
+        if not isinstance(x, bool | np.bool_):
+            raise _wrong(method, repr(x))
 
 
 def _wrong(method: str, got: str) -> Exception:

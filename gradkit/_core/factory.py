@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gradkit._core import check, tree
+from gradkit._core import check, sample, scheduled, tree
 from gradkit._core.called import called, calling, error, is_building
 from gradkit._core.mismatch import of_state
 from gradkit._core.stacked import are_stacked
@@ -26,6 +26,7 @@ from gradkit._core.types import (
     Hyper,
     Params,
     Rate,
+    Scalar,
     Transform,
     Updates,
     wrapper,
@@ -45,6 +46,11 @@ class ScheduledState(NamedTuple):
     inner: optax.OptState
 
 
+def part(make: Callable[P, T]) -> Callable[P, T]:
+    """The public function of `gradkit.subspace` that calls `make`; its numbers are no schedules."""
+    return _factory(make, f"subspace.{make.__name__}")
+
+
 def factory(make: Callable[P, T]) -> Callable[P, T]:
     """The public factory that calls `make`, a method, to build its transform.
 
@@ -52,20 +58,23 @@ def factory(make: Callable[P, T]) -> Callable[P, T]:
     method is built anew of the numbers at each update, and the state counts these around what it
     is otherwise. A schedule for a `Rate` is called by the method.
     """
-    name, signature = make.__name__, inspect.signature(make)
+    return _factory(make, make.__name__)
+
+
+def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
+    signature = inspect.signature(make)
     kinds = {k: _kind(p) for k, p in signature.parameters.items()}
 
-    def build(arguments: Mapping[str, Any]) -> Any:
-        for k, value in arguments.items():
-            _check(name, k, kinds[k], value)
-        scheduled = {
-            k: value
-            for k, value in arguments.items()
-            if callable(value) and _takes(kinds[k], Hyper)
+    def build(given: Mapping[str, Any]) -> Any:
+        arguments = {k: _read(name, k, kinds[k], x) for k, x in given.items()}
+        schedules = {
+            k: x
+            for k, x in arguments.items()
+            if callable(x) and _takes(kinds[k], Hyper)
         }
-        if scheduled:
-            return _scheduled(name, build, arguments, scheduled)
-        bound = inspect.BoundArguments(signature, cast(Any, dict(arguments)))
+        if schedules:
+            return _scheduled(name, build, arguments, schedules)
+        bound = inspect.BoundArguments(signature, cast(Any, arguments))
         return make(*bound.args, **bound.kwargs)
 
     @functools.wraps(make)
@@ -93,7 +102,12 @@ def _by_name(
         return dict(signature.bind(*args, **kwargs).arguments)
     except TypeError as wrong:
         known = list(signature.parameters)
-        if len(args) > 1:
+        by_place = [
+            p
+            for p in signature.parameters.values()
+            if p.kind == p.POSITIONAL_OR_KEYWORD
+        ]
+        if len(args) > len(by_place) == 1 < len(known):
             what = f"arguments after {known[0]} must be given by name, got {len(args)}"
             text = f"{what} values. Write {name}(..., {known[1]}=...), say."
         else:
@@ -141,7 +155,6 @@ def _public(
     One of stacks of matrices, if it is `stackable`, where leaves are such and it was told no axes.
     """
     traced = any(isinstance(x, Tracer) for x in arguments.values())
-    config: Any = jax.config
 
     def here() -> Transform:
         if not (are_stacked() and stackable) or arguments.get("batch_axes", ()) != ():
@@ -152,23 +165,23 @@ def _public(
 
     def init(params: Params) -> Any:
         with calling(name):
+            check.given(name, params, "init")
             return here().init(_of_jax(params))
 
-    @functools.cache
     def program() -> Callable[..., Any]:
         arrays = {k: x for k, x in arguments.items() if isinstance(x, jax.Array)}
         rest = [(k, type(x), x) for k, x in arguments.items() if k not in arrays]
         try:
             compiled = _program(build, tuple(rest))
         except TypeError:  # an argument has no hash: a program for this transform alone
-            compiled = jax.jit(functools.partial(_update, lambda _: made))
+            compiled = _own_program(made)
         return functools.partial(compiled, arrays)
 
     def update(
         updates: Updates, state: Any, params: Params = None, **extra: Extra
     ) -> tuple[Updates, Any]:
         given = (_of_jax(updates), state, _of_jax(params), extra)
-        as_is = not (traced or config.jax_disable_jit or are_stacked())
+        as_is = not (traced or _is_jit_off() or are_stacked())
         eager = as_is and _is_concrete(given)
         with calling(name):
             run = (
@@ -193,6 +206,12 @@ def _program(build: Build, arguments: tuple[tuple[str, type, Any], ...]) -> Any:
             return build({**known, **arrays})
 
     return jax.jit(functools.partial(_update, made))
+
+
+@functools.lru_cache(PROGRAMS)
+def _own_program(made: Transform) -> Any:
+    """One update of this transform, jitted."""
+    return jax.jit(functools.partial(_update, lambda _: made))
 
 
 def _update(
@@ -224,6 +243,11 @@ def _check_trees(
         raise error(ValueError, name, f"{said}, got {found}. {remedy}") from wrong
     if params is not None and not str(wrong).startswith("gradkit."):
         check.alike(name, updates, params)
+
+
+def _is_jit_off() -> bool:
+    config: Any = jax.config
+    return config.jax_disable_jit
 
 
 def _is_concrete(t: Any) -> bool:
@@ -261,20 +285,29 @@ def _takes(kind: Any, hyper: Any) -> bool:
     return kind in (hyper, hyper | None)
 
 
-def _check(name: str, argument: str, kind: Any, value: Any) -> None:
-    """A number is one that can be trusted, and a schedule is given where one is taken.
+def _read(name: str, argument: str, kind: Any, value: Any) -> Any:
+    """`value`: a number that can be trusted, a schedule where one is taken, a transform that is made.
 
-    A transform is one, and what is neither is as it was given to `optax.inject_hyperparams`.
+    What is none of these is as it was given to `optax.inject_hyperparams`.
     """
     may_vary = _takes(kind, Hyper) or _takes(kind, Rate)
     if value is None:
-        return
-    if may_vary or kind in (int, int | jax.Array):
+        return value
+    if may_vary and callable(value):
+        return scheduled.checked(name, argument, value)
+    if kind == sample.Key and argument == "key":
+        check.key(name, value)
+    elif may_vary or kind == Scalar:
         check.hyperparameter(name, argument, value, may_vary)
+    elif kind in (int, int | jax.Array):
+        check.whole(name, argument, value)
+    elif kind is bool:
+        check.flag(name, argument, value)
     elif _takes(kind, AnyTransform):
         check.transform(name, argument, value)
     elif kind == SEVERAL:
         for tx in value:
             check.transform(name, f"each of {argument}", tx)
-    elif kind not in (bool, float):
+    elif kind is not float:
         check.not_array(name, argument, value)
+    return value

@@ -9,6 +9,7 @@ import optax
 from gradkit._core import batch, check, condition, sample, seeing, tree
 from gradkit._core.alignments import Align
 from gradkit._core.bases import Basis
+from gradkit._core.factory import part
 from gradkit._core.mismatch import of_state
 from gradkit._core.parts import check_parts
 from gradkit._core.refreshes import Refresh
@@ -37,6 +38,7 @@ class SubspaceState(NamedTuple):
     inner: optax.OptState  # of a tree like the parameters
 
 
+@part
 def project(
     inner: AnyTransform,
     rank: int | jax.Array,
@@ -44,6 +46,7 @@ def project(
     refresh: Refresh,
     rest: Rest,
     align: Align | None = None,
+    *,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
     side: Side = "small",

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from gradkit._core import bases, check, lapack, linalg, sample
 from gradkit._core.bases import Basis, Kept
 from gradkit._core.condition import when
+from gradkit._core.factory import part
 from gradkit._core.types import Scalar
 
 
+@part
 def random_walk(angle: Scalar = 0.5) -> Basis:
     r"""A geodesic of the Grassmann manifold in a random direction, from the singular vectors.
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check
+from gradkit._core.factory import part
 from gradkit._core.rests import Memory
 from gradkit._core.types import Scalar
 
@@ -19,6 +20,7 @@ class Refresh(NamedTuple):
     note: Callable[[Memory, jax.Array, Callable[[], jax.Array]], Memory]  # due, shares
 
 
+@part
 def together(every: Scalar = 200) -> Refresh:
     """All bases where `every` divides the updates so far.
 
@@ -29,6 +31,7 @@ def together(every: Scalar = 200) -> Refresh:
     return _timed(lambda step, leaves: step % every == 0)
 
 
+@part
 def in_turn(every: Scalar = 200) -> Refresh:
     """All bases at the first update, then one leaf's after another's.
 
@@ -47,6 +50,7 @@ def in_turn(every: Scalar = 200) -> Refresh:
     return _timed(due)
 
 
+@part
 def when_shares_fall(overlap: Scalar = 0.9) -> Refresh:
     """Each basis after the share of the gradient's norm in it fell to `overlap` of its first.
 

@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, linalg, tree
+from gradkit._core.factory import part
 from gradkit._core.rests import Rest, Seen
 from gradkit._core.types import Scalar
 
 Axes = int | tuple[int, ...]
 
 
+@part
 def recovered(
     scale: Scalar = 1.0,
+    *,
     growth: Scalar = 1.01,
     eps: Scalar = 1e-8,
     floor: Scalar = 0.0,
@@ -61,8 +64,10 @@ def by_matrices(x: Seen) -> Axes:
     return -2, -1
 
 
+@part
 def rescaled(
     scale: Scalar = 1.0,
+    *,
     growth: Scalar = 1.01,
     eps: Scalar = 1e-8,
     floor: Scalar = 0.0,

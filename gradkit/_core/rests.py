@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, tree
+from gradkit._core.factory import part
 from gradkit._core.types import Scalar
 
 Memory = Any  # what a part remembers
@@ -39,6 +40,7 @@ class Rest(NamedTuple):
     meet: Callable[[jax.Array, Memory], jax.Array] = lambda g, memory: g  # to be seen
 
 
+@part
 def left_out(scale: Scalar = 1.0) -> Rest:
     """`u = scale p d`: what `inner` does not see does not move.
 
@@ -69,6 +71,7 @@ def added() -> Rest:
     return Rest(None, combine)
 
 
+@part
 def fed_back(scale: Scalar = 1.0) -> Rest:
     r"""`u = scale p d`: what `inner` does not see is kept, and seen with later gradients.
 

@@ -70,6 +70,7 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
     wte   (9, 4)           adam       named like an embedding ('wte')
     """
     check.transform("routes", "tx", tx)
+    check.given("routes", params, "init")
     told: list[Row] = []
     token = _told.set(told)
     try:

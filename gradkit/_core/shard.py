@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax._src.core import get_axis_env
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from gradkit._core.versions import jax_is
+
 
 def whole(x: jax.Array) -> jax.Array:
     """`x` on no axis of the mesh, so that it may be reshaped freely."""
@@ -64,8 +66,13 @@ def where_it_is(f: Callable[[Any], Any], stacks: Any) -> Any:
 
 
 def _axes() -> tuple[str, ...]:
-    """The axes of the mesh in use that are not in a `shard_map`."""
+    """The axes of the mesh in use that are not in a `shard_map`.
+
+    Inside of one over other axes, JAX 0.7 spreads nothing over them.
+    """
     mesh = jax.sharding.get_abstract_mesh()
+    if AxisType.Manual in mesh.axis_types and not jax_is("0.8"):
+        return ()
     types = zip(mesh.axis_names, mesh.axis_types)
     return tuple(axis for axis, kind in types if kind != AxisType.Manual)
 

@@ -196,8 +196,10 @@ def scale(a: Any, x: Tree) -> Tree:
 
 def clip_factor(norm: jax.Array, limit: Any) -> jax.Array:
     """What brings a norm above `limit` down to it; 1 for any other."""
-    above = norm > limit
-    return jnp.where(above, limit / jnp.where(above, norm, 1), 1)
+    above = (
+        norm > limit
+    )  # the quotient comes last: XLA copies what is cheap into each kernel
+    return jnp.where(above, limit, 1) / jnp.where(above, norm, 1)
 
 
 def scale_each(a: jax.Array, x: Tree) -> Tree:
@@ -283,7 +285,7 @@ def _slope(found: jax.Array, leaves: list[Any], changes: list[Any]) -> jax.Array
 def _roots(leaves: list[jax.Array], total: Callable[..., jax.Array]) -> jax.Array:
     """The roots of the `total` of the sums of squares of each leaf.
 
-    The largest scale at which they do not overflow is the most exact. A loop stays one under
+    The largest scale at which they do not overflow is the most exact, of `far`, 1 and `1 / far`. A loop stays one under
     `vmap`, and within it the barrier keeps what depends on the leaves alone.
     """
     leaves = opaque(leaves)
@@ -291,13 +293,12 @@ def _roots(leaves: list[jax.Array], total: Callable[..., jax.Array]) -> jax.Arra
     sums = total(jnp.stack([sum_squares(x) for x in leaves]))
     exact = (sums > limits.tiny / limits.eps**2) & (sums < limits.max)
     far = 2.0 ** (limits.maxexp * 5 // 8)
-    filled = [jnp.full([], x, sums.dtype) for x in (far, 1, 1 / far)]
-    scales, stacks = opaque(jnp.stack(filled)), stacks_of(leaves)
+    largest, stacks = jnp.full_like(jnp.sum(sums), far), stacks_of(leaves)
     order = np.argsort([i for stack in stacks for i in stack])
 
     def again(carry: Any) -> Any:
-        turn, found, exact = carry
-        kept, scale = jax.lax.optimization_barrier((leaves, scales[turn]))
+        scale, found, exact = carry
+        kept, scale = jax.lax.optimization_barrier((leaves, scale))
 
         def squares(stack: list[int]) -> jax.Array:
             each = jnp.stack([kept[i] for i in stack])
@@ -305,12 +306,13 @@ def _roots(leaves: list[jax.Array], total: Callable[..., jax.Array]) -> jax.Arra
 
         sums = total(jnp.concatenate([*map(squares, stacks)])[order])
         roots = jnp.minimum(jnp.sqrt(sums), limits.max * scale) / scale
-        return turn + 1, jnp.where(exact, found, roots), exact | (sums < limits.max)
+        found = jnp.where(exact, found, roots)
+        return scale / far, found, exact | (sums < limits.max)
 
     def goes_on(carry: Any) -> jax.Array:
-        return (carry[0] < len(scales)) & ~jnp.all(carry[2])
+        return (carry[0] > far**-1.5) & ~jnp.all(carry[2])
 
-    start = np.int32(0), jnp.sqrt(sums), exact
+    start = largest, jnp.sqrt(sums), exact
     return jax.lax.while_loop(goes_on, again, start)[1]
 
 

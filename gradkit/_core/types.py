@@ -12,7 +12,7 @@ Params = Any  # a pytree of real arrays
 Updates = Any  # a pytree like Params: gradients, directions, or updates
 Extra = Any  # keyword arguments of `update` that a method does not know
 Scalar = float | jax.Array  # a number, which may be traced
-Schedule = Callable[[jax.Array], Scalar]  # updates made so far -> a number
+Schedule = Callable[[jax.Array], Any]  # updates made so far -> a number
 Rate = Scalar | Schedule
 Hyper = (
     Scalar | Any

@@ -28,6 +28,11 @@ def check() -> None:
             )
 
 
+def jax_is(oldest: str) -> bool:
+    """Whether JAX is of this version or a newer one."""
+    return _numbers(jax.__version__) >= _numbers(oldest)
+
+
 def _numbers(version: str) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", version)[:3]]
 

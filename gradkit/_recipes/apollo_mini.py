@@ -70,9 +70,13 @@ def apollo_mini(
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
     debiasing = rate.adam_debiasing(b1, b2)
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
-    rest = subspace.rescaled(scale, growth, shadow_eps, floor, subspace.by_matrices)
+    rest = subspace.rescaled(
+        scale, growth=growth, eps=shadow_eps, floor=floor, axes=subspace.by_matrices
+    )
     drawn, due = subspace.random_signs(), subspace.together(every)
-    shadows = subspace.project(biased, 1, drawn, due, rest, None, key, batch_axes)
+    shadows = subspace.project(
+        biased, 1, drawn, due, rest, key=key, batch_axes=batch_axes
+    )
     low_rank = chain(shadows, optax.scale_by_schedule(debiasing))
     return chain(
         split("apollo_mini", hidden, batch_axes, low_rank, adam),

@@ -1,5 +1,7 @@
 """SOAP, as its authors release it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -66,7 +68,7 @@ def soap(
     def decayed(step: jax.Array) -> jax.Array:
         return jnp.where(step > 0, rate.at(share, step), 0)
 
-    def left(step: jax.Array) -> jax.Array:
+    def left(step: Any) -> jax.Array:
         return 1 - decayed(step)
 
     def shortened(step: jax.Array) -> jax.Array:

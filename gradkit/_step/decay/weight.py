@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, rate, tree
-from gradkit._core.decayed import Mask, decayed
+from gradkit._core.decayed import Mask, check_mask, decayed
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
@@ -45,6 +45,7 @@ def decay_by_weight(weight_decay: Rate = 1e-2, *, mask: Mask = None) -> Transfor
     -0.2
     """
     check.nonnegative("decay_by_weight", weight_decay=weight_decay)
+    check_mask("decay_by_weight", mask)
 
     def init(params: Params) -> WeightDecayState:
         del params

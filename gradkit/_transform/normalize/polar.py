@@ -70,6 +70,7 @@ def normalize_by_polar(
     >>> bool((jnp.abs(jnp.diag(u) - 1) < 0.32).all())
     True
     """
+    check.triples("normalize_by_polar", coefficients=coefficients)
     check.nonnegative("normalize_by_polar", eps=eps)
     if consistent_rms is not None:
         check.positive("normalize_by_polar", consistent_rms=consistent_rms)

@@ -160,7 +160,7 @@ def precondition_by_psgd(
         kept = [whitening.Factors(*map(some, row)) for row in zip(*columns)]
         groups = alike.groups_of([*zip(kept, leaves(mu), ms)])
 
-        def fit(stacks: list[whitening.Factors]) -> list[whitening.Factors]:
+        def fit(kept: list[whitening.Factors]) -> list[whitening.Factors]:
             # not outside, where it would be stored
             gs = alike.stacks(groups, leaves(tree.like(roots.read(updates), mu)))
             keys = jax.random.split(seed, len(ms))
@@ -175,18 +175,15 @@ def precondition_by_psgd(
                 h = x + (damping + jnp.finfo(x.dtype).eps * jnp.abs(x)) * v
                 return whitening.fitted(f, scale * h, v / scale, pull, decay)
 
-            return [alike.each(fitted, *stack) for stack in zip(stacks, gs, noise)]
-
-        def whiten(f: whitening.Factors, m: jax.Array) -> jax.Array:
-            return whitening.whitened(f, m, scale, max_rms, max_entry)
+            stacks = zip(alike.stacks(groups, kept), gs, noise)
+            return alike.apart(groups, [alike.each(fitted, *stack) for stack in stacks])
 
         share = jnp.asarray(rate.at(fit_share, state.count), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < share
-        stacks = when(due, fit, alike.stacks(groups, kept))
-        pairs = zip(stacks, alike.stacks(groups, ms))
-        us = alike.apart(groups, [alike.each(whiten, *pair) for pair in pairs])
+        found = when(due, fit, kept)
+        limits = scale, max_rms, max_entry  # not of stacks, which would be copied
+        us = [whitening.whitened(*fm, *limits) for fm in zip(found, ms)]
         u = [batch.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
-        found = alike.apart(groups, stacks)
         fields = range(len(state.factors))
         factors = whitening.Factors(
             *(structure.unflatten(masked(f[i]) for f in found) for i in fields)

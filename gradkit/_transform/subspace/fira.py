@@ -72,6 +72,6 @@ def project_by_fira(
         rank,
         subspace.principal(),
         subspace.together(every),
-        subspace.recovered(scale, growth, eps, floor),
+        subspace.recovered(scale, growth=growth, eps=eps, floor=floor),
         batch_axes=batch_axes,
     )

@@ -82,8 +82,8 @@ def project_by_grass_walk(
         rank,
         subspace.random_walk(angle),
         subspace.together(every),
-        subspace.recovered(scale, growth, eps, floor),
-        subspace.turned(b1, b2),
-        key,
-        batch_axes,
+        subspace.recovered(scale, growth=growth, eps=eps, floor=floor),
+        subspace.turned(b1, b2=b2),
+        key=key,
+        batch_axes=batch_axes,
     )

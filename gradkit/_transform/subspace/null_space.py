@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, tree
+from gradkit._core import batch, check, linalg, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
@@ -27,10 +27,12 @@ def project_by_null_space(batch_axes: batch.Axes = ()) -> Transform:
         columns: the first left singular vectors of a layer's inputs on past tasks, examples
         in columns. Zero columns are free, and so keep one shape while the basis grows.
     State: `0` bytes a leaf.
-    Flops: at most `4*size*min(rows, 128) + 8*size` a leaf, for at most 128 directions.
+    Flops: at most `4*size*min(rows, 128) + 20*size` a leaf, for at most 128 directions.
     Paper: Saha, Garg and Roy, "Gradient Projection Memory for Continual Learning",
         arXiv:2103.09762, Algorithm 1, equation 6.
     Departure: the basis comes from outside; collecting a layer's inputs is the model's affair.
+        What of $u$ is under 128 roundings of the column of $g$ that it is made of counts as zero,
+        so that nothing after it makes it as large as all else.
     Limits: place it last: momentum, weight decay and elementwise scaling step out of the null
         space. It empties as tasks fill it.
 
@@ -70,6 +72,7 @@ def project_by_null_space(batch_axes: batch.Axes = ()) -> Transform:
             "Give the basis of the layer's inputs, one direction a column.",
         )
         u = g - p @ jnp.matmul(p.mT, g, precision=jax.lax.Precision.HIGHEST)
+        u = linalg.above_rounding(u, linalg.norms(g, -2))
         return batch.like(u, x, batch_axes).astype(x.dtype)
 
     return stateless(update)

@@ -48,7 +48,7 @@ def project_by_random(
     State: `4*min(rank, rows, cols) + 4` bytes a leaf, `12` once, and the state
         of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
     Flops: at most `6*size*min(rank, rows, cols) + 160*min(rank, rows, cols)*min(rows, cols)
-        + 24*size` a leaf, and those of `inner`.
+        + 30*size` a leaf, and those of `inner`.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by channels.
     Departure: the paper's $P_{ij}$ are normal, of the same mean and variance; signs keep lengths
@@ -68,7 +68,7 @@ def project_by_random(
         rank,
         subspace.random_signs(),
         subspace.together(every),
-        subspace.rescaled(scale, growth, eps, floor),
+        subspace.rescaled(scale, growth=growth, eps=eps, floor=floor),
         key=key,
         batch_axes=batch_axes,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradkit.testing._compare import attempt, same
 from gradkit.testing._devices import devices, stack
@@ -38,7 +38,8 @@ def manual_mesh(s: Subject) -> None:
     for where, (axes, kind) in MESHES.items():
         mesh = jax.make_mesh((2, 2), ("x", "y"), (kind, kind), devices=devices(4))
         with jax.set_mesh(mesh), attempt(f"an update {where}"):
-            jax.eval_shape(each(s.update, axes), *given)
+            parts = jax.device_put(given, NamedSharding(mesh, PartitionSpec("x")))
+            jax.eval_shape(each(s.update, axes), *parts)
 
     def run(grads: Any, params: Any) -> tuple[Any, Any]:
         def step(carry: Any, grads: Any) -> tuple[Any, Any]:

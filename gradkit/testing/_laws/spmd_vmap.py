@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from gradkit._core.versions import jax_is
 from gradkit.testing._compare import attempt, same
 from gradkit.testing._devices import devices, stack
 from gradkit.testing._law import law
@@ -26,7 +27,8 @@ def spmd_vmap(s: Subject) -> None:
     updates, state = on_mesh(jax.jit(update), args, AxisType.Auto)
     same("the update under vmap(spmd_axis_name=)", updates, stack(s.run.updates[:2]))
     same("the state under vmap(spmd_axis_name=)", state, stack(s.run.states[1:3]))
-    on_mesh(functools.partial(jax.eval_shape, update), args, AxisType.Explicit)
+    if jax_is("0.9"):  # before, JAX knows no vmap over axes that it shards by type
+        on_mesh(functools.partial(jax.eval_shape, update), args, AxisType.Explicit)
 
 
 def on_mesh(f: Callable[..., Any], args: Any, kind: AxisType) -> Any:
