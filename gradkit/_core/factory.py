@@ -165,8 +165,10 @@ def _public(
 
     def init(params: Params) -> Any:
         with calling(name):
-            check.given(name, params, "init")
-            return here().init(_of_jax(params))
+            state = here().init(_of_jax(params))
+            if jax.tree.leaves(state):  # what remembers nothing needs no parameters
+                check.given(name, params, "init")
+            return state
 
     def program() -> Callable[..., Any]:
         arrays = {k: x for k, x in arguments.items() if isinstance(x, jax.Array)}
