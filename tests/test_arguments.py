@@ -167,7 +167,7 @@ def test_a_clip_may_tighten() -> None:
     np.testing.assert_allclose(norms, [2.0, 1.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["adamw", "galore", "lars", "muon", "psgd", "soap"])
 def test_numbers_of_python_are_parameters(name: str) -> None:
     params, grads = {"a": 1.0, "b": 2.0}, {"a": 0.5, "b": -0.5}
     arrays = jax.tree.map(jnp.float32, (params, grads))
