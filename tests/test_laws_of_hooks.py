@@ -223,8 +223,8 @@ SAME = gk.Parameter((2, 2), (2, 2), "hidden", (0,), (1,))
 DECAYS = {
     "caution": gk.decay_by_caution,
     "weight": gk.decay_by_weight,
-    "completep": functools.partial(
-        gk.decay_by_completep, gk.Parametrization(dict.fromkeys(draw(0), SAME))
+    "completep": lambda decay: gk.decay_by_completep(
+        gk.Parametrization(dict.fromkeys(draw(0), SAME)), weight_decay=decay
     ),
 }
 

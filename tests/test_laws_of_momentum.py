@@ -171,7 +171,7 @@ def test_mars_leads_a_growing_gradient():
 
 def test_adan_of_a_steady_gradient_is_adam():
     gs = [np.array([1.0, -20.0, 0.0])] * 6
-    adam = outputs(functools.partial(gk.scale_by_adam, 0.98, 0.99), gs)
+    adam = outputs(functools.partial(gk.scale_by_adam, b1=0.98, b2=0.99), gs)
     for u, want in zip(outputs(gk.scale_by_adan, gs), adam):
         np.testing.assert_allclose(u, want, rtol=1e-5)
 

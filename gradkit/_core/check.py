@@ -37,6 +37,8 @@ def number(value: Any) -> Any:
     is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
     if not is_array or isinstance(value, Tracer) or value.size != 1:
         return value
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
     there = isinstance(value, jax.Array) and not value.is_fully_addressable
     return value if there else value.item()
 
