@@ -438,13 +438,6 @@ def test_outside_nothing_is_a_stack() -> None:
         lambda: gk.muon(batch_axes=(-1,)),
         gk.normalize_by_dual_norm,
         gk.retract_by_stiefel,
-        lambda: gk.subspace.project(
-            gk.scale_by_adam(),
-            2,
-            gk.subspace.principal(),
-            gk.subspace.together(),
-            gk.subspace.left_out(),
-        ),
     ],
 )
 def test_stacks_that_would_be_taken_for_one_matrix_are_refused(inner) -> None:
