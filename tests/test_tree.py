@@ -90,7 +90,8 @@ def test_nothing_is_summed_again_where_a_leaf_is_zero() -> None:
 
 def count_turns(t: Any) -> jax.Array:
     """How often the scale of the loop in `tree.norm` has been lowered when it ends."""
-    closed = jax.make_jaxpr(tree._norm.fun)(t)  # type: ignore[attr-defined]
+    norm: Any = tree._norm
+    closed = jax.make_jaxpr(norm.fun)(t)
     (loop,) = [e for e in closed.eqns if e.primitive.name == "while"]
     seen = closed.jaxpr.replace(outvars=loop.outvars[:1])
     (scale,) = eval_jaxpr(seen, closed.consts, *jax.tree.leaves(t))

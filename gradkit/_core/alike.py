@@ -9,21 +9,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import tree
+from gradkit._core import kinds, tree
 
 Groups = list[list[int]]  # places of items of equal shapes
-ITEMS_A_STACK = 64  # on a CPU: a concatenation compiles in the square of its operands
 
 
 def groups_of(items: Sequence[Any]) -> Groups:
     """The places of items of which the arrays can be stacked."""
-    groups: dict[Any, list[int]] = {}
-    for i, item in enumerate(items):
+
+    def kind(item: Any) -> Any:
         leaves, structure = jax.tree.flatten(item)
-        kinds = [(x.shape, x.dtype, jax.typeof(x).sharding) for x in leaves]
-        groups.setdefault((structure, *kinds), []).append(i)
-    size = ITEMS_A_STACK if jax.default_backend() == "cpu" else max(len(items), 1)
-    return [g[n : n + size] for g in groups.values() for n in range(0, len(g), size)]
+        shapes = [(x.shape, x.dtype, jax.typeof(x).sharding) for x in leaves]
+        return structure, *shapes
+
+    on_cpu = jax.default_backend() == "cpu"
+    return kinds.places(map(kind, items), kinds.AT_ONCE if on_cpu else None)
 
 
 def stacks(groups: Groups, items: Sequence[Any]) -> list[Any]:

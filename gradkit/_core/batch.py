@@ -15,14 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._core import shard
+from gradkit._core import kinds, shard
 from gradkit._core.called import error
 from gradkit._core.stacked import is_overlooked
 
 Axes = tuple[int, ...]
 Matrices = jax.Array  # [*batch, small, large]
 Parts = Callable[[list[jax.Array], list[list[int]]], list[list[jax.Array]]]
-LEAVES_A_STACK = 64  # on a CPU: a concatenation compiles in the square of its operands
 
 
 def shape(x: Any, batch_axes: Axes = ()) -> tuple[tuple[int, ...], int, int]:
@@ -122,7 +121,7 @@ def map_shapes(
     if shard.devices() > 1:
         return map_stacks(functools.partial(shard.share, of_stack), xs)
     if on_cpu:
-        return map_stacks(of_stack, xs, LEAVES_A_STACK, _parts_by_one_kernel)
+        return map_stacks(of_stack, xs, kinds.AT_ONCE, _parts_by_one_kernel)
     return map_stacks(of_stack, xs)
 
 
@@ -136,14 +135,7 @@ def map_stacks(
 
     Or on several stacks of at most so many `leaves`, of which results `parts` are taken.
     """
-    groups: dict[Any, list[int]] = {}
-    for i, x in enumerate(xs):
-        groups.setdefault((x.shape[-2:], x.dtype), []).append(i)
-    stacked = [
-        group[n : n + (leaves or len(group))]
-        for group in groups.values()
-        for n in range(0, len(group), leaves or len(group))
-    ]
+    stacked = kinds.places([(x.shape[-2:], x.dtype) for x in xs], leaves)
     stacks = [[_stack(xs[i]) for i in group] for group in stacked]
     lengths = [[len(stack) for stack in group] for group in stacks]
     results = [f(jnp.concatenate(group)) for group in stacks]

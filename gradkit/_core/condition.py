@@ -18,9 +18,9 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     A loop of at most one step stands for `lax.cond`. Under `vmap` a condition on a batch becomes
     a selection, and `f` is computed at every update; a loop does nothing where nothing is due.
     And XLA copies what a condition may return, at every update, but of a loop's carry only what
-    it sees that a step leaves as it is, which behind the barrier it does not. It takes out of a
-    loop, to compute at every update, what a step makes of `known` alone, but not out of a condition
-    in the step: that one is always true, of which XLA does not know.
+    it sees that a step leaves as it is, which behind the barrier it does not. What a step makes of
+    arrays that `f` knows besides `x`, XLA takes out of the loop, to compute it at every update; so
+    the step stands in a condition, which is always true, of which XLA does not know.
 
     `x` may be whole where `f(x)` is the part of one device in a `shard_map`. The loop has no
     gradient of its own: where one is asked for, `f` is computed at every update.
@@ -51,9 +51,8 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     def derivative(primals: Any, tangents: Any) -> Any:
         (due, *ins), (_, *changes) = primals, tangents
         select = lambda new, old: new if is_none(new) else jnp.where(due, new, old)
-        used = jax.tree.map(
-            lambda t: select(t, 0), changes
-        )  # so that no nan comes back
+        # zero what is not due, so that no nan comes back
+        used = jax.tree.map(lambda t: select(t, 0), changes)
         ys, dys = jax.jvp(step, tuple(ins), tuple(used))
         return [*map(select, ys, ins[1])], [*map(select, dys, changes[1])]
 

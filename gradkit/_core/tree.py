@@ -19,7 +19,7 @@ import optax
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from gradkit._core import condition, shard
+from gradkit._core import condition, kinds, shard
 from gradkit._core.derivative import hypot, root
 
 Tree = Any
@@ -196,9 +196,8 @@ def scale(a: Any, x: Tree) -> Tree:
 
 def clip_factor(norm: jax.Array, limit: Any) -> jax.Array:
     """What brings a norm above `limit` down to it; 1 for any other."""
-    above = (
-        norm > limit
-    )  # the quotient comes last: XLA copies what is cheap into each kernel
+    above = norm > limit
+    # the quotient comes last: XLA copies what is cheap into each kernel
     return jnp.where(above, limit, 1) / jnp.where(above, norm, 1)
 
 
@@ -323,10 +322,8 @@ def stacks_of(leaves: list[jax.Array]) -> list[list[int]]:
     """
     if jax.default_backend() != "cpu" or shard.devices() > 1:
         return [[i] for i in range(len(leaves))]
-    groups: dict[Any, list[int]] = {}
-    for i, x in enumerate(leaves):
-        groups.setdefault((x.shape, jax.typeof(x).sharding), []).append(i)
-    return [g[n : n + 64] for g in groups.values() for n in range(0, len(g), 64)]
+    shapes = [(x.shape, jax.typeof(x).sharding) for x in leaves]
+    return kinds.places(shapes, kinds.AT_ONCE)
 
 
 def divisible(x: jax.Array) -> jax.Array:

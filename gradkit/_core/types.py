@@ -14,9 +14,7 @@ Extra = Any  # keyword arguments of `update` that a method does not know
 Scalar = float | jax.Array  # a number, which may be traced
 Schedule = Callable[[jax.Array], Any]  # updates made so far -> a number
 Rate = Scalar | Schedule
-Hyper = (
-    Scalar | Any
-)  # a number, to the method; a `factory` takes a schedule for it as well
+Hyper = Scalar | Any  # a number to the method; its `factory` takes schedules too
 Transform = optax.GradientTransformationExtraArgs
 AnyTransform = optax.GradientTransformation  # what a wrapper takes: optax's or ours
 
