@@ -32,6 +32,9 @@ from gradkit._core import subspace as subspace
 from gradkit._core.chain import chain as chain
 from gradkit._core.coordinates import Coordinates as Coordinates
 from gradkit._core.infer import infer_parametrization as infer_parametrization
+from gradkit._core.model import LeafReading as LeafReading
+from gradkit._core.model import ModelReading as ModelReading
+from gradkit._core.model import read_model as read_model
 from gradkit._core.optima import Transfer as Transfer
 from gradkit._core.routes import routes as routes
 from gradkit._core.rules import RULES as RULES
@@ -129,6 +132,9 @@ from gradkit._step.transfer.learned_mup import (
     transfer_by_learned_mup as transfer_by_learned_mup,
 )
 from gradkit._step.transfer.mup import transfer_by_mup as transfer_by_mup
+from gradkit._step.transfer.plain_mup import (
+    transfer_by_plain_mup as transfer_by_plain_mup,
+)
 from gradkit._step.transfer.residual_scaling import (
     transfer_by_residual_scaling as transfer_by_residual_scaling,
 )

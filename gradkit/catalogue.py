@@ -152,6 +152,7 @@ METHODS = (
     Method("transfer_by_gradient_scale", "transfer", "2407.05872"),
     Method("transfer_by_learned_mup", "transfer", "2406.00153", "bentherien/mu_learned_optimization"),
     Method("transfer_by_mup", "transfer", "2011.14522", "microsoft/mup"),
+    Method("transfer_by_plain_mup", "transfer", "2203.03466", "microsoft/mup"),
     Method("transfer_by_residual_scaling", "transfer", "2309.16620"),
     Method("transfer_by_second_order_mup", "transfer", "2312.12226"),
     Method("transfer_by_spectral", "transfer", "2310.17813"),

@@ -467,4 +467,4 @@ def test_an_apply_of_one_size_is_noted():
         apply=lambda p, x: (x @ p["w"]).reshape(1, 2, 4),
         example=shape(1, 3),
     )
-    assert "attention was not looked at" in found.notes[0]
+    assert "were not looked at" in found.notes[0]

@@ -69,6 +69,7 @@ PRODUCTS = {
     "tiled": lambda w, h: (h @ jnp.tile(w, (1, 2)))[:, : len(w)],
     "turned": lambda w, h: h @ w * jnp.abs(jnp.exp(np.complex64(1j) * h.astype("c8"))),
     "split": lambda w, h: jnp.concatenate([h @ x for x in jnp.split(w, 2, 1)], 1),
+    "by hand": lambda w, h: (h[..., None] * w).sum(-2),
     "joined": lambda w, h: (h @ jnp.concatenate([w, w], 1))[:, : len(w)],
 }
 
@@ -170,11 +171,15 @@ def test_products_of_parameters():
     }
 
 
-def test_a_product_of_three_parameters_is_doubt():
-    """The one in the middle sums over a width on either side."""
-    product = lambda p, h: h @ (p["a"] @ p["b"] @ p["c"])
-    with pytest.raises(ValueError, match=r"leaf b must meet data.* of parameters"):
-        sandwich(product, a=("w", 2), b=(2, 2), c=(2, "w"))
+def test_a_product_of_three_parameters_is_followed_from_the_data():
+    found = sandwich(
+        lambda p, h: h @ (p["a"] @ p["b"] @ p["c"]), a=("w", 2), b=(2, 2), c=(2, "w")
+    )
+    assert found == {
+        "a": ("output", (0,), (1,), ()),
+        "b": ("fixed", (0,), (1,), ()),
+        "c": ("input", (0,), (1,), ()),
+    }
 
 
 STATES = {
@@ -211,7 +216,7 @@ def test_a_condition_uses_its_parameters():
         return jax.lax.while_loop(go_on, lambda h: h @ p["w"], h)
 
     found = sandwich(middle, gain=("w",), w=("w", "w"))
-    assert found == {"gain": ("vector", (), (0,), ()), "w": HIDDEN}
+    assert found == {"gain": ("output", (0,), (), ()), "w": HIDDEN}
 
 
 def test_rows_that_the_program_picks_are_layers():
@@ -324,7 +329,6 @@ solve = jax.scipy.linalg.solve_triangular
 GAIN, ONE = "be a gain along its last axis only", "be used in one way"
 LOOKED, PARTS = "be looked up in rows that do not grow", "not be taken apart along axis"
 REFUSED = [  # what must hold, and what is done
-    (GAIN, lambda w, h: (h[..., None] * w).sum(-2)),
     (GAIN, lambda w, h: (h[..., None] / w).sum(-2)),
     ("be used by apply", lambda w, h: h),
     ("meet data in a product", lambda w, h: h + jnp.fft.rfft(w).real.sum()),

@@ -2,22 +2,32 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Labels = frozenset[int]  # axes of the parameter
-Axis = tuple[tuple[Labels, int], ...]  # parts with sizes, outer first, none of size 1
+
+
+class Part(NamedTuple):
+    """Some of the entries of one axis of a parameter, or of several, side by side."""
+
+    label: Labels
+    size: int
+    step: int = 0  # from one to the next, in entries of the axis; 0 where they mix
+
+
+Axis = tuple[Part, ...]  # outer first, none of size 1
 
 NONE: Labels = frozenset()
 
 
-def axis(label: Labels, n: int) -> Axis:
+def axis(label: Labels, n: int, step: int = 0) -> Axis:
     """An axis of `n` entries in one part."""
-    return ((label, n),) if n != 1 else ()
+    return (Part(label, n, step),) if n != 1 else ()
 
 
 def whole(shape: Sequence[int]) -> tuple[Axis, ...]:
     """The axes of the parameter itself."""
-    return tuple(axis(frozenset({i}), n) for i, n in enumerate(shape))
+    return tuple(axis(frozenset({i}), n, 1) for i, n in enumerate(shape))
 
 
 def repeated(shape: Sequence[int]) -> tuple[Axis, ...]:
@@ -27,20 +37,25 @@ def repeated(shape: Sequence[int]) -> tuple[Axis, ...]:
 
 def labels(axes: Iterable[Axis]) -> Labels:
     """The axes of the parameter that `axes` are made of."""
-    return NONE.union(*(label for parts in axes for label, _ in parts))
+    return NONE.union(*(part.label for parts in axes for part in parts))
 
 
 def size(parts: Axis) -> int:
     """How long an axis is."""
-    return math.prod(n for _, n in parts)
+    return math.prod(part.size for part in parts)
 
 
 def resize(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     """`axes` cut, padded, joined or repeated to `shape`."""
     return tuple(
-        parts if size(parts) == n else axis(labels([parts]), n)
+        parts if size(parts) == n else axis(labels([parts]), n, _step(parts))
         for parts, n in zip(axes, shape)
     )
+
+
+def _step(parts: Axis) -> int:
+    """From one entry to the next, where they are of one part."""
+    return parts[0].step if len(parts) == 1 else 0
 
 
 def reshape(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
@@ -48,15 +63,16 @@ def reshape(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     rest = [part for parts in axes for part in parts]
 
     def take(n: int) -> Axis:
-        taken: list[tuple[Labels, int]] = []
+        taken: list[Part] = []
         while n > 1:
-            label, have = rest.pop(0)
+            label, have, step = rest.pop(0)
             if have % n and n % have:  # no boundary in common: one part with the next
-                other, more = rest.pop(0)
-                rest.insert(0, (label | other, have * more))
+                other, more, _ = rest.pop(0)
+                rest.insert(0, Part(label | other, have * more))
             else:
-                rest[:0] = axis(label, max(have // n, 1))
-                taken.append((label, min(have, n)))
+                inner = max(have // n, 1)
+                rest[:0] = axis(label, inner, step)
+                taken.append(Part(label, min(have, n), step * inner))
                 n //= min(have, n)
         return tuple(taken)
 
@@ -130,7 +146,19 @@ def summed_and_batch(eqn: Any) -> tuple[Any, Any]:
 
 
 def product(axes: Sequence[Axis], eqn: Any, side: int) -> tuple[Axis, ...]:
-    """`axes` of the left (0) or right (1) operand in the result of a `dot_general`."""
+    """`axes` of the left (0) or right (1) operand in the result of a product."""
+    shape = eqn.outvars[0].aval.shape
+    match eqn.primitive.name:
+        case "conv_general_dilated":
+            numbers = eqn.params["dimension_numbers"]
+            given, made = (numbers.lhs_spec, numbers.rhs_spec)[side], numbers.out_spec
+            places = {made[1]: axes[given[0]]} if side else {made[0]: axes[given[0]]}
+            new = [places.get(i, axis(NONE, n)) for i, n in enumerate(shape)]
+            return resize(new, shape)
+        case "ragged_dot_general":
+            last = axes[-1] if side else axis(NONE, shape[-1])
+            rest = repeated(shape[:-1]) if side else resize(axes[:-1], shape[:-1])
+            return resize((*rest, last), shape)
     summed, batch = (dims[side] for dims in summed_and_batch(eqn))
     free = [a for i, a in enumerate(axes) if i not in (*summed, *batch)]
     other = repeated(eqn.outvars[0].aval.shape[len(batch) :])

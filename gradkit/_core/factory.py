@@ -19,6 +19,7 @@ from jax.core import Tracer
 from gradkit._core import check, sample, scheduled, tree
 from gradkit._core.called import called, calling, error, is_building
 from gradkit._core.mismatch import of_state
+from gradkit._core.modelled import by_model
 from gradkit._core.stacked import are_stacked
 from gradkit._core.types import (
     AnyTransform,
@@ -56,7 +57,8 @@ def factory(make: Callable[P, T]) -> Callable[P, T]:
 
     A callable given for an argument of type `Hyper` is a schedule of the updates made so far. The
     method is built anew of the numbers at each update, and the state counts these around what it
-    is otherwise. A schedule for a `Rate` is called by the method.
+    is otherwise. A schedule for a `Rate` is called by the method. A `model` that is given is read
+    here: the method is built for stacks of matrices, and sees every leaf as the model says.
     """
     return _factory(make, make.__name__)
 
@@ -67,6 +69,8 @@ def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
 
     def build(given: Mapping[str, Any]) -> Any:
         arguments = {k: _read(name, k, kinds[k], x) for k, x in given.items()}
+        if (model := arguments.pop("model", None)) is not None:
+            return by_model(name, build, arguments, {*kinds}, model)
         schedules = {
             k: x
             for k, x in arguments.items()

@@ -50,7 +50,8 @@ def decider(
             )
             got = f"shape {np.shape(x)}"
             raise _wrong(method, what, got, "Leave it out of hidden.")
-        return Decision(said, "hidden= says so", decision.view)
+        reasons = getattr(hidden, "why", {})
+        return Decision(said, reasons.get(path, "hidden= says so"), decision.view)
 
     def decide(path: str, x: Any) -> Decision:
         decision = said_of(path, x)

@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
-
-from gradkit._core import notes, sizes
+from gradkit._core import factors, notes, series, sizes
+from gradkit._core.axes import Labels
 from gradkit._core.roles import Leaf, parameter
 from gradkit._core.sizes import NAME
 from gradkit._core.trace import Trace, follow
@@ -62,20 +61,37 @@ def infer_parametrization(
     old, new = sizes.build(init, base), sizes.build(init, target)
     third = new if delta is None else sizes.build(init, delta)
     twins = sizes.twins(new.shapes, old.shapes), sizes.twins(new.shapes, third.shapes)
-    depths = sizes.depths(new.shapes, old.shapes)
     sizes.check_proportions(old, new)
     sizes.check_proportions(old, third)
     _check_declared(new.shapes, roles=roles, inputs=inputs, stacks=stacks)
-    trace = None if apply is None else _trace(apply, new, example)
+    triples = {
+        path: [*zip(old.shapes[twins[0][path]], third.shapes[twins[1][path]], shape)]
+        for path, shape in new.shapes.items()
+    }
+    grown = {
+        path: frozenset(i for i, ns in enumerate(sizes) if len({*ns}) > 1)
+        for path, sizes in triples.items()
+    }
+    trace = at_base = None
+    said: list[str] = []
+    if apply is not None:
+        trace = _trace(apply, new, example, grown)
+        try:
+            grown_at_base = {twins[0][path]: axes for path, axes in grown.items()}
+            at_base = _trace(apply, old, example, grown_at_base)
+        except ValueError as error:
+            said.append(notes.not_compared(error))
+    depths = sizes.depths(new.shapes, old.shapes)
+    if trace and at_base:
+        depths = series.growth(trace, new.shapes, at_base, old.shapes, twins[0])
 
     def inferred(path: str) -> Parameter:
-        shape, at_base = new.shapes[path], old.shapes[twins[0][path]]
-        triples = [*zip(at_base, third.shapes[twins[1][path]], shape)]
+        shape, base_shape = new.shapes[path], old.shapes[twins[0][path]]
         leaf = Leaf(
             path,
             shape,
-            at_base,
-            frozenset(i for i, ns in enumerate(triples) if len({*ns}) > 1),
+            base_shape,
+            grown[path],
             depths[path],
             _declared(roles, path, new.shapes),
             _axes("inputs", inputs, path, new.shapes),
@@ -83,9 +99,9 @@ def infer_parametrization(
         )
         p = parameter(leaf, trace)
         for axis in p.widths:
-            if triples[axis][0] == triples[axis][1]:
+            if triples[path][axis][0] == triples[path][axis][1]:
                 must = "differ between base and delta in every width"
-                got = f"axis {axis}: {[*triples[axis]]} in base, delta and target"
+                got = f"axis {axis}: {[*triples[path][axis]]} in base, delta and target"
                 raise leaf.error(must, got, "Change every size in delta.")
         return p
 
@@ -95,19 +111,23 @@ def infer_parametrization(
             f"{NAME}: base and target must differ in a width, got equal shapes. To keep the "
             "width, pass delta, a third size in which every width is another."
         )
-    said = [*notes.of_parameters(found, trace)]
-    if apply is not None and trace is not None:
-        grown = any(p.growth_in != 1 or p.growth_out != 1 for p in found.values())
-        try:
-            at_base = _trace(apply, old, example).scores
-            other = trace if grown else _trace(apply, third, example)
-            said += notes.of_scores(at_base, other.scores)
-        except ValueError as error:
-            said.append(f"attention was not looked at: {str(error).splitlines()[0]}")
+    if apply is not None and trace and at_base:
+        wide, doubts = _of_width_alone(apply, init, old, new, found, example, trace)
+        found, more = factors.joined(found, at_base, wide, twins[0])
+        said += [*doubts, *more]
+        widened = any(p.growth_in != 1 or p.growth_out != 1 for p in found.values())
+        other = trace if widened else _trace(apply, third, example, grown)
+        said += notes.of_scores(at_base.scores, other.scores)
+    said = [*notes.of_parameters(found, trace), *said]
     return Parametrization(found, tuple(dict.fromkeys(said)))
 
 
-def _trace(apply: Callable[..., Any], built: sizes.Built, example: Any) -> Trace:
+def _trace(
+    apply: Callable[..., Any],
+    built: sizes.Built,
+    example: Any,
+    grown: Mapping[str, Labels],
+) -> Trace:
     """What `apply` does at one size, which it is told if it asks."""
     if example is None:
         raise ValueError(
@@ -117,13 +137,53 @@ def _trace(apply: Callable[..., Any], built: sizes.Built, example: Any) -> Trace
     asked = {name: built.names[name] for name in asked}
     args = example if type(example) is tuple else (example,)  # not a named one
     try:
-        program = jax.make_jaxpr(functools.partial(apply, **asked))(built.params, *args)
+        return follow(
+            functools.partial(apply, **asked), built.params, *args, grown=grown
+        )
     except Exception as error:
         raise ValueError(
             f"{NAME}: apply must run at size {built.size}, got {type(error).__name__}: {error}. "
             "Give it arguments with the names of the sizes."
         ) from error
-    return follow(program, built.params)
+
+
+def _of_width_alone(
+    apply: Any,
+    init: Any,
+    old: sizes.Built,
+    new: sizes.Built,
+    found: Mapping[str, Parameter],
+    example: Any,
+    trace: Trace,
+) -> tuple[Trace, list[str]]:
+    """What the model does that grew in its widths and not in its depth, if it can be built.
+
+    A factor that goes with the depth is what a rule for the depth asks for, and no width's.
+    """
+    if all(p.depth == 1 for p in found.values()):
+        return trace, []
+    differ = [k for k in new.names if old.names[k] != new.names[k]]
+
+    def is_width(name: str) -> bool:
+        built = sizes.build(init, {**old.names, name: new.names[name]})
+        twin = sizes.twins(built.shapes, old.shapes)
+        like = sizes.twins(built.shapes, new.shapes)
+        return any(
+            shape[axis] != old.shapes[twin[path]][axis]
+            for path, shape in built.shapes.items()
+            for axis in found[like[path]].widths
+        )
+
+    try:
+        if len(differ) < 2:
+            raise ValueError("there is one size for both")
+        widths = {name: new.names[name] for name in differ if is_width(name)}
+        wide = sizes.build(init, {**old.names, **widths})
+        like = sizes.twins(wide.shapes, new.shapes)
+        grown = {path: frozenset(found[like[path]].widths) for path in wide.shapes}
+        return _trace(apply, wide, example, grown), []
+    except (ValueError, TypeError) as error:
+        return trace, [notes.of_depth(error)]
 
 
 def _declared(rules: Mapping[str, Any] | None, path: str, paths: Iterable[str]) -> Any:

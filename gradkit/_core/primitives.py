@@ -1,5 +1,6 @@
 """What primitives do to entries: which move them, which keep each by itself, which add them up."""
 
+import math
 from collections.abc import Callable
 
 PRODUCTS = {"dot_general", "ragged_dot_general", "conv_general_dilated"}
@@ -18,53 +19,65 @@ MOVES = {  # entries stay as they are
     "stop_gradient",
     "transpose",
 }
-LINEAR = MOVES | {  # what was multiplied still is
-    "add",
-    "concatenate",
-    "neg",
-    "pad",
-    "rev",
-    "select_n",
-    "slice",
-    "split",
-    "stack",
-    "sub",
-    "tile",
-    "unstack",
-}
-ENTRYWISE = MOVES | {  # of several operands; any other may be a product
-    "add",
-    "add_any",
-    "atan2",
-    "clamp",
-    "complex",
-    "concatenate",
-    "div",
-    "dynamic_update_slice",
-    "eq",
-    "gather",
-    "ge",
-    "gt",
-    "le",
-    "lt",
-    "max",
-    "min",
-    "mul",
-    "ne",
-    "nextafter",
-    "pad",
-    "pow",
-    "rem",
-    "scatter",
-    "scatter-add",
-    "scatter-max",
-    "scatter-min",
-    "scatter-mul",
-    "scatter-sub",
-    "select_n",
-    "stack",
-    "sub",
-}
+SUMS = {"add", "add_any", "sub"}
+SCALES = {"mul", "div"}
+PARTED = {
+    "custom_partitioning",
+    "shard_map",
+}  # whose program sees parts of its operands
+JOINS = {"concatenate", "stack", "complex"}  # parts of a whole, side by side
+LINEAR = (
+    MOVES
+    | SUMS
+    | {  # what was multiplied still is
+        "concatenate",
+        "cumsum",
+        "neg",
+        "pad",
+        "reduce_sum",
+        "rev",
+        "select_n",
+        "slice",
+        "split",
+        "stack",
+        "tile",
+        "unstack",
+    }
+)
+ENTRYWISE = (
+    MOVES
+    | SUMS
+    | {  # of several operands; any other may be a product
+        "atan2",
+        "clamp",
+        "complex",
+        "concatenate",
+        "div",
+        "dynamic_update_slice",
+        "eq",
+        "gather",
+        "ge",
+        "gt",
+        "le",
+        "lt",
+        "max",
+        "min",
+        "mul",
+        "ne",
+        "nextafter",
+        "pad",
+        "pow",
+        "rem",
+        "scatter",
+        "scatter-add",
+        "scatter-max",
+        "scatter-min",
+        "scatter-mul",
+        "scatter-sub",
+        "select_n",
+        "stack",
+    }
+)
 # of what all entries of a result are
 NUMBERS: dict[str, Callable[..., float]] = {
     "add": lambda a, b: a + b,
@@ -75,5 +88,9 @@ NUMBERS: dict[str, Callable[..., float]] = {
     "neg": lambda a: -a,
     "sqrt": lambda a: a**0.5,
     "rsqrt": lambda a: a**-0.5,
+    "cbrt": lambda a: a ** (1 / 3),
+    "square": lambda a: a * a,
+    "log": math.log,
+    "exp": math.exp,
     **dict.fromkeys(MOVES, lambda a: a),
 }

@@ -11,6 +11,7 @@ from gradkit._core.alignments import Align
 from gradkit._core.bases import Basis
 from gradkit._core.factory import part
 from gradkit._core.mismatch import of_state
+from gradkit._core.model import Model
 from gradkit._core.parts import check_parts
 from gradkit._core.refreshes import Refresh
 from gradkit._core.rests import Memory, Rest, Seen
@@ -50,6 +51,7 @@ def project(
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
     side: Side = "small",
+    model: Model = None,
 ) -> Transform:
     r"""Let `inner` see every matrix in a basis of few columns, and act in it.
 
@@ -71,6 +73,8 @@ def project(
             others the last is the columns, and the rest are the rows.
         side: the one that is cut: the "small" one, or the "large" one, with larger bases and less
             for `inner` to remember.
+        model: what `gradkit.read_model` read: it says in place of `batch_axes` which matrices each
+            leaf holds.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: the bases, `rank` columns of the side that is cut for each leaf, or what they are made

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from gradkit._core.axes import NONE, Labels
 from gradkit._core.primitives import PRODUCTS
 from gradkit._core.trace import Trace
-from gradkit._core.values import UNKNOWN, Use
-from gradkit._core.width import Parameter
+from gradkit._core.values import AS_DATA, UNKNOWN, Use
+from gradkit._core.width import Parameter, expression
 
 
 class Leaf(NamedTuple):
@@ -27,6 +27,10 @@ class Leaf(NamedTuple):
         """What every message looks like."""
         where = f"gradkit.infer_parametrization: leaf {self.path}"
         return ValueError(f"{where} must {must}, got {got}. {advice}")
+
+    def say(self, argument: str, value: object) -> str:
+        """How the user says so, of this leaf and its like."""
+        return f"{argument}={{{expression(self.path)!r}: {value!r}}}"
 
 
 class Reading(NamedTuple):
@@ -54,7 +58,7 @@ def parameter(leaf: Leaf, trace: Trace | None) -> Parameter:
         raise leaf.error(
             f"use axis {_list(lost)}, which grows",
             reading.why,
-            f"Say what it is: inputs={{{leaf.path!r}: ...}} or stacks={{{leaf.path!r}: ...}}.",
+            f"Say what it is: {leaf.say('inputs', '...')} or {leaf.say('stacks', '...')}.",
         )
     widths = leaf.changed - stacks
     growth = [leaf.shape[axis] / leaf.base[axis] for axis in reading.layers]
@@ -93,7 +97,7 @@ def by_convention(leaf: Leaf) -> Reading:
 def by_declaration(leaf: Leaf, trace: Trace) -> Reading:
     """What the uses say, where the user does not say otherwise."""
     try:
-        reading = by_uses(leaf, trace.uses[leaf.path], trace.experts(leaf.path))
+        reading = by_uses(leaf, trace)
     except ValueError:
         if leaf.role is None and leaf.inputs is None:
             raise
@@ -110,13 +114,16 @@ def by_declaration(leaf: Leaf, trace: Trace) -> Reading:
     return reading._replace(layers=stacks - experts, experts=experts)
 
 
-def by_uses(leaf: Leaf, uses: Collection[Use], experts: Labels) -> Reading:
-    """The one reading of all uses; `experts` are axes that number experts elsewhere."""
+def by_uses(leaf: Leaf, trace: Trace) -> Reading:
+    """The one reading of all uses."""
+    uses, experts = {*trace.uses[leaf.path].values()}, trace.experts(leaf.path)
     names = ", ".join(sorted({use.by for use in uses}))
-    advice = f"Say what it is: roles={{{leaf.path!r}: 'hidden'}}, or 'vector' ..."
+    likely = "hidden" if len(leaf.shape) > 1 else "vector"
+    advice = f"Say what it is: {leaf.say('roles', likely)}, or another role."
     if not uses:
         must = "be used by apply, on the example it is given as an argument"
-        raise leaf.error(must, "no use", advice)
+        kept = f"If the outputs do not depend on it, say {leaf.say('roles', 'fixed')}."
+        raise leaf.error(must, "no use", kept)
     if UNKNOWN in names:
         must = "meet data in a product, in a lookup or entry by entry"
         raise leaf.error(must, names, advice)
@@ -128,22 +135,36 @@ def by_uses(leaf: Leaf, uses: Collection[Use], experts: Labels) -> Reading:
         must = f"sum over all or nothing of axis {_list(inputs & outputs)}"
         raise leaf.error(must, _describe(uses), advice)
     if way in ("lookup", "both") and inputs & leaf.changed:
-        raise leaf.error("be looked up in rows that do not grow", names, advice)
-    by_hand = outputs & leaf.changed - {len(leaf.shape) - 1}
-    if way == "entries" and by_hand and {"mul", "div"} & {use.by for use in uses}:
-        must = "be a gain along its last axis only, or the matrix of a product"
-        raise leaf.error(must, f"{names} over axes {_list(outputs)}", advice)
+        role = "embedding" if way == "lookup" else "tied"
+        same = (
+            "Keep their number, say a vocabulary's, in base, target and delta; or say"
+        )
+        say = f"{same} that it is no width: {leaf.say('roles', role)}."
+        raise leaf.error("be looked up in rows that do not grow", names, say)
+    every = {
+        name: NONE.union(*(getattr(use, name) for use in uses))
+        for name in ("layers", "experts", "picked", "over")
+    }
+    if way == "entries":
+        stacks = every["layers"] | every["experts"] | every["picked"]
+        last = max({*range(len(leaf.shape))} - stacks, default=-1)
+        by_hand = outputs & leaf.changed - (every["over"] & leaf.changed or {last})
+        if by_hand and {"mul", "div"} & {use.by for use in uses}:
+            must = "be a gain along its last axis only, or the matrix of a product"
+            say = f"If it is a gain, say {leaf.say('roles', 'vector')}; if not, its inputs."
+            raise leaf.error(must, f"{names} over axes {_list(outputs)}", say)
+        features = frozenset(i for i in outputs if (leaf.path, i) in trace.features)
+        if features & leaf.changed:  # rows that grow, as of positions, are no width
+            every["experts"] |= (outputs - features) & leaf.changed
+            outputs -= every["experts"]
     if not outputs & leaf.changed or (outputs - experts) & leaf.changed:
         outputs -= experts  # unless they are all that grows
-    every = {
-        name: NONE.union(*(getattr(use, name) for use in uses)) - inputs - outputs
-        for name in ("layers", "experts", "picked")
-    }
+    every = {name: found - inputs - outputs for name, found in every.items()}
     if every["picked"] & leaf.changed - (leaf.stacks or NONE):
         raise leaf.error(
             f"not be taken apart along axis {_list(every['picked'])}, which grows",
             names,
-            f"If it numbers layers, say so: stacks={{{leaf.path!r}: (0,)}}.",
+            f"If it numbers layers, say so: {leaf.say('stacks', (0,))}.",
         )
     layers = every["layers"] | every["picked"]
     experts = (experts | every["experts"]) - inputs - outputs
@@ -195,6 +216,8 @@ def _describe(uses: Collection[Use]) -> str:
             return f"{use.by} sums over {_list(use.inputs)}"
         if use.by == "gather":
             return f"gather looks up {_list(use.inputs)}"
+        if use.by == AS_DATA:
+            return "goes into a matrix as data does"
         return f"{use.by} entry by entry"
 
     return ", ".join(sorted({one(use) for use in uses}))

@@ -44,8 +44,9 @@ def completep(
 
 def spectral(parameter: Parameter, optimizer: Optimizer) -> Multipliers:
     """Weights and updates whose spectral norm is about `sqrt(fan_out / fan_in)`."""
-    i, o = fans(parameter)
-    return derive(optimizer, (i, o), init=(min(1, o / i) / i) ** 0.5)
+    (i, o), factor = fans(parameter), parameter.factor
+    init = (min(1, o / i) / i) ** 0.5 / factor
+    return derive(optimizer, (i, o), factor, init)._replace(forward=1.0)
 
 
 def umup(parameter: Parameter, optimizer: Optimizer) -> Multipliers | None:
@@ -57,11 +58,12 @@ def umup(parameter: Parameter, optimizer: Optimizer) -> Multipliers | None:
     forward = i ** (-1 if parameter.kind == "output" else -1 / 2)
     table = o**-0.5 if parameter.role == "embedding" else 1.0  # found by experiment
     rate = table / (i * forward) * parameter.depth**-0.5
-    return Multipliers(1.0, forward, rate, 1 / rate, 1.0)
+    return Multipliers(1.0, forward / parameter.factor, rate, 1 / rate, 1.0)
 
 
 RULES: Mapping[str, Rule] = {
     "mup": functools.partial(in_layout, READOUT),
+    "plain_mup": functools.partial(in_layout, PLAIN),
     "depth_mup": functools.partial(in_layout, READOUT, branch=1 / 2),
     "residual_scaling": functools.partial(
         in_layout, LAYOUTS["mean_field"], branch=1 / 2

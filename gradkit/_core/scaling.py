@@ -5,7 +5,9 @@ used times `forward`. What it is used as should move by $i^{-\mathrm{alignment}}
 `i` terms add up, of one sign (alignment 1) or of random signs (1/2). Its gradient is `forward`
 times that of its outputs, $o^{-\mathrm{readout}}$, the size that the output matrix is used at.
 A residual branch of $L$ layers, multiplied by $L^{-\mathrm{branch}}$, multiplies gradients by
-as much, and may move $L$ times less. So
+as much, and may move $L$ times less. A number by which the model itself multiplies what the
+weight makes is part of `forward`, and where the weight needs no other it is drawn as much
+smaller. So
 
 $$\mathrm{move} = i^{-\mathrm{alignment}} L^{\mathrm{branch} - 1} / \mathrm{forward}, \qquad
   \mathrm{gradient} = \mathrm{forward} \cdot o^{-\mathrm{readout}} L^{-\mathrm{branch}},$$
@@ -132,17 +134,21 @@ def grown(
     a, b = layout.exponents(parameter)
     power, depth = (1.0, 1.0) if branch is None else (branch, parameter.depth)
 
-    def at(fans: tuple[float, float], depth: float) -> Multipliers:
+    def at(fans: tuple[float, float], depth: float, factor: float) -> Multipliers:
         n = fans[1] if parameter.kind == "input" else fans[0]
-        forward, init = n**-a, n**-b
+        forward = n**-a if a else factor  # in all
+        init = n**-b if a else n**-b / factor
         found = derive(
             optimizer, fans, forward, init, layout.readout, alignment, depth, power
         )
-        tied = n ** (b - layout.readout)  # drawn as a table, used as the output matrix
-        return found._replace(forward=tied) if parameter.role == "tied" else found
+        if parameter.role == "tied":  # drawn as a table, used as the output matrix
+            return found._replace(forward=n**-layout.readout / init)
+        return found._replace(forward=forward / factor)
 
-    base, target = at(fans(parameter, "base"), 1.0), at(fans(parameter), depth)
-    return Multipliers(*(new / old for new, old in zip(target, base)))
+    base = at(fans(parameter, "base"), 1.0, parameter.base_factor)
+    target = at(fans(parameter), depth, parameter.factor)
+    found = Multipliers(*(new / old for new, old in zip(target, base)))
+    return found._replace(forward=found.forward / parameter.readout_factor)
 
 
 def fans(parameter: Parameter, size: str = "target") -> tuple[float, float]:

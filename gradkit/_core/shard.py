@@ -32,6 +32,11 @@ def replicated(x: jax.Array) -> jax.Array:
     return _constrain(x, PartitionSpec()) if _size(_axes()) > 1 else x
 
 
+def in_parts() -> bool:
+    """Whether a device sees a part of each array, under a `shard_map`, or axes have names."""
+    return bool(get_axis_env().axis_sizes)
+
+
 def devices() -> int:
     """Over how many devices of the mesh in use work can be spread.
 

@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import tree
-from gradkit._core.width import pattern
+from gradkit._core.width import pattern as starred
 
 NAME = "gradkit.infer_parametrization"
 Shapes = Mapping[str, tuple[int, ...]]  # by path
@@ -28,16 +28,43 @@ class Built(NamedTuple):
 
 
 def build(init: Callable[..., Any] | None, size: Any) -> Built:
-    """The model of one size, or with `init` None of the tree that `size` is."""
+    """The model of one size, or with `init` None of the tree that `size` is.
+
+    What is no array, such as the activation functions of an Equinox module, stays as it is.
+    """
     if init is None:
-        names, params, size = {}, jax.eval_shape(lambda t: t, size), "of the tree"
+        names, params, size = {}, _shapes(lambda: size), "of the tree"
     elif isinstance(size, Mapping):
-        names, params = size, jax.eval_shape(lambda: _once(init(**size)))
+        names, params = size, _shapes(lambda: init(**size))
     else:
-        names, params = {"size": size}, jax.eval_shape(lambda: _once(init(size)))
+        names, params = {"size": size}, _shapes(lambda: init(size))
     leaves = zip(tree.paths(params), jax.tree.leaves(params))
-    real = {path: x for path, x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)}
-    return Built(size, names, params, {path: x.shape for path, x in real.items()})
+    real = {path: x.shape for path, x in leaves if is_trained(x)}
+    return Built(size, names, params, real)
+
+
+def is_array(x: Any) -> bool:
+    """Whether a leaf is an array, or the shape of one."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")
+
+
+def is_trained(x: Any) -> bool:
+    """Whether a leaf is an array of real or complex numbers."""
+    return is_array(x) and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _shapes(make: Callable[[], Any]) -> Any:
+    """What `make` returns, with shapes for arrays. Nothing is computed."""
+    known: list[Any] = []
+
+    def arrays() -> list[Any]:
+        leaves, structure = jax.tree.flatten(_once(make()))
+        known[:] = structure, [None if is_array(x) else x for x in leaves]
+        return [x for x in leaves if is_array(x)]
+
+    shapes = iter(jax.eval_shape(arrays))
+    structure, others = known
+    return structure.unflatten(next(shapes) if x is None else x for x in others)
 
 
 def _once(params: Any) -> Any:
@@ -54,14 +81,35 @@ def _once(params: Any) -> Any:
     return params
 
 
+def numbered(paths: Iterable[str]) -> dict[str, str]:
+    """Every path with a number where only its like have one: `linear` beside `linear_1`."""
+    paths = [*paths]
+    parts = {tuple(path.split("/")[:i]) for path in paths for i in range(1, 99)}
+    first = {
+        (*part[:-1], match[1])
+        for part in parts
+        if (match := re.fullmatch(r"(.*\D)_\d+", part[-1]))
+    } & parts
+
+    def one(path: str) -> str:
+        names = path.split("/")
+        ends = (tuple(names[: i + 1]) for i in range(len(names)))
+        return "/".join(n + "_0" * (end in first) for n, end in zip(names, ends))
+
+    return {path: one(path) for path in paths}
+
+
 def matched(new: Shapes, old: Shapes, method: str, names: str) -> dict[str, str]:
     """For every path of `new` the path of `old` it is compared with: itself, or a like layer."""
     alike = defaultdict(list)
-    for path in old:
+    name = numbered([*new, *old])
+    pattern = lambda path: starred(name[path])
+    for path in sorted(old, key=lambda path: [*map(int, _digits(name[path]))]):
         alike[pattern(path)].append(path)
+    new = dict(sorted(new.items(), key=lambda x: [*map(int, _digits(name[x[0]]))]))
     counts = Counter(map(pattern, new))
-    odd = {p for p in {*new, *old} if counts[pattern(p)] == len(alike[pattern(p)])}
-    odd &= new.keys() ^ old.keys()
+    single = {p for p, n in counts.items() if n == len(alike[p]) == 1}
+    odd = {p for p in new.keys() ^ old.keys() if pattern(p) in single}
     odd |= {p for p in old if pattern(p) not in counts}
     odd |= {p for p in new if not alike[pattern(p)]}
     if odd:
@@ -70,21 +118,42 @@ def matched(new: Shapes, old: Shapes, method: str, names: str) -> dict[str, str]
             f"of layers, got only in one: {sorted(odd)}. Build one model at several sizes."
         )
 
-    def nearest(path: str) -> str:
+    ends = {
+        p: _by_ends([k for k in new if pattern(k) == p], alike[p], old) for p in counts
+    }
+
+    def twin(path: str) -> str:
+        if path in ends[pattern(path)]:
+            return ends[pattern(path)][path]
+        if path in old:
+            return path
         found = defaultdict(list)
-        for twin in alike[pattern(path)]:
-            pairs = zip(re.findall(r"\d+", path), re.findall(r"\d+", twin))
-            found[sum(a == b for a, b in pairs)].append(twin)
+        for other in alike[pattern(path)]:
+            pairs = zip(_digits(name[path]), _digits(name[other]))
+            found[sum(a == b for a, b in pairs)].append(other)
         best = found[max(found)]
-        if len({old[twin] for twin in best}) > 1:
+        if len({old[other] for other in best}) > 1:
             raise ValueError(
                 f"{method}: leaf {path} must be like the layers of the smaller model, got "
-                f"{ {twin: old[twin] for twin in best} }. Lists that grow hold layers of one "
-                "shape: give other layers a name of their own."
+                f"{ {other: old[other] for other in best} }. Lists that grow hold layers of one "
+                "shape, but for the first and the last: give other layers a name of their own."
             )
         return best[0]
 
-    return {path: path if path in old else nearest(path) for path in new}
+    return {path: twin(path) for path in new}
+
+
+def _by_ends(many: list[str], few: list[str], shapes: Shapes) -> dict[str, str]:
+    """The first and the last of a longer list of layers, and those between, if they differ."""
+    inner = few[1:-1]
+    one_list = all(len(_digits(path)) <= 1 for path in few)
+    differ = len({shapes[path] for path in few}) > 1
+    if not (differ and one_list and len(many) > len(few)):
+        return {}
+    if len({shapes[path] for path in inner}) != 1:
+        return {}
+    between = dict.fromkeys(many[1:-1], inner[0])
+    return {many[0]: few[0], **between, many[-1]: few[-1]}
 
 
 def twins(new: Shapes, old: Shapes) -> dict[str, str]:
@@ -99,10 +168,40 @@ def twins(new: Shapes, old: Shapes) -> dict[str, str]:
     return found
 
 
+EXPERTS = re.compile(r"(expert|branch|tower|head)(s|es)?$", re.IGNORECASE)
+
+
 def depths(new: Shapes, old: Shapes) -> dict[str, float]:
-    """By path, how much longer the lists of layers are that it is in."""
-    many, few = Counter(map(pattern, new)), Counter(map(pattern, old))
-    return {path: many[pattern(path)] / few[pattern(path)] for path in new}
+    """By path, how much longer the lists of layers are that it is in, by their names.
+
+    Lists of experts, branches, towers and heads lie side by side and have no depth.
+    """
+    name = numbered([*new, *old])
+
+    def layer(path: str) -> str:
+        parts = name[path].split("/")
+        lists = zip(["", *parts], parts)  # a bare number counts what stands before it
+        named = [before if part.isdigit() else part for before, part in lists]
+        beside = [bool(EXPERTS.search(_bare(part))) for part in named]
+        return "/".join(
+            re.sub(r"\d+", "*", part) if is_beside else part
+            for part, is_beside in zip(parts, beside)
+        )
+
+    def lengths(paths: Shapes) -> Counter[str]:
+        return Counter(map(starred, {layer(path) for path in paths}))
+
+    many, few = lengths(new), lengths(old)
+    return {k: many[starred(layer(k))] / few[starred(layer(k))] for k in new}
+
+
+def _bare(part: str) -> str:
+    """A name without its number."""
+    return re.sub(r"[_\d]+$", "", part) or part
+
+
+def _digits(path: str) -> list[str]:
+    return re.findall(r"\d+", path)
 
 
 def check_proportions(base: Built, other: Built) -> None:

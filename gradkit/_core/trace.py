@@ -1,7 +1,8 @@
 """What a model does with each parameter: followed from equation to equation of its jaxpr.
 
 An array that is a parameter, whole or rearranged, is a `Value` with views. An array that depends
-on the example is data. Where the two meet, the parameter is used, and its axes say how.
+on the example is data. Where the two meet, the parameter is used, and its axes say how. A number
+that multiplies data is a factor of what the data is made of, or of what it goes into.
 """
 
 import copy
@@ -9,74 +10,134 @@ import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from gradkit._core import axes, tree, values
-from gradkit._core.axes import Labels, labels
-from gradkit._core.jaxpr import called, opened, with_more_axes
-from gradkit._core.primitives import ENTRYWISE, MOVES
-from gradkit._core.values import UNKNOWN, Score, Use, Value, View
+from gradkit._core import axes, sizes, tree, values
+from gradkit._core.axes import NONE, Labels, labels
+from gradkit._core.jaxpr import Turns, Walker, needed, opened
+from gradkit._core.primitives import ENTRYWISE, JOINS, LINEAR, MOVES, PRODUCTS, SUMS
+from gradkit._core.values import (
+    AS_DATA,
+    STATISTICS,
+    UNKNOWN,
+    Factor,
+    Score,
+    Use,
+    Value,
+    View,
+)
 
 Place = tuple[str, int]  # a path, and an axis of the parameter there
+Cut = tuple[int, int]  # how an axis is cut: the step between entries, and how many
+Taken = Mapping[
+    int, tuple[int, int]
+]  # by axis, the first entry taken and the one after the last
 
 
-def follow(program: Any, params: Any) -> "Trace":
-    """What a jaxpr does with each leaf of `params`, its first arguments; the rest is data."""
-    leaves = zip(tree.paths(params), jax.tree.leaves(params))
-    views = [View(path, axes.whole(x.shape)) for path, x in leaves]
+def follow(
+    f: Callable[..., Any],
+    params: Any,
+    *args: Any,
+    grown: Mapping[str, Labels] | None = None,
+) -> "Trace":
+    """What `f(params, *args)` does with each array in `params`; the rest is data.
+
+    Where it is known which axes have `grown` with the model, it tells the order of parameters
+    that are multiplied before they meet data; else their lengths tell.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    arrays = {i: x for i, x in enumerate(leaves) if sizes.is_array(x)}
+
+    def of_arrays(given: Mapping[int, Any], *args: Any) -> Any:
+        params = structure.unflatten(given.get(i, x) for i, x in enumerate(leaves))
+        found = jax.tree.leaves(f(params, *args))
+        return [x for x in found if isinstance(x, jax.Array)]
+
+    program = jax.make_jaxpr(of_arrays)(arrays, *args)
+    paths = tree.paths(params)
+    views = [View(paths[i], axes.whole(x.shape)) for i, x in arrays.items()]
     data = [Value(data=True)] * (len(opened(program).invars) - len(views))
-    trace = Trace()
-    for x in trace.run(program, [*(Value((view,)) for view in views), *data]):
-        trace.settle(x)
+    trace = Trace(grown)
+    results = trace.run(needed(program), [*(Value((v,)) for v in views), *data])
+    for x in map(trace.settle, results):
+        trace.lay(x)
     trace.spread()
     return trace
 
 
-class Trace:
+class Trace(Walker[Value]):
     """What was found out so far."""
 
-    def __init__(self) -> None:
-        """Nothing."""
-        self.uses: dict[str, set[Use]] = defaultdict(set)  # by path
+    def __init__(self, grown: Mapping[str, Labels] | None = None):
+        """Nothing; `grown` are axes, by path."""
+        self.grown = grown
+        self.uses: dict[str, dict[int, Use]] = defaultdict(dict)  # by path and number
+        self.factors: dict[int, dict[int, float]] = defaultdict(dict)  # of uses
+        self.lost: dict[int, float] = {}  # factors of what is no product of parameters
+        self.before: dict[str, set[str]] = defaultdict(set)  # what is upstream, by path
+        self.followed: set[str] = set()  # paths with a product downstream
         self.scores: list[Score] = []
         self.ranked: set[str] = set()  # paths whose products are ranked
+        self.guessed: set[tuple[str, str]] = set()  # products whose order is a guess
         self.alike: set[frozenset[Place]] = set()  # axes that are one and the same
         self.side_by_side: set[Place] = set()  # axes of experts
+        self.numbers: dict[Place, int] = {}  # that stand for them in features
+        self.places: list[Place] = []
+        self.aligned: set[frozenset[Place]] = set()  # axes that data has in common
+        self.features: set[Place] = set()  # axes that products sum over or make
+        self.cuts: dict[Place, dict[Cut, set[tuple[int, int]]]] = {}  # what is taken
+        self.whole: set[tuple[int, int, int]] = set()  # cuts that are joined again
         self.loops = 0  # so far
         self.serial: set[int] = set()  # loops whose rows meet what their rows made
+        self.events = 0  # uses and factors so far
 
     def spread(self) -> None:
-        """Axes that are the same as one of experts are of experts."""
-        found = self.side_by_side
-        while more := {x for pair in self.alike if pair & found for x in pair - found}:
-            found |= more
+        """Axes that are the same as one of experts, or of features, are of such."""
+        _close(self.side_by_side, self.alike)
+        _close(self.features, self.aligned)
 
     def experts(self, path: str) -> Labels:
         """The axes of a parameter that number experts, as other parameters show."""
         return frozenset(axis for p, axis in self.side_by_side if p == path)
 
-    def run(self, program: Any, args: Iterable[Value]) -> list[Value]:
-        """Follow `args` through a jaxpr, closed or not, to its results."""
-        jaxpr = opened(program)
-        consts = map(values.constant, getattr(program, "consts", ()))
-        known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
+    def factor(self, use: Use) -> float:
+        """By which numbers the model multiplies what a use makes."""
+        return math.prod(self.factors[use.at].values())
 
-        def read(x: Any) -> Value:
-            return values.constant(x.val) if hasattr(x, "val") else known[x]
+    def blocks(self, path: str, axis: int) -> dict[Cut, list[tuple[int, int]]]:
+        """How the model cuts what an axis of a parameter makes into parts that go their ways."""
+        place = path, axis
+        if place not in self.numbers:
+            return {}
+        number, found = self.numbers[place], {}
+        for (step, n), parts in self.cuts.get(place, {}).items():
+            ends = sorted(parts)
+            tiled = [a for a, _ in ends] == [0, *(b for _, b in ends[:-1])]
+            if tiled and ends[-1][1] == n and (number, step, n) not in self.whole:
+                found[step, n] = ends
+        return found
 
-        for eqn in jaxpr.eqns:
-            known.update(zip(eqn.outvars, self.equation(eqn, [*map(read, eqn.invars)])))
-        return [read(x) for x in jaxpr.outvars]
+    def constant(self, x: Any) -> Value:
+        """A number, or an array of them."""
+        return values.constant(x)
 
-    def equation(self, eqn: Any, xs: list[Value]) -> list[Value]:
+    def shared(self, x: Value) -> Value:
+        """What several read is a sum of its own to none of them."""
+        return x._replace(origins=frozenset(), terms=(), pairs=False)
+
+    def call(self, program: Any, eqn: Any, xs: list[Value]) -> list[Value]:
+        """Follow what a jaxpr does with its operands, or with the parts that a device has."""
+        local = map(values.resized, xs, [x.aval.shape for x in opened(program).invars])
+        out = self.run(program, local)
+        return [values.resized(x, v.aval.shape) for x, v in zip(out, eqn.outvars)]
+
+    def primitive(self, eqn: Any, xs: list[Value]) -> list[Value]:
         """The results of one equation."""
         match eqn.primitive.name:
-            case "scan" | "while" | "cond" as name:
-                return getattr(self, f"_{name}")(eqn, [*map(self.settle, xs)])
-            case "dot_general" | "ragged_dot_general" | "conv_general_dilated":
+            case name if name in PRODUCTS:
                 return [self._product(eqn, *xs[:2])]
             case "gather" | "dynamic_slice":
                 return [self._lookup(eqn, *xs)]
@@ -86,61 +147,258 @@ class Trace:
                 return []
             case "top_k" | "approx_top_k" | "sort" | "argmax":
                 self.ranked |= values.sources(xs)
-        inner = called(eqn)
-        if inner is None:
-            return self._entrywise(eqn, xs)
-        local = map(values.resized, xs, [x.aval.shape for x in opened(inner).invars])
-        out = self.run(inner, local)
-        return [values.resized(x, v.aval.shape) for x, v in zip(out, eqn.outvars)]
+        return self._entrywise(eqn, xs)
 
     def settle(self, x: Value) -> Value:
         """`x` as plain data, if data it is: what was looked up is an embedding."""
-        return self._use("gather", x, x.carries) if x.data else x
+        return self._use("gather", x, x.carries) if x.data and x.views else x
 
-    def _use(self, by: str, x: Value, near: frozenset[int]) -> Value:
+    def lay(self, x: Value, use: int | None = None) -> Value:
+        """`x`, its factors laid to what it is a sum of, or to the `use` it goes into."""
+        for event, number, origins in x.factors:
+            for at in origins or (() if use is None else (use,)):
+                self.factors[at][event] = number
+            if not origins and use is None and x.past:
+                self.lost[event] = number
+        return x._replace(factors=())
+
+    def _next(self) -> int:
+        self.events += 1
+        return self.events
+
+    def _use(
+        self, by: str, x: Value, near: frozenset[int], beside: View | None = None
+    ) -> Value:
         """Use `x` entry by entry, beside data of the carries `near`; what is left of it."""
-        for view in x.views:
-            outputs = labels(view.axes) - view.looked
-            if by not in ENTRYWISE and len(outputs) > 1:
-                self._record(view, Use(f"{UNKNOWN} {by}"), near)
+        found = []
+        looked = any(view.looked for view in x.views)
+        for view, before, after in values.in_turn(x.views, lambda v: bool(v.looked)):
+            inputs, outputs = view.looked | before, labels(view.axes) - view.looked
+            if by not in (*ENTRYWISE, AS_DATA) and len(outputs) > 1:
+                found.append(self._record(view, Use(f"{UNKNOWN} {by}"), near))
                 continue
-            way = "dot_general" if view.summed else by
-            self._record(view, Use(way, view.looked | view.summed, outputs), near)
-        return x._replace(views=())
+            way = "dot_general" if before else "gather" if looked else by
+            use = Use(way, inputs, outputs | after, over=_over(view, beside))
+            found.append(self._record(view, use, near))
+        if not found:
+            return x
+        paths = frozenset(view.path for view in x.views)
+        return x._replace(
+            views=(),
+            origins=frozenset(found),
+            past=x.past | paths,
+            features=self._merged(self._numbered(view) for view in x.views),
+        )
 
-    def _record(self, view: View, use: Use, near: frozenset[int] = frozenset()) -> None:
+    def _record(self, view: View, use: Use, near: frozenset[int] = frozenset()) -> int:
+        """Write down one use, and return its number."""
         self.serial |= view.rows & near
-        experts = use.experts | view.experts
-        use = use._replace(layers=view.layers, experts=experts, picked=view.picked)
-        self.uses[view.path].add(use)
+        experts, at = use.experts | view.experts, self._next()
+        self.uses[view.path][at] = use._replace(
+            layers=view.layers, experts=experts, picked=view.picked, at=at
+        )
+        self.factors[at][0] = view.factor
         self.side_by_side |= {(view.path, axis) for axis in experts}
+        if use.by in PRODUCTS or use.by == "gather":
+            self.features |= {(view.path, axis) for axis in use.outputs}
+        if use.by in PRODUCTS:
+            self.features |= {(view.path, axis) for axis in use.inputs}
+        return at
 
     def _entrywise(self, eqn: Any, xs: list[Value]) -> list[Value]:
         name, shapes = eqn.primitive.name, [x.aval.shape for x in eqn.outvars]
         if name not in MOVES:
             xs = [self.settle(x) for x in xs]
         if not any(x.data for x in xs):
-            views = [self._views(eqn, xs, shape) for shape in shapes]
-            return [Value(v, number=values.number(eqn, xs)) for v in views]
+            return self._of_constants(eqn, xs, shapes)
         marks = [mark for x in xs for mark in x.made]
         made = [values.moved_all(marks, eqn, shape) for shape in shapes]
-        for x in (x for x in xs if not x.data):
+        met: list[Value] = []
+        for x in (x for x in xs if not x.data and x.views):
             for view in values.moved_all(x.views, eqn, shapes[0]):
                 self._link(view, made[0])
-            self._use(name, x, values.carries(xs))
-        views = [self._views(eqn, [x for x in xs if x.data], s) for s in shapes]
-        factor, scale, score = values.scale(name, xs)
-        if score is not None:
-            old = self.scores[score]
-            self.scores[score] = old._replace(scale=old.scale * factor)
-        known = True, None, scale, values.sources(xs), score
-        carries = values.carries(xs)
-        return [Value(v, *known, m, carries) for v, m in zip(views, made)]
+            over = self._features(eqn, [y for y in xs if y.data], shapes[0])
+            met.append(self._use(name, x, values.carries(xs), over))
+        data = [x for x in xs if x.data]
+        for path in values.past(met):
+            self.before[path] |= values.past(data) - {path}
+        base = Value(
+            data=True,
+            sources=values.sources(data),
+            past=values.past([*data, *met]),
+            carries=values.carries(xs),
+            pieces=self._pieces(name, data),
+            reduced=_reduced(eqn, data),
+            normalized=_normalized(name, xs),
+            pairs=_pairs(eqn, data),
+        )
+        base = self._multiplied(eqn, xs, met, base)
+        if name == "reduce_sum":
+            base = self._added_up(eqn, data[0], base)
+        if name == "mul" and len(met) == 1 and len(data) == 1:
+            by = next(x.views for x in xs if x.views)
+            base = base._replace(terms=tuple(zip(by, sorted(met[0].origins))))
+        if base.terms:
+            moved = [(values.moved(v, eqn, shapes[0]), at) for v, at in base.terms]
+            base = base._replace(terms=tuple((v, at) for v, at in moved if v))
+        views = [self._views(eqn, data, shape) for shape in shapes]
+        return [
+            self._cut(
+                eqn, _taken(eqn, i), data, base._replace(views=v, made=m, features=f)
+            )
+            for i, (v, m, f) in enumerate(
+                zip(views, made, (self._features(eqn, data + met, s) for s in shapes))
+            )
+        ]
+
+    def _of_constants(
+        self, eqn: Any, xs: list[Value], shapes: Sequence[Any]
+    ) -> list[Value]:
+        """The results where no operand is data: parameters still, and numbers."""
+        name, number = eqn.primitive.name, values.number(eqn, xs)
+
+        def scaled(x: Value) -> Value:
+            factor = values.multiplied(name, xs, x)
+            if factor in (None, 1.0):  # what is not linear is as it is
+                return x
+            views = tuple(v._replace(factor=v.factor * factor) for v in x.views)
+            return x._replace(views=views)
+
+        xs = [scaled(x) for x in xs]
+        found = []
+        for i, shape in enumerate(shapes):
+            out = Value(self._views(eqn, xs, shape), number=number)
+            found.append(self._cut(eqn, _taken(eqn, i), xs, out))
+        return found
+
+    def _multiplied(
+        self, eqn: Any, xs: list[Value], met: list[Value], out: Value
+    ) -> Value:
+        """`out`, with what is known of the factors, origins and score of the operands."""
+        name = eqn.primitive.name
+        data = [x for x in (xs[1:] if name == "select_n" else xs) if x.data]
+        terms = [x for x in data if x.past or x.factors or len(data) == 1]
+        numbers = [values.multiplied(name, xs, x) for x in terms]
+        known = [n for n in numbers if n is not None]
+        if not terms or len(known) < len(terms):
+            for x in data:
+                self.lay(x)
+            return out
+        if name in ("mul", "div"):
+            return self._times(name, xs, terms[0], known[0], out)
+        first, *rest = terms
+        example = len(data) > len(terms)
+        if any((x.factors, x.score) != (first.factors, first.score) for x in rest) or (
+            met or (example and name in SUMS)
+        ):
+            lost = any(not f.origins for x in terms for f in x.factors)
+            out = out._replace(normalized=out.normalized or lost)  # of unknown size
+            for x in terms:
+                self.lay(x)
+        else:
+            out = out._replace(factors=first.factors, score=first.score)
+        sums = [*terms, *met]
+        if all(x.origins for x in sums) and not example:
+            out = out._replace(origins=values.joined(x.origins for x in sums))
+        return out if sums[1:] else out._replace(terms=first.terms, pairs=first.pairs)
+
+    def _times(
+        self, name: str, xs: list[Value], x: Value, number: float, out: Value
+    ) -> Value:
+        """`out`, if it is `x` times a number, or times parameters too."""
+        for other in (y for y in xs if y is not x and y.data):
+            self.lay(other)
+        factors = x.factors
+        if name == "div" and x.reduced and math.isclose(1 / number, x.reduced):
+            number = 1.0  # a mean is no sum that grows
+        if x.score is not None:
+            old = self.scores[x.score]
+            self.scores[x.score] = old._replace(scale=old.scale * number)
+        elif number != 1:
+            factors = (*factors, Factor(self._next(), number, x.origins))
+        bare = not any(y.views for y in xs if y is not x)
+        return out._replace(
+            factors=factors,
+            origins=x.origins,
+            score=x.score,
+            terms=x.terms if bare else (),
+            pairs=x.pairs and bare,
+        )
+
+    def _added_up(self, eqn: Any, x: Value, out: Value) -> Value:
+        """`out`, the sum of `x`, which is a product if parameters or activations multiply it."""
+        gone = eqn.params["axes"]
+        found = set()
+        for view, at in x.terms:
+            summed = labels(view.axes[i] for i in gone)
+            if summed and at in self.uses[view.path]:
+                old = self.uses[view.path].pop(at)
+                use = old._replace(
+                    by="dot_general", inputs=summed, outputs=old.outputs - summed
+                )
+                self.uses[view.path][at] = use
+                self.features |= {
+                    (view.path, axis) for axis in use.inputs | use.outputs
+                }
+                found.add(at)
+                self.before[view.path] |= x.past - {view.path}
+                self.followed |= x.past - {view.path}
+        if found:
+            paths = frozenset(view.path for view, at in x.terms if at in found)
+            for f in out.factors:
+                for at in found:
+                    self.factors[at][f.event] = f.number
+            return out._replace(
+                factors=(), origins=frozenset(found), sources=paths, reduced=0
+            )
+        if x.pairs:
+            count = math.prod(eqn.invars[0].aval.shape[i] for i in gone)
+            return self._scored(count, [x], out)._replace(reduced=0)
+        return out
+
+    def _scored(self, count: int, xs: Sequence[Value], out: Value) -> Value:
+        """`out`, a sum of `count` products of activations."""
+        scale = math.prod(f.number for x in xs for f in x.factors)
+        normal = any(x.normalized for x in xs)
+        self.scores.append(Score(count, scale, values.sources(xs), normal))
+        return out._replace(score=len(self.scores) - 1, factors=())
+
+    def _pieces(self, name: str, data: Sequence[Value]) -> frozenset[Any]:
+        """The cuts by which a result came about; those joined again are none."""
+        found = values.joined(x.pieces for x in data)
+        if name not in JOINS:
+            return found
+        starts = defaultdict(set)
+        for cut, start in found:
+            starts[cut].add(start)
+        again = {cut for cut, each in starts.items() if len(each) > 1}
+        self.whole |= again
+        return frozenset(piece for piece in found if piece[0] not in again)
+
+    def _cut(self, eqn: Any, taken: Taken, xs: Sequence[Value], out: Value) -> Value:
+        """`out`, told what it is a piece of, if some entries are `taken` of one array."""
+        if len(xs) != 1 or not taken:
+            return out
+        (x,), shape = xs, eqn.invars[0].aval.shape
+        views = [*map(self._numbered, x.views)]
+        if x.features is not None:
+            views.append(x.features)
+        found = set()
+        for view, (axis, (start, stop)) in itertools.product(views, taken.items()):
+            parts = view.axes[axis]
+            if (start, stop) == (0, shape[axis]) or len(parts) != 1:
+                continue
+            label, n, step = parts[0]
+            for number in label if len(label) == 1 else ():
+                cuts = self.cuts.setdefault(self.places[number], {})
+                cuts.setdefault((step, n), set()).add((start, stop))
+                found.add(((number, step, n), start))
+        return out._replace(pieces=out.pieces | found)
 
     def _views(self, eqn: Any, xs: list[Value], shape: Any) -> tuple[View, ...]:
         """The views of `xs` in the result: none in mere statistics of a parameter."""
         views = [view for x in xs for view in x.views]
-        if eqn.primitive.name.startswith(("reduce_m", "reduce_s", "arg")):
+        if eqn.primitive.name.startswith(STATISTICS):
             return ()
         moved = values.moved_all(views, eqn, shape)
         for view in views:
@@ -155,68 +413,188 @@ class Trace:
                 for i, j in itertools.product(labels([a]), labels([b])):
                     self.alike.add(frozenset({(view.path, i), (mark.path, j)}))
 
+    def _numbered(self, view: View) -> View:
+        """A view whose labels are numbers that stand for axes of all parameters."""
+
+        def number(axis: int) -> int:
+            place = view.path, axis
+            if place not in self.numbers:
+                self.numbers[place] = len(self.places)
+                self.places.append(place)
+            return self.numbers[place]
+
+        def named(parts: axes.Axis) -> axes.Axis:
+            return tuple(
+                part._replace(label=frozenset(map(number, part.label)))
+                for part in parts
+            )
+
+        return View("", tuple(map(named, view.axes)))
+
+    def _features(self, eqn: Any, xs: Sequence[Value], shape: Any) -> View | None:
+        """Which axes of parameters the axes of a result are, as the operands say."""
+        views = [x.features for x in xs if x.features is not None]
+        return self._merged(values.moved_all(views, eqn, shape))
+
+    def _merged(self, views: Iterable[View]) -> View | None:
+        """One for all: where axes of several parameters meet, they are the same."""
+        result: View | None = None
+        for view in views:
+            if result is None or len(result.axes) != len(view.axes):
+                result = view if result is None else result
+                continue
+            self._align(zip(result.axes, view.axes))
+            new = tuple(a if labels([a]) else b for a, b in zip(result.axes, view.axes))
+            result = result._replace(axes=new)
+        return result
+
     def _lookup(self, eqn: Any, x: Value, *indices: Value) -> Value:
         x, chosen = self.settle(x), any(i.data for i in indices)
         fixed = all(i.number is not None for i in indices)
         found = [values.looked_up(view, eqn, chosen, fixed) for view in x.views]
         data, carries = x.data or chosen, values.carries((x, *indices))
-        return x._replace(views=tuple(found), data=data, made=(), carries=carries)
+        features = x.features and values.looked_up(x.features, eqn, True, fixed)
+        taken = _taken(eqn, 0, [i.number for i in indices])
+        out = x._replace(
+            views=tuple(found),
+            data=data,
+            made=(),
+            features=features,
+            past=values.past((x, *indices)),
+            carries=carries,
+            terms=(),
+        )
+        return self._cut(eqn, taken, [x], out)
 
     def _product(self, eqn: Any, left: Value, right: Value) -> Value:
         summed, batch = axes.summed_and_batch(eqn)
         if not (left.data or right.data):
             return self._of_parameters(eqn, left, right)
-        made, found = [], set()
+        sides = [left, right]
+        for i, x in enumerate(sides):  # of constants times a parameter: an activation
+            gone = labels(view.axes[j] for view in x.views for j in summed[i])
+            if gone and any(path == "" for view in x.views for _, path in view.links):
+                sides[i] = self._use(AS_DATA, x, x.carries)._replace(data=True)
+        left, right = sides
+        made, found, features = [], {}, []
         for i, x, other in ((0, left, right), (1, right, left)):
             rows = other.data and not other.views  # which may meet what x looked up
             made += [(i, mark) for mark in x.made]
-            for view in x.views:
+            if x.features is not None:
+                features.append((i, x.features))
+            entered = lambda v, i=i: bool(labels(v.axes[j] for j in summed[i]))
+            for view, before, after in values.in_turn(x.views, entered):
                 use = values.met(eqn.primitive.name, view, summed[i], batch[i])
+                use = use._replace(
+                    inputs=use.inputs | before,
+                    outputs=use.outputs | after,
+                    groups=eqn.params.get("feature_group_count", 1),
+                )
+                if use.experts and _in_blocks(other, summed[1 - i], batch[1 - i]):
+                    blocks, outputs = use.experts, use.outputs | use.experts
+                    use = use._replace(experts=NONE, outputs=outputs, blocks=blocks)
                 if x.data and not (rows and use.inputs):
-                    self._use("gather", Value((view,)), x.carries)
+                    self._use("gather", Value((view,), True), x.carries)
                     continue
-                self._record(view, use, other.carries)
-                found.add(view.path)
+                at = self._record(view, use, other.carries)
+                found[at] = view.path
+                self.before[view.path] |= other.past - {view.path}
+                self.followed |= other.past
+                if len(found) == 1:  # of several, the first
+                    self.lay(other, at)
                 made.append((i, view))
+                numbered = self._numbered(view)
+                features.append((i, numbered))
+                if other.features is not None:
+                    pairs = zip(summed[i], summed[1 - i])
+                    both = [
+                        (numbered.axes[a], other.features.axes[b]) for a, b in pairs
+                    ]
+                    self._align(both)
                 ours, theirs = batch[i], batch[1 - i]
                 self._link(_only(view, ours), [_only(m, theirs) for m in other.made])
         both = left, right
+        views = (View(v.path, axes.product(v.axes, eqn, i)) for i, v in features)
         result = Value(
             data=True,
-            sources=frozenset(found) or values.sources(both),
+            origins=frozenset(found),
+            sources=frozenset(found.values()) or values.sources(both),
+            past=values.past(both) | frozenset(found.values()),
             made=values.marks(made, eqn),
+            features=self._merged(views),
             carries=values.carries(both),
         )
         if found:
             return result
         if not (left.data and right.data):
-            return result._replace(scale=(left if left.data else right).scale)
+            x = left if left.data else right
+            return result._replace(factors=x.factors, origins=x.origins)
+        self.followed |= values.past(both)
         count = math.prod(eqn.invars[0].aval.shape[i] for i in summed[0])
-        self.scores.append(Score(count, left.scale * right.scale, result.sources))
-        return result._replace(score=len(self.scores) - 1)
+        return self._scored(count, both, result)
+
+    def _align(self, pairs: Iterable[tuple[axes.Axis, axes.Axis]]) -> None:
+        for a, b in pairs:
+            for i, j in itertools.product(labels([a]), labels([b])):
+                self.aligned.add(frozenset({self.places[i], self.places[j]}))
 
     def _of_parameters(self, eqn: Any, left: Value, right: Value) -> Value:
-        """A product in which no data is: one matrix, made of both."""
+        """A product in which no data is: one matrix made of both, unless one goes in as data."""
         summed, _ = axes.summed_and_batch(eqn)
+        sides, paths = (left, right), [{v.path for v in x.views} for x in (left, right)]
+        known = eqn.primitive.name == "dot_general" and not (paths[0] & paths[1])
+        if known and all(paths):
+            for i, x in enumerate(sides):
+                if self._goes_in(x, sides[1 - i], summed[i], summed[1 - i]):
+                    if (
+                        len(paths[i]) == 1
+                    ):  # a sum or product of several is an activation
+                        self.guessed |= {*itertools.product(paths[i], paths[1 - i])}
+                    as_data = self._use(AS_DATA, x, x.carries)._replace(data=True)
+                    pair = (as_data, right) if i == 0 else (left, as_data)
+                    return self._product(eqn, *pair)
         views = []
         for i, view in [(0, v) for v in left.views] + [(1, v) for v in right.views]:
-            gone = labels(view.axes[axis] for axis in summed[i])
-            if eqn.primitive.name != "dot_general" or (view.summed and gone):
+            if not known:
                 self._record(view, Use(f"{UNKNOWN} product of parameters"))
-            else:
-                new = axes.product(view.axes, eqn, i)
-                views.append(view._replace(axes=new, summed=view.summed | gone))
+                continue
+            gone = labels(view.axes[axis] for axis in summed[i])
+            links = {(a, path) for a in gone for path in paths[1 - i] or {""}}
+            new = axes.product(view.axes, eqn, i)
+            views.append(view._replace(axes=new, links=view.links | links))
         return Value(tuple(views))
 
-    def _scan(self, eqn: Any, xs: list[Value]) -> list[Value]:
-        inside = opened(eqn.params["jaxpr"])
-        carries = with_more_axes(inside.outvars, eqn.outvars, 0)
-        begin = len(xs) - carries - with_more_axes(inside.invars, eqn.invars, 1)
-        consts, carry, rows = xs[:begin], xs[begin:][:carries], xs[begin + carries :]
+    def _goes_in(self, x: Value, other: Value, ours: Any, theirs: Any) -> bool:
+        """Whether `x` goes into the matrix `other` as data does, which sums over a width.
+
+        What it makes is no width, and what `other` makes is.
+        """
+
+        def widths(x: Value, summed: Any) -> tuple[bool, bool]:
+            gone = [(v.path, labels(v.axes[i] for i in summed)) for v in x.views]
+            free = [
+                (v.path, labels(v.axes) - set_) for v, (_, set_) in zip(x.views, gone)
+            ]
+            return self._grow(gone), self._grow(free)
+
+        if self.grown is not None:
+            sums, makes = widths(x, ours)
+            return sums and not makes and widths(other, theirs)[1]
+        n = max(axes.size(v.axes[i]) for v in x.views for i in ours) if ours else 0
+        free = _free(x, ours), _free(other, theirs)
+        return free[0] < n and free[0] < free[1]
+
+    def _grow(self, places: Iterable[tuple[str, Labels]]) -> bool:
+        return any(found & (self.grown or {}).get(path, NONE) for path, found in places)
+
+    def scan_(self, eqn: Any, xs: list[Value]) -> list[Value]:
+        """The results of a scan: of layers, if what a row makes meets the next, or of experts."""
+        turns = Turns(eqn)
+        consts, carry, rows = turns.split([self._settled(x) for x in xs])
         self.loops += 1
         loop = self.loops
 
-        def turns(serial: bool) -> list[Value]:
+        def run(serial: bool) -> list[Value]:
             entries = [values.entry(x, loop, serial) for x in rows]
 
             def body(carry: list[Value]) -> list[Value]:
@@ -224,17 +602,19 @@ class Trace:
                 out = self.run(eqn.params["jaxpr"], [*consts, *carry, *entries])
                 return [x._replace(carries=x.carries - {loop}) for x in out]
 
-            return self._loop(body, carry)
+            return self._loop(body, [*carry])
 
-        before = copy.deepcopy(vars(self))
-        out = turns(serial=False)
+        before = self._saved()
+        out = run(serial=False)
         if loop in self.serial:  # layers, each of which sees what the one before made
             vars(self).update(before)
-            out = turns(serial=True)
-        stacked = [values.stacked(x, eqn.params["length"]) for x in out[carries:]]
-        return out[:carries] + stacked
+            out = run(serial=True)
+        n = turns.carried
+        return out[:n] + [values.stacked(x, eqn.params["length"]) for x in out[n:]]
 
-    def _while(self, eqn: Any, xs: list[Value]) -> list[Value]:
+    def while_(self, eqn: Any, xs: list[Value]) -> list[Value]:
+        """The results of a loop."""
+        xs = [self._settled(x) for x in xs]
         first = eqn.params["cond_nconsts"]
         second = first + eqn.params["body_nconsts"]
 
@@ -244,18 +624,24 @@ class Trace:
 
         return self._loop(body, xs[second:])
 
-    def _cond(self, eqn: Any, xs: list[Value]) -> list[Value]:
+    def cond_(self, eqn: Any, xs: list[Value]) -> list[Value]:
+        """The results of whichever branch."""
+        xs = [self._settled(x) for x in xs]
         results = [self.run(branch, xs[1:]) for branch in eqn.params["branches"]]
         chosen = Value(data=xs[0].data)
         return [functools.reduce(self._join, each, chosen) for each in zip(*results)]
+
+    def _settled(self, x: Value) -> Value:
+        """`x` on the way into or out of a loop, where what it is a sum of is forgotten."""
+        return self.shared(self.lay(self.settle(x)))
 
     def _loop(
         self, body: Callable[[list[Value]], list[Value]], carry: list[Value]
     ) -> list[Value]:
         """What `body` returns once its first results are what it was given."""
         while True:
-            before = copy.deepcopy(vars(self))
-            out = [self.settle(x) for x in body(carry)]
+            before = self._saved()
+            out = [self._settled(x) for x in body(carry)]
             if carry == [self._join(x, y) for x, y in zip(carry, out)]:
                 return out
             vars(self).update(before)  # what was found of a false beginning
@@ -267,10 +653,115 @@ class Trace:
         carries = values.carries((x, y))
         if data:
             x, y = (v if v.data else self._use("select_n", v, carries) for v in (x, y))
+            x, y = self.lay(x), self.lay(y)
         number = x.number if x.number == y.number else None
         views = tuple(dict.fromkeys(x.views + y.views))
-        sources = values.sources((x, y))
-        return Value(views, data, number, sources=sources, carries=carries)
+        return Value(
+            views,
+            data,
+            number,
+            sources=values.sources((x, y)),
+            past=values.past((x, y)),
+            features=self._merged(v.features for v in (x, y) if v.features),
+            carries=carries,
+        )
+
+    def _saved(self) -> dict[str, Any]:
+        """All that was found out, but for the numbers of places, which values bear."""
+        return {
+            name: copy.deepcopy(x)
+            for name, x in vars(self).items()
+            if name not in ("numbers", "places", "grown")
+        }
+
+
+def _close(found: set[Place], pairs: Iterable[frozenset[Place]]) -> None:
+    """Add to what was found what is the same, by pairs."""
+    near: dict[Place, set[Place]] = defaultdict(set)
+    for pair in pairs:
+        for place in pair:
+            near[place] |= pair
+    new = [*found]
+    while new:
+        more = near[new.pop()] - found
+        found |= more
+        new += more
+
+
+def _taken(eqn: Any, i: int, starts: Sequence[float | None] = ()) -> Taken:
+    """Which entries of the first operand the `i`-th result takes, where it takes some."""
+    match eqn.primitive.name:
+        case "slice" if {*(eqn.params["strides"] or ())} <= {1}:
+            ends = zip(eqn.params["start_indices"], eqn.params["limit_indices"])
+            return dict(enumerate(ends))
+        case "split":
+            ends = [*itertools.accumulate(eqn.params["sizes"])]
+            return {eqn.params["axis"]: (([0, *ends])[i], ends[i])}
+        case "unstack":
+            return {eqn.params["axis"]: (i, i + 1)}
+        case "dynamic_slice" if None not in starts:
+            ends = zip(starts, eqn.params["slice_sizes"])
+            return {j: (int(a or 0), int(a or 0) + n) for j, (a, n) in enumerate(ends)}
+        case "gather" if starts and starts[0] is not None:
+            places = eqn.params["dimension_numbers"].start_index_map
+            start, sizes = int(starts[0]), eqn.params["slice_sizes"]
+            if len(places) == 1:
+                axis = places[0]
+                start %= eqn.invars[0].aval.shape[axis]
+                return {axis: (start, start + sizes[axis])}
+    return {}
+
+
+def _reduced(eqn: Any, data: Sequence[Value]) -> int:
+    """How many entries were added up, if the result is a statistic."""
+    if eqn.primitive.name.startswith("reduce_"):
+        shape = eqn.invars[0].aval.shape
+        return math.prod(shape[axis] for axis in eqn.params.get("axes", ()))
+    counts = [x.reduced for x in data]
+    return max(counts) if all(counts) else 0
+
+
+def _normalized(name: str, xs: Sequence[Value]) -> bool:
+    """Whether the result has a size of its own, by a division through a statistic."""
+    made = [x for x in xs if x.data and x.past]
+    if name in ("mul", "div") and len(made) == 2:
+        return bool(made[0].reduced) != bool(made[1].reduced)
+    linear = name in LINEAR or name in ("mul", "div")
+    return linear and bool(made) and all(x.normalized for x in made)
+
+
+def _pairs(eqn: Any, data: Sequence[Value]) -> bool:
+    """Whether two activations are multiplied entry by entry."""
+    two = eqn.primitive.name == "mul" and len({*map(id, eqn.invars)}) == 2
+    return two and sum(bool(x.past and not x.reduced) for x in data) == 2
+
+
+def _in_blocks(x: Value, summed: Iterable[int], batch: Iterable[int]) -> bool:
+    """Whether a product sums over one part of an axis of features and works through another."""
+    if x.features is None:
+        return False
+    sums, blocks = (
+        labels(x.features.axes[i] for i in each) for each in (summed, batch)
+    )
+    return bool(sums & blocks)
+
+
+def _over(view: View, beside: View | None) -> Labels:
+    """The axes of `view` that are features of the data `beside` it."""
+    if beside is None:
+        return NONE
+    skip = len(beside.axes) - len(view.axes)  # of a vector that is broadcast
+    pairs = zip(view.axes, beside.axes[max(skip, 0) :])
+    return labels(a for a, b in pairs if labels([b]))
+
+
+def _free(x: Value, summed: Iterable[int]) -> int:
+    """How many entries are not summed."""
+    gone = {*summed}
+    return max(
+        math.prod(axes.size(a) for i, a in enumerate(view.axes) if i not in gone)
+        for view in x.views
+    )
 
 
 def _only(view: View, chosen: Iterable[int]) -> View:

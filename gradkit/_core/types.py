@@ -53,11 +53,17 @@ def wrapper(
     return cast(Transform, Transform(init, update))
 
 
-def stateless(update: Callable[..., Updates]) -> Transform:
-    """A transform without memory from `update(updates, params, **extra) -> updates`."""
+def stateless(
+    update: Callable[..., Updates], check: Callable[[Params], None] | None = None
+) -> Transform:
+    """A transform without memory from `update(updates, params, **extra) -> updates`.
+
+    What `init` is given is checked, if there is something to `check`.
+    """
 
     def init(params: Params) -> optax.EmptyState:
-        del params
+        if check is not None:
+            check(params)
         return optax.EmptyState()
 
     def step(updates: Updates, state: Any, params: Params = None, **extra):

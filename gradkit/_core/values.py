@@ -1,6 +1,6 @@
 """What is known of an array while a model is followed: parameters it is made of, data, numbers."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -30,21 +30,49 @@ class View(NamedTuple):
     experts: Labels = NONE  # mapped over
     picked: Labels = NONE  # of which the program takes an entry
     looked: Labels = NONE  # of which the example chooses entries
-    summed: Labels = NONE  # multiplied away with another parameter
+    links: frozenset[tuple[int, str]] = frozenset()  # summed with which parameter
     rows: frozenset[int] = frozenset()  # loops that give it a row at a time
+    factor: float = 1.0  # the numbers it was multiplied by
+
+    @property
+    def summed(self) -> Labels:
+        """What was multiplied away with other parameters, or with constants, whose path is ''."""
+        return frozenset(axis for axis, _ in self.links)
+
+
+class Factor(NamedTuple):
+    """A number that data was multiplied by, not yet laid to the parameters it is a factor of."""
+
+    event: int
+    number: float
+    origins: frozenset[int]  # the uses of which the data was a sum, if of nothing else
+
+
+# A cut, which is the number of an axis, a step and how many, and where the piece begins.
+Piece = tuple[tuple[int, int, int], int]
 
 
 class Value(NamedTuple):
-    """What is known of an array."""
+    """What is known of an array. All but the first three are of data."""
 
     views: tuple[View, ...] = ()
     data: bool = False  # depends on the example
     number: float | None = None  # what all entries are
-    scale: float = 1.0  # of data: the numbers it was multiplied by
-    sources: frozenset[str] = frozenset()  # of data: the parameters of its products
-    score: int | None = None  # of data: which product of two activations it is
-    made: tuple[View, ...] = ()  # of data: of which outputs its axes are
+    factors: tuple[Factor, ...] = ()  # the numbers it was multiplied by
+    origins: frozenset[int] = frozenset()  # the uses it is a sum of, if of nothing else
+    sources: frozenset[str] = frozenset()  # the parameters of its products
+    past: frozenset[str] = frozenset()  # all parameters it depends on
+    score: int | None = None  # which product of two activations it is
+    made: tuple[View, ...] = ()  # of which outputs its axes are
+    features: View | None = None  # which axes of parameters its axes are, by number
+    pieces: frozenset[Piece] = frozenset()  # cuts by which it came about
     carries: frozenset[int] = frozenset()  # loops by whose carry it is made
+    reduced: int = 0  # how many entries were added up for a statistic
+    normalized: bool = False  # divided by a statistic of its own
+    terms: tuple[
+        tuple[View, int], ...
+    ] = ()  # parameters that multiply it, and their uses
+    pairs: bool = False  # a product, entry by entry, of two activations
 
 
 class Use(NamedTuple):
@@ -56,6 +84,10 @@ class Use(NamedTuple):
     layers: Labels = NONE
     experts: Labels = NONE
     picked: Labels = NONE
+    at: int = 0  # its number, in the order of the program
+    groups: int = 1  # of a convolution, of which each sums over channels of its own
+    blocks: Labels = NONE  # outputs that number blocks of a diagonal
+    over: Labels = NONE  # of an entrywise use, those that are features of the data too
 
 
 class Score(NamedTuple):
@@ -64,9 +96,12 @@ class Score(NamedTuple):
     size: int  # how many entries are summed
     scale: float  # by which the sum is multiplied
     sources: frozenset[str]  # whose products the activations are
+    normalized: bool = False  # whether one of them has a size of its own
 
 
 UNKNOWN = "unknown"  # begins the `by` of a use of which the axes say nothing
+AS_DATA = "data"  # the `by` of a parameter that goes in as data does
+STATISTICS = ("reduce_m", "reduce_s", "arg")  # what begins the names of primitives
 
 
 def constant(x: Any) -> Value:
@@ -83,6 +118,8 @@ def constant(x: Any) -> Value:
 def number(eqn: Any, xs: Sequence[Value]) -> float | None:
     """What all entries of the result are, if the operands tell."""
     rule, numbers = NUMBERS.get(eqn.primitive.name), [x.number for x in xs]
+    if eqn.primitive.name == "integer_pow":
+        rule = lambda a: a ** eqn.params["y"]
     if rule is None or None in numbers:
         return None
     try:
@@ -92,20 +129,18 @@ def number(eqn: Any, xs: Sequence[Value]) -> float | None:
     return None if isinstance(found, complex) else found
 
 
-def scale(name: str, xs: Sequence[Value]) -> tuple[float, float, int | None]:
-    """By what the result was multiplied, now and in all, and which score it is, if known."""
-    known = {(1.0, x.scale, x.score) for x in xs if x.data}
-    if name in LINEAR and len(known) == 1:
-        return known.pop()
-    match name, xs:
-        case (("mul" | "div"), (x, y)) if not y.data:
-            factor = y.number or 1.0
-        case "mul", (y, x) if not y.data:
-            factor = y.number or 1.0
-        case _:
-            return 1.0, 1.0, None
-    factor = 1 / factor if name == "div" else factor
-    return factor, x.scale * factor, x.score
+def multiplied(name: str, xs: Sequence[Value], x: Value) -> float | None:
+    """By which number `x`, one of the operands, is multiplied; None where it is not linear."""
+    if name in LINEAR:
+        return 1.0
+    if name not in ("mul", "div") or (name == "div" and xs[0] is not x):
+        return None
+    found = 1.0
+    for other in (y for y in xs if y is not x):
+        if other.data and other.past:
+            return None
+        found *= other.number or 1.0
+    return 1 / found if name == "div" else found
 
 
 def moved(view: View, eqn: Any, shape: Sequence[int]) -> View | None:
@@ -153,8 +188,24 @@ def looked_up(view: View, eqn: Any, chosen: bool, fixed: bool) -> View:
 
 def stacked(x: Value, n: int) -> Value:
     """`n` of `x` along a new first axis."""
-    views = (view._replace(axes=(*repeated([n]), *view.axes)) for view in x.views)
-    return Value(tuple(views), x.data, x.number, sources=x.sources, carries=x.carries)
+
+    def more(view: View) -> View:
+        return view._replace(axes=(*repeated([n]), *view.axes))
+
+    return _outside(x, tuple(map(more, x.views)), x.features and more(x.features))
+
+
+def _outside(x: Value, views: tuple[View, ...], features: View | None) -> Value:
+    """What is known of `x` beyond the loop it goes into or comes from, seen otherwise."""
+    return Value(
+        views,
+        x.data,
+        x.number,
+        sources=x.sources,
+        past=x.past,
+        features=features,
+        carries=x.carries,
+    )
 
 
 def entry(x: Value, loop: int, serial: bool) -> Value:
@@ -167,41 +218,73 @@ def entry(x: Value, loop: int, serial: bool) -> Value:
             return view._replace(layers=view.layers | first)
         return view._replace(experts=view.experts | first)
 
-    views = tuple(map(one, x.views))
-    return Value(views, x.data, x.number, sources=x.sources, carries=x.carries)
+    features = x.features and x.features._replace(axes=x.features.axes[1:])
+    return _outside(x, tuple(map(one, x.views)), features)
 
 
 def resized(x: Value, shape: Sequence[int]) -> Value:
     """`x` in the part of `shape` that one device has of it, or whole again."""
-    views, made = (
-        tuple(view._replace(axes=resize(view.axes, shape)) for view in each)
-        for each in (x.views, x.made)
-    )
-    return x._replace(views=views, made=made)
+
+    def cut(view: View) -> View:
+        return view._replace(axes=resize(view.axes, shape))
+
+    views, made = tuple(map(cut, x.views)), tuple(map(cut, x.made))
+    features = x.features and cut(x.features)
+    return x._replace(views=views, made=made, features=features)
 
 
 def met(by: str, view: View, summed: Collection[int], batch: Collection[int]) -> Use:
     """How a product with data uses `view`; one that sums over nothing is a gain."""
-    if not summed and not view.summed:
-        return Use("mul", view.looked, labels(view.axes) - view.looked)
     inputs = labels(view.axes[i] for i in summed)
+    if not inputs and not view.links:
+        outputs = labels(view.axes) - view.looked
+        return Use("mul", view.looked, outputs, over=outputs)
     experts = labels(view.axes[i] for i in batch)
     free = (a for i, a in enumerate(view.axes) if i not in (*summed, *batch))
     outputs = labels(free)
-    if inputs:
-        outputs |= view.summed
-    else:
-        inputs = view.summed
-    if not outputs:  # chosen rows are outputs, chosen matrices are experts
+    if not outputs and not view.links:  # chosen rows are outputs, matrices are experts
         return Use(by, inputs, view.looked, experts=experts)
     return Use(by, inputs, outputs, experts=experts | view.looked)
 
 
+def in_turn(
+    views: Sequence[View], entered: Callable[[View], bool]
+) -> list[tuple[View, Labels, Labels]]:
+    """The parameters of a product of parameters as data meets them, one after the other.
+
+    Of each the axes that it sums with those before it and with those after it. Those that data
+    does not reach from what it `entered` sum over all that they were multiplied by.
+    """
+    found: dict[str, tuple[View, Labels, Labels]] = {}
+    reached = [(view, "") for view in views if entered(view)]
+    while reached:
+        view, before = reached.pop(0)
+        if view.path in found:
+            continue
+        inputs = frozenset(
+            axis for axis, path in view.links if before and path == before
+        )
+        found[view.path] = view, inputs, view.summed - inputs
+        next_paths = {path for _, path in view.links}
+        reached += [(v, view.path) for v in views if v.path in next_paths]
+    return [found.get(v.path, (v, v.summed, NONE)) for v in views]
+
+
+def joined(sets: Iterable[frozenset[Any]]) -> frozenset[Any]:
+    """All that is in any of them."""
+    return frozenset().union(*sets)
+
+
 def sources(xs: Iterable[Value]) -> frozenset[str]:
     """All that the data is made of."""
-    return frozenset().union(*(x.sources for x in xs))
+    return joined(x.sources for x in xs)
+
+
+def past(xs: Iterable[Value]) -> frozenset[str]:
+    """All parameters that the data depends on."""
+    return joined(x.past for x in xs)
 
 
 def carries(xs: Iterable[Value]) -> frozenset[int]:
     """All loops by whose carry they are made."""
-    return frozenset().union(*(x.carries for x in xs))
+    return joined(x.carries for x in xs)

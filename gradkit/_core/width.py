@@ -38,6 +38,13 @@ class Parameter(NamedTuple):
     widths: tuple[int, ...] = ()  # axes that are widths, grown or not
     depth: float = 1.0  # growth of the number of layers it is one of, 1 outside
     why: str = ""  # what decided the role
+    factor: float = (
+        1.0  # by which the model multiplies it, or what it makes, at the target
+    )
+    base_factor: float = 1.0  # and at the base size
+    readout_factor: float = (
+        1.0  # of a tied table, as the output matrix: target over base
+    )
 
     @property
     def kind(self) -> str:
@@ -73,6 +80,11 @@ class Parameter(NamedTuple):
     def growth_out(self) -> float:
         """Target over base `fan_out`."""
         return self.fan_out / self.base_fan_out
+
+    @property
+    def growth_factor(self) -> float:
+        """Target over base `factor`."""
+        return self.factor / self.base_factor
 
 
 @jax.tree_util.register_static
@@ -128,7 +140,7 @@ class Parametrization(Mapping[str, Parameter]):
             f"{p.widths}, layers or experts {p.stacks}. Sums over axes {p.inputs}, "
             f"{p.base_fan_in} then {p.fan_in} entries (x {p.growth_in:.4g}); makes axes "
             f"{p.outputs}, {p.base_fan_out} then {p.fan_out} (x {p.growth_out:.4g}); depth "
-            f"x {p.depth:.4g}."
+            f"x {p.depth:.4g}.{_multiplied(p)}"
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -155,6 +167,19 @@ class Parametrization(Mapping[str, Parameter]):
 def pattern(path: str) -> str:
     """`path` with every number free: the same for all layers of a list."""
     return re.sub(r"\d+", "*", path)
+
+
+def expression(path: str) -> str:
+    """A regular expression for `path` and its like in other layers."""
+    return re.sub(r"\d+", r"\\d+", re.escape(path)) + "$" * bool(re.search(r"\d", path))
+
+
+def _multiplied(p: Parameter) -> str:
+    """What the model multiplies a parameter by, in words."""
+    grown = [(f"{p.base_factor:.4g} then {p.factor:.4g}", p.growth_factor)]
+    grown += [("as the output matrix too", p.readout_factor)]
+    said = [f"{words} (x {x:.4g})" for words, x in grown if x != 1]
+    return f" The model multiplies what it makes by {', '.join(said)}." if said else ""
 
 
 def _marked(p: Parameter, shape: tuple[int, ...]) -> str:

@@ -5,6 +5,7 @@ from gradkit._core.chain import chain
 from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
+from gradkit._core.model import Model
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -26,6 +27,7 @@ def galore(
     mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
+    model: Model = None,
     side: subspace.Side = "small",
 ) -> Transform:
     """Adam that remembers each hidden matrix only where its gradient is largest.
@@ -50,6 +52,8 @@ def galore(
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
+        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
+            leaves are hidden matrices, and which matrices they hold.
         side: the one that is cut: the "small" one, or the "large" one, for less memory.
 
     Needs: params, unless `weight_decay` is 0.

@@ -5,6 +5,7 @@ from gradkit._core.chain import chain
 from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
+from gradkit._core.model import Model
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -30,6 +31,7 @@ def grass_jump(
     key: sample.Key = 0,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
+    model: Model = None,
 ) -> Transform:
     """Adam in a random subspace, drawn anew now and then, and all of the gradient at its scale.
 
@@ -56,6 +58,8 @@ def grass_jump(
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
+        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
+            leaves are hidden matrices, and which matrices they hold.
 
     Needs: params, unless `weight_decay` is 0.
     State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4

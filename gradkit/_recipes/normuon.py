@@ -5,6 +5,7 @@ from gradkit._core.chain import chain
 from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
+from gradkit._core.model import Model
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -31,6 +32,7 @@ def normuon(
     mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
+    model: Model = None,
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
 ) -> Transform:
     """Muon, whose neurons all move by about as much.
@@ -58,6 +60,8 @@ def normuon(
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
+        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
+            leaves are hidden matrices, and which matrices they hold.
         coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
 
     Needs: params, unless `weight_decay` is 0.

@@ -5,6 +5,7 @@ from gradkit._core.chain import chain
 from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import seen
+from gradkit._core.model import Model
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -28,6 +29,7 @@ def psgd(
     mask: Mask = None,
     key: sample.Key = 0,
     batch_axes: batch.Axes = (),
+    model: Model = None,
 ) -> Transform:
     """Momentum, whitened by triangular factors that are fitted to gradients.
 
@@ -50,6 +52,8 @@ def psgd(
         key: a seed or a `jax.random` key; the same key gives the same run.
         batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
             Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
+        model: what `gradkit.read_model` read: it says in place of `batch_axes` which matrices each
+            leaf holds.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size + (4 + 8*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)

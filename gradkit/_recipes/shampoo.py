@@ -7,6 +7,7 @@ from gradkit._core.chain import chain
 from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import Hidden, split
+from gradkit._core.model import Model
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -30,6 +31,7 @@ def shampoo(
     mask: Mask = None,
     hidden: Hidden = None,
     batch_axes: batch.Axes = (),
+    model: Model = None,
 ) -> Transform:
     """Average gradients between fourth roots of their covariances, for hidden matrices.
 
@@ -55,6 +57,8 @@ def shampoo(
             paths to the default: names and shapes decide. `gradkit.routes` shows how.
         batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
             scanned layers.
+        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
+            leaves are hidden matrices, and which matrices they hold.
 
     Needs: params, unless `weight_decay` is 0.
     State: `(4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2

@@ -11,6 +11,7 @@ from gradkit._core.chain import chain
 from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
 from gradkit._core.hidden import seen
+from gradkit._core.model import Model
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -30,6 +31,7 @@ def soap(
     weight_decay: Hyper = 1e-2,
     mask: Mask = None,
     batch_axes: batch.Axes = (),
+    model: Model = None,
 ) -> Transform:
     """Adam in the eigenbases of Shampoo's covariances, with weight decay.
 
@@ -49,6 +51,8 @@ def soap(
             for all.
         batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
             Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
+        model: what `gradkit.read_model` read: it says in place of `batch_axes` which matrices each
+            leaf holds.
 
     Needs: params, unless `weight_decay` is 0.
     State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)

@@ -40,7 +40,10 @@ def table(name, parameters=MODEL, fixed=None, **hyper):
             whole=True,
             shapes={k: p.shape for k, p in parameters.items()},
             fixed={"parametrization": gk.Parametrization(parameters), **(fixed or {})},
-            excused={"trees": "a parametrization names the leaves of one model"},
+            excused={
+                "trees": "a parametrization names the leaves of one model",
+                "flops": "and knows their shapes, which this law changes",
+            },
             **hyper,
         )
         def oracle(gs, ps, **hyper):
@@ -57,6 +60,12 @@ def table(name, parameters=MODEL, fixed=None, **hyper):
 def mup():
     # Table 8: input and bias x fan_out, hidden x fan_out / fan_in, output x fan_in
     return {"embedding": 2, "first": 2, "kernel": 4 / 2, "bias": 4, "output": 4}
+
+
+@table("transfer_by_plain_mup", fixed={"optimizer": "sgd"})
+def plain_mup():
+    # Table 3: as Table 8, but output matrices / fan_in
+    return mup() | {"output": 1 / 4}
 
 
 @table("transfer_by_depth_mup")

@@ -3,31 +3,15 @@
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from gradkit._core import check, tree, view
 from gradkit._core.factory import factory
-from gradkit._core.stacked import stacked
-from gradkit._core.types import (
-    AnyTransform,
-    Extra,
-    Params,
-    Transform,
-    Updates,
-    wrapper,
-)
-
-
-class Leaf(NamedTuple):
-    """One leaf of a tree, and how it is seen."""
-
-    x: Any
-    pattern: view.Pattern | None  # None where it is left as it is
-    names: list[str]  # its path, or one below it for each block
+from gradkit._core.types import AnyTransform, Params, Transform, wrapper
+from gradkit._core.viewed import viewed
 
 
 @factory
@@ -79,40 +63,21 @@ def view_by_pattern(
     is_map = isinstance(patterns, Mapping)
     check.holds("view_by_pattern", is_map, what, repr(patterns), remedy)
     known = {rule: _read(rule, text) for rule, text in patterns.items()}
-    inner = optax.with_extra_args_support(inner)
 
-    def leaves(t: Any) -> list[Leaf]:
-        named = zip(tree.paths(t), jax.tree.leaves(t))
-        return [_leaf(known, path, x) for path, x in named]
+    def pattern_of(path: str, x: Any) -> view.Pattern:
+        rules = [rule for rule in known if re.search(rule, path)]
+        if len(rules) > 1:
+            what = f"leaf {path} must have at most one pattern"
+            raise _wrong(what, f"those of {rules}", "Make the expressions exclusive.")
+        return known[rules[0]] if rules else view.upright(x.ndim)
 
-    def see(t: Any) -> dict[str, Any]:
-        """The views of all leaves by their names."""
-        found = leaves(t)
-        names = [name for leaf in found for name in leaf.names]
-        if len(set(names)) < len(names):
-            raise _wrong("paths must be distinct", sorted(names), "Rename one.")
-        return dict(zip(names, [y for leaf in found for y in _views(leaf)]))
-
-    def hand_back(views: Any, t: Any) -> Any:
-        """What has these views, in the shapes of `t`."""
-        xs = [_joined(x, [views[name] for name in x.names]) for x in leaves(t)]
-        return jax.tree.structure(t).unflatten(xs)
+    seen = viewed("view_by_pattern", inner, pattern_of)
 
     def init(params: Params) -> optax.OptState:
         _check_all_used(known, params)
-        with stacked():
-            return inner.init(see(params))
+        return seen.init(params)
 
-    def update(
-        updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
-    ) -> tuple[Updates, optax.OptState]:
-        ps = None if params is None else see(params)
-        extra = {k: see(x) if _alike(x, updates) else x for k, x in extra.items()}
-        with stacked():
-            u, state = inner.update(see(updates), state, ps, **extra)
-        return hand_back(u, updates), state
-
-    return wrapper(init, update)
+    return wrapper(init, seen.update)
 
 
 def _wrong(what: str, got: Any, remedy: str) -> ValueError:
@@ -128,33 +93,6 @@ def _read(rule: str, text: str) -> view.Pattern:
         raise _wrong(what, f"{text!r}: {error}", "Rewrite it.") from None
 
 
-def _leaf(known: Mapping[str, view.Pattern], path: str, x: Any) -> Leaf:
-    """The leaf with the one pattern for its path, or as one matrix; as it is, if no numbers."""
-    if not tree.is_real(x):
-        return Leaf(x, None, [path])
-    rules = [rule for rule in known if re.search(rule, path)]
-    if len(rules) > 1:
-        what = f"leaf {path} must have at most one pattern"
-        raise _wrong(what, f"those of {rules}", "Make the expressions exclusive.")
-    pattern = known[rules[0]] if rules else view.upright(x.ndim)
-    try:
-        blocks = view.lengths(pattern, x.shape)
-    except ValueError as error:
-        what, remedy = f"leaf {path} must fit {pattern.text!r}", "Correct the pattern."
-        raise _wrong(what, f"shape {x.shape}: {error}", remedy) from None
-    cut = [f"{path}/{i}" for i in range(len(blocks))]
-    return Leaf(x, pattern, cut if pattern.blocks else [path])
-
-
-def _views(leaf: Leaf) -> list[Any]:
-    return [leaf.x] if leaf.pattern is None else view.split(leaf.pattern, leaf.x)
-
-
-def _joined(leaf: Leaf, views: list[Any]) -> Any:
-    """What has these views, in the shape of the leaf."""
-    return views[0] if leaf.pattern is None else view.join(leaf.pattern, views, leaf.x)
-
-
 def _check_all_used(known: Mapping[str, view.Pattern], params: Params) -> None:
     """Every pattern names a leaf, unless some are masked out, as in `optax.partition`."""
     masked = lambda x: isinstance(x, optax.MaskedNode)
@@ -163,10 +101,3 @@ def _check_all_used(known: Mapping[str, view.Pattern], params: Params) -> None:
     if idle and paths and not any(map(masked, jax.tree.leaves(params, is_leaf=masked))):
         what = "every pattern must name a parameter"
         raise _wrong(what, f"none for {idle} in {paths}", "Correct the expression.")
-
-
-def _alike(x: Any, updates: Updates) -> bool:
-    """Whether `x` is a tree like `updates`. A bare number never is: it may be the loss."""
-    shapes = lambda t: [np.shape(leaf) for leaf in jax.tree.leaves(t)]
-    same = jax.tree.structure(x) == jax.tree.structure(updates)
-    return same and shapes(x) == shapes(updates) != [()]

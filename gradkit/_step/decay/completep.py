@@ -85,7 +85,8 @@ def decay_by_completep(
         base = rate.at(weight_decay, state.count)
 
         def shrink(path: str, u: jax.Array, p: jax.Array) -> jax.Array:
-            m = transfer.at(path, found, method)
+            transfer.fits(path, u, parametrization, method)
+            m = found[path]
             share = base * m.weight_decay * m.learning_rate
             return (u - share * p.astype(u.dtype)).astype(u.dtype)
 

@@ -39,4 +39,6 @@ def transfer_by_gradient_scale(
     """
     method = "transfer_by_gradient_scale"
     found = rules.follow(method, parametrization, rule, OPTIMIZERS["adam"])
-    return transfer.multiply(method, {path: 1 / m.eps for path, m in found.items()})
+    return transfer.multiply(
+        method, parametrization, {path: 1 / m.eps for path, m in found.items()}
+    )

@@ -40,4 +40,6 @@ def transfer_by_learned_mup(parametrization: Parametrization) -> Transform:
         base = parameter.base_fan_in if parameter.kind == "hidden" else 1
         return float(found[path].learning_rate / base)
 
-    return transfer.multiply(method, {path: factor(path) for path in found})
+    return transfer.multiply(
+        method, parametrization, {path: factor(path) for path in found}
+    )

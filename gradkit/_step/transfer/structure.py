@@ -63,5 +63,5 @@ def transfer_by_structure(
         return inputs[path] / parameter.fan_in / factors[path.rpartition("/")[0]]
 
     return transfer.multiply(
-        method, {k: factor(k, p) for k, p in parametrization.items()}
+        method, parametrization, {k: factor(k, p) for k, p in parametrization.items()}
     )

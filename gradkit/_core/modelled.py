@@ -1,0 +1,70 @@
+"""A method of matrices that sees every leaf as what the model does with it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from gradkit._core import tree, viewed
+from gradkit._core.called import error
+from gradkit._core.model import ModelReading
+from gradkit._core.types import Transform
+
+
+class Hidden(dict[str, bool]):
+    """Which views are hidden matrices, and why."""
+
+    def __init__(self, model: ModelReading):
+        """As `model` says."""
+        views = [(name, path) for path in model for name in model.views(path)]
+        super().__init__((name, model[path].is_matrix) for name, path in views)
+        self.why = {name: f"{model[path].kind} of the model" for name, path in views}
+
+
+def by_model(
+    name: str,
+    build: Callable[[Mapping[str, Any]], Any],
+    arguments: Mapping[str, Any],
+    takes: set[str],
+    model: ModelReading,
+) -> Transform:
+    """What the factory `name` builds of `arguments` for stacks of matrices, which it is shown."""
+    if not isinstance(model, ModelReading):
+        text = (
+            f"model must be what gradkit.read_model returns, got {type(model).__name__}"
+        )
+        raise error(
+            TypeError, name, f"{text}. Call read_model(apply, params, example)."
+        )
+    told = [k for k in ("hidden", "batch_axes") if arguments.get(k) not in (None, ())]
+    if told:
+        text = f"model must stand alone, got {' and '.join(told)} too"
+        raise error(ValueError, name, f"{text}. Leave {' and '.join(told)} out.")
+    said: dict[str, Any] = {"batch_axes": (0,)}
+    if "hidden" in takes:
+        said["hidden"] = Hidden(model)
+    if (mask := arguments.get("mask")) is not None:
+        said["mask"] = lambda views: _of_views(mask, views, model)
+    inner = build({**arguments, **said})
+
+    def pattern_of(path: str, x: Any) -> Any:
+        try:
+            return model.pattern_of(path, x)
+        except ValueError as wrong:
+            raise error(ValueError, name, str(wrong)) from None
+
+    return viewed.viewed(name, inner, pattern_of)
+
+
+def _of_views(mask: Any, views: Mapping[str, Any], model: ModelReading) -> Any:
+    """A mask of parameters, or what makes one of them, as one of their views."""
+    params = viewed.whole_tree()
+    said = mask(params) if callable(mask) else mask
+    each = jax.tree.map(lambda x, p: jax.tree.map(lambda _: x, p), said, params)
+    by_path = dict(zip(tree.paths(params), jax.tree.leaves(each)))
+    flags = {
+        name: flag
+        for path, flag in by_path.items()
+        for name in (model.views(path) if path in model else [path])
+    }
+    return {name: flags[name] for name in views}

@@ -1,0 +1,68 @@
+"""How many like layers stand one behind the other, as the program shows."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from gradkit._core import sizes
+from gradkit._core.sizes import Shapes
+from gradkit._core.trace import Trace
+from gradkit._core.width import pattern
+
+Kind = frozenset[tuple[str, tuple[int, ...]]]  # the names in a layer, and their shapes
+
+
+def growth(
+    trace: Trace,
+    shapes: Shapes,
+    base: Trace,
+    base_shapes: Shapes,
+    twins: Mapping[str, str],
+) -> dict[str, float]:
+    """By path, how many more layers there are in series than at the base size.
+
+    Experts, branches and towers do not feed each other and have no depth; nor has a layer that
+    is used again and again.
+    """
+    name = sizes.numbered([*shapes, *base_shapes])
+    many, few = in_series(trace, shapes, name), in_series(base, base_shapes, name)
+    return {path: many[path] / few[twins[path]] for path in shapes}
+
+
+def in_series(trace: Trace, shapes: Shapes, name: Mapping[str, str]) -> dict[str, int]:
+    """Of how many, in the longest chain of its kind, each leaf is one.
+
+    A layer is all that stands below one number, so that what only scales or shifts in it, and
+    works on no layer before, counts with the rest. It works on another if any of its leaves
+    meets what any of the other's made.
+    """
+    layers: dict[str, list[str]] = defaultdict(list)
+    for path in shapes:
+        layers[_layer(name[path])].append(path)
+    kinds = {
+        layer: frozenset((pattern(name[path]), shapes[path]) for path in paths)
+        for layer, paths in layers.items()
+    }
+    first = {
+        layer: min(min(trace.uses[path], default=0) for path in paths)
+        for layer, paths in layers.items()
+    }
+    lengths: dict[str, int] = {}
+    for layer in sorted(layers, key=lambda layer: first[layer]):
+        before = frozenset().union(*(trace.before[path] for path in layers[layer]))
+        behind = [
+            n
+            for other, n in lengths.items()
+            if kinds[other] == kinds[layer] and before & {*layers[other]}
+        ]
+        lengths[layer] = 1 + max(behind, default=0)
+    longest: dict[Kind, int] = defaultdict(int)
+    for layer, n in lengths.items():
+        longest[kinds[layer]] = max(longest[kinds[layer]], n)
+    return {path: longest[kinds[k]] for k, paths in layers.items() for path in paths}
+
+
+def _layer(name: str) -> str:
+    """The path to the last part that has a number; without one the whole."""
+    parts = name.split("/")
+    numbered = [i for i, part in enumerate(parts) if any(c.isdigit() for c in part)]
+    return "/".join(parts[: numbered[-1] + 1]) if numbered else name

@@ -1,0 +1,1 @@
+"""Small forms of architectures that people train, with the right muP table beside each."""
