@@ -34,21 +34,38 @@ def opaque(t: Tree) -> Tree:
     after it in one kernel. There the larger of a number and minus infinity stands for the number,
     which XLA cannot know either, if this infinity is behind the barrier.
     """
+    if not is_compiled():
+        return t
     hide = jax.lax.optimization_barrier
-    if not isinstance(hide(np.array(False)), Tracer):
-        return t  # nothing is compiled
-    on_cpu = jax.default_backend() == "cpu"
 
     @functools.cache
     def least(dtype: Any) -> jax.Array:
         return hide(np.fmin(np.array(-np.inf, dtype), jnp.finfo(dtype).min))
 
-    def leaf(x: Any) -> Any:
-        if not is_real(x):
-            return x
-        return hide(x) if on_cpu else jnp.maximum(x, least(x.dtype))
+    leaves, structure = jax.tree.flatten(t)
+    real = [i for i, x in enumerate(leaves) if is_real(x)]
+    if jax.default_backend() == "cpu":
+        hidden = hide([leaves[i] for i in real])
+    else:
+        hidden = [jnp.maximum(leaves[i], least(leaves[i].dtype)) for i in real]
+    for i, x in zip(real, hidden):
+        leaves[i] = x
+    return structure.unflatten(leaves)
 
-    return jax.tree.map(leaf, t)
+
+def is_compiled() -> bool:
+    """Whether what is called here is traced to be compiled, and not done at once."""
+    return isinstance(jax.lax.optimization_barrier(np.array(False)), Tracer)
+
+
+def by_shape(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` of trees of arrays alone, traced once for all that are of the same shapes."""
+    return jax.jit(f) if is_compiled() else f
+
+
+def map_by_shape(f: Callable[..., Any], t: Tree, *rest: Tree) -> Tree:
+    """`jax.tree.map`, for an `f` of arrays alone, which is traced once for all leaves of a shape."""
+    return jax.tree.map(by_shape(f), t, *rest)
 
 
 def is_real(x: Any) -> bool:
@@ -61,15 +78,19 @@ def wide_dtype(x: Any) -> Any:
     return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
-def finite(x: jax.Array) -> jax.Array:
-    """`x`, with every non-finite entry counted as zero.
+def without_nan(x: jax.Array) -> jax.Array:
+    """`x`, with every non-finite entry counted as zero."""
+    return jax.lax.select(jax.lax.is_finite(x), x, jnp.zeros_like(x))
 
-    The last line rounds nothing: what depends on one array alone XLA computes again for each
-    reader, instead of writing it to memory and reading it back.
+
+def finite(x: jax.Array) -> jax.Array:
+    """`without_nan`, such that XLA computes it again for each reader.
+
+    The last line rounds nothing: what depends on one array alone XLA computes again, instead of
+    writing it to memory and reading it back.
     """
-    kept = jax.lax.select(jax.lax.is_finite(x), x, jnp.zeros_like(x))
     limits = jnp.finfo(x.dtype)
-    return jax.lax.reduce_precision(kept, limits.nexp, limits.nmant)
+    return jax.lax.reduce_precision(without_nan(x), limits.nexp, limits.nmant)
 
 
 def read(updates: Tree) -> Tree:
@@ -81,10 +102,11 @@ def read_squarable(updates: Tree) -> Tree:
     """`read`, with every entry also limited so that its square is finite, debiased too."""
 
     def leaf(g: jax.Array) -> jax.Array:
-        largest = jnp.sqrt(jnp.finfo(g.dtype).max / 4).astype(g.dtype)
-        return jax.lax.clamp(-largest, g, largest)
+        g = g.astype(wide_dtype(g))
+        largest = np.sqrt(jnp.finfo(g.dtype).max / 4)
+        return jax.lax.clamp(-largest, without_nan(g), largest)
 
-    return jax.tree.map(leaf, read(updates))
+    return jax.tree.map(leaf, updates)
 
 
 def wide(t: Tree) -> Tree:
@@ -158,8 +180,7 @@ def average_root(decay: Any, old: Tree, new: Tree) -> Tree:
 
 def debias(average: Tree, decay: Any, step: jax.Array) -> Tree:
     """`average / (1 - decay^step)`: an average as if it had not begun at zero."""
-    dtypes = {x.dtype for x in jax.tree.leaves(average)}
-    weights = {d: one_minus_power(decay, step, d) for d in dtypes}
+    weights = one_minus_powers(decay, step, average)
     return jax.tree.map(lambda x: x / weights[x.dtype], average)
 
 
@@ -170,6 +191,14 @@ def debias_root(root: Tree, decay: Any, step: jax.Array) -> Tree:
     )
 
 
+def over_root(numerator: jax.Array, root: jax.Array, floor: Any) -> jax.Array:
+    """`numerator / (root + floor)`, 0 where that is by zero, which a known floor may rule out."""
+    known = isinstance(floor, float | int)
+    if known and floor >= jnp.finfo(numerator.dtype).tiny:
+        return numerator / (root + floor)
+    return ratio(numerator, root + floor)
+
+
 def ratio(numerator: Tree, denominator: Tree) -> Tree:
     """Leaf by leaf quotients, 0 where the denominator is: no gradient yet, no `eps` either."""
 
@@ -178,6 +207,12 @@ def ratio(numerator: Tree, denominator: Tree) -> Tree:
         return jnp.where(none, 0, n / jnp.where(none, 1, d))
 
     return jax.tree.map(leaf, numerator, denominator)
+
+
+def one_minus_powers(decay: Any, step: jax.Array, t: Tree) -> dict[Any, jax.Array]:
+    """`one_minus_power`, in each dtype of `t`."""
+    dtypes = {x.dtype: None for x in jax.tree.leaves(t)}
+    return {d: one_minus_power(decay, step, d) for d in dtypes}
 
 
 def one_minus_power(decay: Any, step: jax.Array, dtype: Any) -> jax.Array:
@@ -254,12 +289,12 @@ def norm(t: Tree) -> jax.Array:
 
 @jax.custom_jvp
 def _norms(leaves: list[jax.Array]) -> jax.Array:
-    return _roots(leaves, lambda sums: sums)
+    return _roots(leaves, lambda sums: sums, _squares_of_each)
 
 
 @jax.custom_jvp
 def _norm(leaves: list[jax.Array]) -> jax.Array:
-    return _roots(leaves, jnp.sum)
+    return _roots(leaves, jnp.sum, _squares_of_all)
 
 
 @_norms.defjvp
@@ -281,8 +316,12 @@ def _slope(found: jax.Array, leaves: list[Any], changes: list[Any]) -> jax.Array
     return jnp.stack([jnp.sum(x * dx) for x, dx in zip(units, changes)])
 
 
-def _roots(leaves: list[jax.Array], total: Callable[..., jax.Array]) -> jax.Array:
-    """The roots of the `total` of the sums of squares of each leaf.
+def _roots(
+    leaves: list[jax.Array],
+    total: Callable[..., jax.Array],
+    squares: Callable[[jax.Array, list[jax.Array]], jax.Array],
+) -> jax.Array:
+    """The roots of the `total` of the sums of squares of each leaf, and of `squares` at a scale.
 
     The largest scale at which they do not overflow is the most exact, of `far`, 1 and `1 / far`. A loop stays one under
     `vmap`, and within it the barrier keeps what depends on the leaves alone.
@@ -292,18 +331,12 @@ def _roots(leaves: list[jax.Array], total: Callable[..., jax.Array]) -> jax.Arra
     sums = total(jnp.stack([sum_squares(x) for x in leaves]))
     exact = (sums > limits.tiny / limits.eps**2) & (sums < limits.max)
     far = 2.0 ** (limits.maxexp * 5 // 8)
-    largest, stacks = jnp.full_like(jnp.sum(sums), far), stacks_of(leaves)
-    order = np.argsort([i for stack in stacks for i in stack])
+    largest = jnp.full_like(jnp.sum(sums), far)
 
     def again(carry: Any) -> Any:
         scale, found, exact = carry
         kept, scale = jax.lax.optimization_barrier((leaves, scale))
-
-        def squares(stack: list[int]) -> jax.Array:
-            each = jnp.stack([kept[i] for i in stack])
-            return jax.lax.map(lambda x: sum_squares(scale * finite(x)), each)
-
-        sums = total(jnp.concatenate([*map(squares, stacks)])[order])
+        sums = total(squares(scale, kept))
         roots = jnp.minimum(jnp.sqrt(sums), limits.max * scale) / scale
         found = jnp.where(exact, found, roots)
         return scale / far, found, exact | (sums < limits.max)
@@ -315,15 +348,39 @@ def _roots(leaves: list[jax.Array], total: Callable[..., jax.Array]) -> jax.Arra
     return jax.lax.while_loop(goes_on, again, start)[1]
 
 
-def stacks_of(leaves: list[jax.Array]) -> list[list[int]]:
-    """The places of leaves that are worked as one: on a CPU of one shape, which compiles faster.
+def _squares_of_each(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
+    """The sum of the squares of `scale` times each leaf; leaves of one shape are worked as one."""
+    stacks = _together([(x.shape, jax.typeof(x).sharding) for x in leaves])
+
+    def squares(stack: list[int]) -> jax.Array:
+        each = jnp.stack([leaves[i] for i in stack])
+        return jax.lax.map(lambda x: sum_squares(scale * finite(x)), each)
+
+    order = np.argsort([i for stack in stacks for i in stack])
+    return jnp.concatenate([*map(squares, stacks)])[order]
+
+
+def _squares_of_all(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
+    """The sums of the squares of `scale` times many leaves, end to end; of what is sharded, of each."""
+    sharded = [any(jax.typeof(x).sharding.spec) for x in leaves]
+    ends = _together([i if apart else -1 for i, apart in enumerate(sharded)])
+
+    def squares(places: list[int]) -> jax.Array:
+        xs = [leaves[i] for i in places]
+        x = jnp.concatenate([x.reshape(-1) for x in xs]) if len(xs) > 1 else xs[0]
+        return sum_squares(scale * finite(x))
+
+    return jnp.stack([*map(squares, ends)])
+
+
+def _together(alike: list[Any]) -> list[list[int]]:
+    """The places of leaves that are worked as one: on a CPU of one kind, which compiles faster.
 
     Elsewhere, and on a mesh, each leaf stays where it is.
     """
     if jax.default_backend() != "cpu" or shard.devices() > 1:
-        return [[i] for i in range(len(leaves))]
-    shapes = [(x.shape, jax.typeof(x).sharding) for x in leaves]
-    return kinds.places(shapes, kinds.AT_ONCE)
+        return [[i] for i in range(len(alike))]
+    return kinds.places(alike, kinds.AT_ONCE)
 
 
 def divisible(x: jax.Array) -> jax.Array:

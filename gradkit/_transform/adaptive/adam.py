@@ -63,16 +63,18 @@ def scale_by_adam(b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8) -> Tr
         updates: Updates, state: AdamState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, AdamState]:
         del params, extra
-        g = tree.read_squarable(updates)
         step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, g)
-        nu = tree.average_square(b2, state.nu, g)
+        bias1, bias2 = (tree.one_minus_powers(b, step, state.mu) for b in (b1, b2))
         floor = rate.at(eps, state.count)
-        u = jax.tree.map(
-            lambda m, v: tree.ratio(m, root(v) + floor),
-            tree.debias(mu, b1, step),
-            tree.debias(nu, b2, step),
-        )
+
+        def leaf(m: jax.Array, v: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+            g = tree.read_squarable(g)
+            m, v = tree.average(b1, m, g), tree.average_square(b2, v, g)
+            size = root(v / bias2[v.dtype])
+            return m, v, tree.over_root(m / bias1[m.dtype], size, floor)
+
+        leaves = tree.map_by_shape(leaf, state.mu, state.nu, updates)
+        mu, nu, u = tree.unzip(state.mu, leaves, 3)
         return tree.like(u, updates), AdamState(step, mu, nu)
 
     return transform(init, update)

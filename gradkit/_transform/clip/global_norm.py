@@ -47,9 +47,9 @@ def clip_by_global_norm(max_norm: Hyper = 1.0) -> Transform:
         **extra: Extra,
     ) -> Updates:
         del params, extra
-        g = tree.read(updates)
         norm = tree.whole_norm(tree.norm(updates), global_norm)
         factor = tree.clip_factor(norm, max_norm)
-        return tree.like(tree.scale(factor, g), updates)
+        shrink = lambda g: tree.scale(factor, tree.without_nan(tree.wide(g)))
+        return tree.like(tree.map_by_shape(shrink, updates), updates)
 
     return stateless(update)

@@ -182,7 +182,8 @@ def precondition_by_psgd(
         due = jax.random.uniform(coin, dtype=jnp.float32) < share
         found = when(due, fit, kept)
         limits = scale, max_rms, max_entry  # not of stacks, which would be copied
-        us = [whitening.whitened(*fm, *limits) for fm in zip(found, ms)]
+        whitened = tree.by_shape(lambda f, m: whitening.whitened(f, m, *limits))
+        us = [*map(whitened, found, ms)]
         u = [batch.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
         fields = range(len(state.factors))
         factors = whitening.Factors(
