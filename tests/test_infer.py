@@ -148,7 +148,8 @@ def test_layers_of_a_list_are_depth():
     assert {p.depth for k, p in found.items() if "blocks" in k} == {3}
     assert found["in"].depth == found["norms_0"].depth == 1
     text = str(found)
-    assert "blocks/*/fc* (24)" in text and text.count("\n") == 3
+    assert "blocks/*/fc* (24)" in text and text.count("\n") == 4
+    assert "blocks/*/fc*, in: all axes but the last" in text
 
 
 def test_a_new_layer_is_compared_with_the_like_of_it():

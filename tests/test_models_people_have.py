@@ -344,3 +344,22 @@ def test_a_refusal_of_a_layer_is_lifted_for_all():
     assert f"roles={{'{rule}': 'hidden'}}" in str(error.value)
     found = infer(init, apply, IMAGES, roles={r"layers/\d+/w$": "hidden"})
     assert found["layers/1/w"].role == "hidden"
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_a_name_of_torch_is_in_doubt_without_the_model(rank):
+    """`weight` is `[out, in]` in torch and Equinox, `[in, out]` elsewhere, `[rows, out]` in tables."""
+    window = (3,) * (rank - 2)
+    tree = lambda n: {"first": {"weight": shape(n, 3, *window)}, "bias": shape(n)}
+    with pytest.raises(
+        ValueError, match=r"leaf first/weight must have inputs.*Pass apply"
+    ):
+        gk.infer_parametrization(base=tree(8), target=tree(32))
+    said = {"first/weight": tuple(range(1, rank))}
+    found = gk.infer_parametrization(base=tree(8), target=tree(32), inputs=said)
+    assert found["first/weight"].role == "input" and not found.notes
+    square = lambda n: {"weight": shape(n, n)}  # either way the same
+    assert (
+        gk.infer_parametrization(base=square(8), target=square(32))["weight"].role
+        == "hidden"
+    )

@@ -15,7 +15,7 @@ def printed() -> list[str]:
     names: dict[str, object] = {}
     outs = []
     for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        assert len([line for line in code.splitlines() if line.strip()]) <= 12
+        assert len([line for line in code.splitlines() if line.strip()]) <= 13
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(code, "README.md", "exec"), names)
         outs.append(out.getvalue())
@@ -23,10 +23,11 @@ def printed() -> list[str]:
 
 
 def test_examples_run_and_learn():
-    training, table, _ = printed()
+    training, _, table, reading, _ = printed()
     losses = [float(x) for x in training.strip("[]\n").split(",")]
     assert losses[-1] < 0.1 * losses[0]
-    assert "hidden" in table and "512" in table
+    assert "hidden" in table and "256" in table and "Note" not in table
+    assert "layers/1/weight" in reading and "readout of the model" in reading
 
 
 def test_names_it_mentions_exist():

@@ -232,11 +232,13 @@ def read_model(
 
     Raises: `ValueError` with the path of a leaf, and what to pass, where anything is in doubt.
 
-    >>> params = {"qkv": jnp.ones((4, 12)), "out": jnp.ones((4, 4)), "head": jnp.ones((4, 9))}
-    >>> def apply(p, x):
-    ...     q, k, v = jnp.split(x @ p["qkv"], 3, axis=-1)
-    ...     return jax.nn.softmax(q @ k.T) @ v @ p["out"] @ p["head"]
+    >>> params = {"qkv": jnp.ones((4, 12)), "out": jnp.ones((4, 9))}
+    >>> attend = lambda q, k, v: jax.nn.softmax(q @ k.T) @ v
+    >>> apply = lambda p, x: attend(*jnp.split(x @ p["qkv"], 3, -1)) @ p["out"]
     >>> gk.read_model(apply, params, jnp.ones((5, 4)))
+    parameter     kind    shape    matrices                          axes
+    out        readout   (4, 9)       4 x 9                a0 a1 -> a0 a1
+    qkv         matrix  (4, 12)  3 of 4 x 4  a0 (part=3 a1) -> part a0 a1
     """
     for rule, kind in (kinds or {}).items():
         if kind not in KINDS:

@@ -7,6 +7,7 @@ import jax
 
 from gradkit._core import tree, viewed
 from gradkit._core.called import error
+from gradkit._core.hidden import split
 from gradkit._core.model import ModelReading
 from gradkit._core.types import Transform
 
@@ -46,6 +47,8 @@ def by_model(
     if (mask := arguments.get("mask")) is not None:
         said["mask"] = lambda views: _of_views(mask, views, model)
     inner = build({**arguments, **said})
+    if "inner" in takes:  # which gets what is no matrix as it is
+        inner = split(name, Hidden(model), (0,), inner, arguments["inner"], "inner")
 
     def pattern_of(path: str, x: Any) -> Any:
         try:

@@ -39,10 +39,11 @@ def of_parameters(
             f"{rule}: what it makes is ranked. If it routes to experts, whose number grows, "
             f"say so: roles={{{rule!r}: 'router'}}."
         )
-    guessed = [path for path, p in parameters.items() if len(p.shape) > 2 and not trace]
+    matrices = [path for path, p in parameters.items() if p.inputs and not trace]
+    guessed = [k for k in matrices if parameters[k].why.startswith("convention")]
     if guessed:
         yield (
-            f"{', '.join(guessed)}: all axes but the last count as inputs, by convention. "
+            f"{', '.join(dict.fromkeys(map(pattern, guessed)))}: all axes but the last count as inputs, by convention. "
             "Pass apply and an example to be sure."
         )
     for first, second in sorted(trace.guessed if trace else ()):

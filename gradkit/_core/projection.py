@@ -74,7 +74,7 @@ def project(
         side: the one that is cut: the "small" one, or the "large" one, with larger bases and less
             for `inner` to remember.
         model: what `gradkit.read_model` read: it says in place of `batch_axes` which matrices each
-            leaf holds.
+            leaf holds. All leaves but hidden matrices go to `inner` as they are.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: the bases, `rank` columns of the side that is cut for each leaf, or what they are made

@@ -88,6 +88,16 @@ def by_convention(leaf: Leaf) -> Reading:
             "apply and an example.",
         )
     said = leaf.role or leaf.inputs is not None or leaf.stacks is not None
+    growth = [leaf.shape[axis] / leaf.base[axis] for axis in rest]
+    by_rows = leaf.path.rpartition("/")[2] == "weight" and len({*growth}) > 1
+    if not said and by_rows and rest[1:]:
+        raise leaf.error(
+            "have inputs that are known",
+            f"{leaf.base} and {leaf.shape}, under a name by which torch and Equinox keep "
+            "[out, in], and tables of rows",
+            f"Pass apply and an example, or say {leaf.say('inputs', '(1,)')} or "
+            f"{leaf.say('roles', 'embedding')}.",
+        )
     experts = stacks if leaf.role == "expert" else NONE
     why = "declared" if said else "convention: the last axis is the output"
     outputs = frozenset(rest) - inputs
