@@ -1,7 +1,8 @@
 """Which axes of a parameter each axis of an array is made of, through any rearrangement."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Labels = frozenset[int]  # axes of the parameter
@@ -16,6 +17,8 @@ class Part(NamedTuple):
 
 
 Axis = tuple[Part, ...]  # outer first, none of size 1
+# By axis of an array, the first entry that is taken and the one after the last.
+Taken = Mapping[int, tuple[int, int]]
 
 NONE: Labels = frozenset()
 
@@ -165,3 +168,27 @@ def product(axes: Sequence[Axis], eqn: Any, side: int) -> tuple[Axis, ...]:
     other = other[: len(other) - len(free)] if side else other[len(free) :]
     new = (*other, *free) if side else (*free, *other)
     return (*(axes[i] for i in batch), *new)
+
+
+def taken(eqn: Any, i: int, starts: Sequence[float | None] = ()) -> Taken:
+    """Which entries of the first operand the `i`-th result takes, where it takes some."""
+    match eqn.primitive.name:
+        case "slice" if {*(eqn.params["strides"] or ())} <= {1}:
+            ends = zip(eqn.params["start_indices"], eqn.params["limit_indices"])
+            return dict(enumerate(ends))
+        case "split":
+            ends = [*itertools.accumulate(eqn.params["sizes"])]
+            return {eqn.params["axis"]: (([0, *ends])[i], ends[i])}
+        case "unstack":
+            return {eqn.params["axis"]: (i, i + 1)}
+        case "dynamic_slice" if None not in starts:
+            ends = zip(starts, eqn.params["slice_sizes"])
+            return {j: (int(a or 0), int(a or 0) + n) for j, (a, n) in enumerate(ends)}
+        case "gather" if starts and starts[0] is not None:
+            places = eqn.params["dimension_numbers"].start_index_map
+            start, sizes = int(starts[0]), eqn.params["slice_sizes"]
+            if len(places) == 1:
+                axis = places[0]
+                start %= eqn.invars[0].aval.shape[axis]
+                return {axis: (start, start + sizes[axis])}
+    return {}

@@ -419,7 +419,7 @@ def _cut(
     found = [
         Cut(axis, int(step), tuple(int(b - a) for a, b in ends))
         for axis in sorted(outputs)
-        for (step, _), ends in trace.blocks(path, axis).items()
+        for (step, _), ends in trace.features.blocks(path, axis).items()
     ]
     if not found:
         return None

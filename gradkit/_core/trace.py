@@ -10,15 +10,16 @@ import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from gradkit._core import axes, sizes, tree, values
-from gradkit._core.axes import NONE, Labels, labels
+from gradkit._core import axes, sizes, statistics, tree, values
+from gradkit._core.axes import NONE, Labels, Taken, labels
+from gradkit._core.features import Features, Place, close
 from gradkit._core.jaxpr import Turns, Walker, needed, opened
-from gradkit._core.primitives import ENTRYWISE, JOINS, LINEAR, MOVES, PRODUCTS, SUMS
+from gradkit._core.primitives import ENTRYWISE, MOVES, PRODUCTS, SUMS
 from gradkit._core.values import (
     AS_DATA,
     STATISTICS,
@@ -29,12 +30,6 @@ from gradkit._core.values import (
     Value,
     View,
 )
-
-Place = tuple[str, int]  # a path, and an axis of the parameter there
-Cut = tuple[int, int]  # how an axis is cut: the step between entries, and how many
-Taken = Mapping[
-    int, tuple[int, int]
-]  # by axis, the first entry taken and the one after the last
 
 
 def follow(
@@ -84,20 +79,15 @@ class Trace(Walker[Value]):
         self.guessed: set[tuple[str, str]] = set()  # products whose order is a guess
         self.alike: set[frozenset[Place]] = set()  # axes that are one and the same
         self.side_by_side: set[Place] = set()  # axes of experts
-        self.numbers: dict[Place, int] = {}  # that stand for them in features
-        self.places: list[Place] = []
-        self.aligned: set[frozenset[Place]] = set()  # axes that data has in common
-        self.features: set[Place] = set()  # axes that products sum over or make
-        self.cuts: dict[Place, dict[Cut, set[tuple[int, int]]]] = {}  # what is taken
-        self.whole: set[tuple[int, int, int]] = set()  # cuts that are joined again
+        self.features = Features()  # what axes of data are
         self.loops = 0  # so far
         self.serial: set[int] = set()  # loops whose rows meet what their rows made
         self.events = 0  # uses and factors so far
 
     def spread(self) -> None:
         """Axes that are the same as one of experts, or of features, are of such."""
-        _close(self.side_by_side, self.alike)
-        _close(self.features, self.aligned)
+        close(self.side_by_side, self.alike)
+        self.features.spread()
 
     def experts(self, path: str) -> Labels:
         """The axes of a parameter that number experts, as other parameters show."""
@@ -106,19 +96,6 @@ class Trace(Walker[Value]):
     def factor(self, use: Use) -> float:
         """By which numbers the model multiplies what a use makes."""
         return math.prod(self.factors[use.at].values())
-
-    def blocks(self, path: str, axis: int) -> dict[Cut, list[tuple[int, int]]]:
-        """How the model cuts what an axis of a parameter makes into parts that go their ways."""
-        place = path, axis
-        if place not in self.numbers:
-            return {}
-        number, found = self.numbers[place], {}
-        for (step, n), parts in self.cuts.get(place, {}).items():
-            ends = sorted(parts)
-            tiled = [a for a, _ in ends] == [0, *(b for _, b in ends[:-1])]
-            if tiled and ends[-1][1] == n and (number, step, n) not in self.whole:
-                found[step, n] = ends
-        return found
 
     def constant(self, x: Any) -> Value:
         """A number, or an array of them."""
@@ -178,7 +155,7 @@ class Trace(Walker[Value]):
                 found.append(self._record(view, Use(f"{UNKNOWN} {by}"), near))
                 continue
             way = "dot_general" if before else "gather" if looked else by
-            use = Use(way, inputs, outputs | after, over=_over(view, beside))
+            use = Use(way, inputs, outputs | after, over=values.over(view, beside))
             found.append(self._record(view, use, near))
         if not found:
             return x
@@ -187,7 +164,9 @@ class Trace(Walker[Value]):
             views=(),
             origins=frozenset(found),
             past=x.past | paths,
-            features=self._merged(self._numbered(view) for view in x.views),
+            features=self.features.merged(
+                self.features.numbered(view) for view in x.views
+            ),
         )
 
     def _record(self, view: View, use: Use, near: frozenset[int] = frozenset()) -> int:
@@ -199,10 +178,10 @@ class Trace(Walker[Value]):
         )
         self.factors[at][0] = view.factor
         self.side_by_side |= {(view.path, axis) for axis in experts}
-        if use.by in PRODUCTS or use.by == "gather":
-            self.features |= {(view.path, axis) for axis in use.outputs}
         if use.by in PRODUCTS:
-            self.features |= {(view.path, axis) for axis in use.inputs}
+            self.features.add(view.path, use.inputs | use.outputs)
+        if use.by == "gather":
+            self.features.add(view.path, use.outputs)
         return at
 
     def _entrywise(self, eqn: Any, xs: list[Value]) -> list[Value]:
@@ -227,10 +206,10 @@ class Trace(Walker[Value]):
             sources=values.sources(data),
             past=values.past([*data, *met]),
             carries=values.carries(xs),
-            pieces=self._pieces(name, data),
-            reduced=_reduced(eqn, data),
-            normalized=_normalized(name, xs),
-            pairs=_pairs(eqn, data),
+            pieces=self.features.pieces(name, (x.pieces for x in data)),
+            reduced=statistics.reduced(eqn, data),
+            normalized=statistics.normalized(name, xs),
+            pairs=statistics.pairs(eqn, data),
         )
         base = self._multiplied(eqn, xs, met, base)
         if name == "reduce_sum":
@@ -242,13 +221,15 @@ class Trace(Walker[Value]):
             moved = [(values.moved(v, eqn, shapes[0]), at) for v, at in base.terms]
             base = base._replace(terms=tuple((v, at) for v, at in moved if v))
         views = [self._views(eqn, data, shape) for shape in shapes]
+        features = [self._features(eqn, data + met, shape) for shape in shapes]
         return [
             self._cut(
-                eqn, _taken(eqn, i), data, base._replace(views=v, made=m, features=f)
+                eqn,
+                axes.taken(eqn, i),
+                data,
+                base._replace(views=v, made=m, features=f),
             )
-            for i, (v, m, f) in enumerate(
-                zip(views, made, (self._features(eqn, data + met, s) for s in shapes))
-            )
+            for i, (v, m, f) in enumerate(zip(views, made, features))
         ]
 
     def _of_constants(
@@ -268,7 +249,7 @@ class Trace(Walker[Value]):
         found = []
         for i, shape in enumerate(shapes):
             out = Value(self._views(eqn, xs, shape), number=number)
-            found.append(self._cut(eqn, _taken(eqn, i), xs, out))
+            found.append(self._cut(eqn, axes.taken(eqn, i), xs, out))
         return found
 
     def _multiplied(
@@ -337,9 +318,7 @@ class Trace(Walker[Value]):
                     by="dot_general", inputs=summed, outputs=old.outputs - summed
                 )
                 self.uses[view.path][at] = use
-                self.features |= {
-                    (view.path, axis) for axis in use.inputs | use.outputs
-                }
+                self.features.add(view.path, use.inputs | use.outputs)
                 found.add(at)
                 self.before[view.path] |= x.past - {view.path}
                 self.followed |= x.past - {view.path}
@@ -363,37 +342,16 @@ class Trace(Walker[Value]):
         self.scores.append(Score(count, scale, values.sources(xs), normal))
         return out._replace(score=len(self.scores) - 1, factors=())
 
-    def _pieces(self, name: str, data: Sequence[Value]) -> frozenset[Any]:
-        """The cuts by which a result came about; those joined again are none."""
-        found = values.joined(x.pieces for x in data)
-        if name not in JOINS:
-            return found
-        starts = defaultdict(set)
-        for cut, start in found:
-            starts[cut].add(start)
-        again = {cut for cut, each in starts.items() if len(each) > 1}
-        self.whole |= again
-        return frozenset(piece for piece in found if piece[0] not in again)
-
     def _cut(self, eqn: Any, taken: Taken, xs: Sequence[Value], out: Value) -> Value:
         """`out`, told what it is a piece of, if some entries are `taken` of one array."""
         if len(xs) != 1 or not taken:
             return out
         (x,), shape = xs, eqn.invars[0].aval.shape
-        views = [*map(self._numbered, x.views)]
+        views = [*map(self.features.numbered, x.views)]
         if x.features is not None:
             views.append(x.features)
-        found = set()
-        for view, (axis, (start, stop)) in itertools.product(views, taken.items()):
-            parts = view.axes[axis]
-            if (start, stop) == (0, shape[axis]) or len(parts) != 1:
-                continue
-            label, n, step = parts[0]
-            for number in label if len(label) == 1 else ():
-                cuts = self.cuts.setdefault(self.places[number], {})
-                cuts.setdefault((step, n), set()).add((start, stop))
-                found.add(((number, step, n), start))
-        return out._replace(pieces=out.pieces | found)
+        cut = self.features.cut(views, taken, shape)
+        return out._replace(pieces=out.pieces | cut)
 
     def _views(self, eqn: Any, xs: list[Value], shape: Any) -> tuple[View, ...]:
         """The views of `xs` in the result: none in mere statistics of a parameter."""
@@ -413,40 +371,10 @@ class Trace(Walker[Value]):
                 for i, j in itertools.product(labels([a]), labels([b])):
                     self.alike.add(frozenset({(view.path, i), (mark.path, j)}))
 
-    def _numbered(self, view: View) -> View:
-        """A view whose labels are numbers that stand for axes of all parameters."""
-
-        def number(axis: int) -> int:
-            place = view.path, axis
-            if place not in self.numbers:
-                self.numbers[place] = len(self.places)
-                self.places.append(place)
-            return self.numbers[place]
-
-        def named(parts: axes.Axis) -> axes.Axis:
-            return tuple(
-                part._replace(label=frozenset(map(number, part.label)))
-                for part in parts
-            )
-
-        return View("", tuple(map(named, view.axes)))
-
     def _features(self, eqn: Any, xs: Sequence[Value], shape: Any) -> View | None:
         """Which axes of parameters the axes of a result are, as the operands say."""
         views = [x.features for x in xs if x.features is not None]
-        return self._merged(values.moved_all(views, eqn, shape))
-
-    def _merged(self, views: Iterable[View]) -> View | None:
-        """One for all: where axes of several parameters meet, they are the same."""
-        result: View | None = None
-        for view in views:
-            if result is None or len(result.axes) != len(view.axes):
-                result = view if result is None else result
-                continue
-            self._align(zip(result.axes, view.axes))
-            new = tuple(a if labels([a]) else b for a, b in zip(result.axes, view.axes))
-            result = result._replace(axes=new)
-        return result
+        return self.features.merged(values.moved_all(views, eqn, shape))
 
     def _lookup(self, eqn: Any, x: Value, *indices: Value) -> Value:
         x, chosen = self.settle(x), any(i.data for i in indices)
@@ -454,7 +382,7 @@ class Trace(Walker[Value]):
         found = [values.looked_up(view, eqn, chosen, fixed) for view in x.views]
         data, carries = x.data or chosen, values.carries((x, *indices))
         features = x.features and values.looked_up(x.features, eqn, True, fixed)
-        taken = _taken(eqn, 0, [i.number for i in indices])
+        taken = axes.taken(eqn, 0, [i.number for i in indices])
         out = x._replace(
             views=tuple(found),
             data=data,
@@ -467,64 +395,32 @@ class Trace(Walker[Value]):
         return self._cut(eqn, taken, [x], out)
 
     def _product(self, eqn: Any, left: Value, right: Value) -> Value:
-        summed, batch = axes.summed_and_batch(eqn)
+        summed, _ = axes.summed_and_batch(eqn)
         if not (left.data or right.data):
             return self._of_parameters(eqn, left, right)
-        sides = [left, right]
-        for i, x in enumerate(sides):  # of constants times a parameter: an activation
-            gone = labels(view.axes[j] for view in x.views for j in summed[i])
-            if gone and any(path == "" for view in x.views for _, path in view.links):
-                sides[i] = self._use(AS_DATA, x, x.carries)._replace(data=True)
-        left, right = sides
-        made, found, features = [], {}, []
+        left, right = both = [
+            self._as_activation(x, gone) for x, gone in zip((left, right), summed)
+        ]
+        met: dict[int, tuple[int, View]] = {}  # by the number of a use, side and view
         for i, x, other in ((0, left, right), (1, right, left)):
-            rows = other.data and not other.views  # which may meet what x looked up
-            made += [(i, mark) for mark in x.made]
-            if x.features is not None:
-                features.append((i, x.features))
-            entered = lambda v, i=i: bool(labels(v.axes[j] for j in summed[i]))
-            for view, before, after in values.in_turn(x.views, entered):
-                use = values.met(eqn.primitive.name, view, summed[i], batch[i])
-                use = use._replace(
-                    inputs=use.inputs | before,
-                    outputs=use.outputs | after,
-                    groups=eqn.params.get("feature_group_count", 1),
-                )
-                if use.experts and _in_blocks(other, summed[1 - i], batch[1 - i]):
-                    blocks, outputs = use.experts, use.outputs | use.experts
-                    use = use._replace(experts=NONE, outputs=outputs, blocks=blocks)
-                if x.data and not (rows and use.inputs):
-                    self._use("gather", Value((view,), True), x.carries)
-                    continue
-                at = self._record(view, use, other.carries)
-                found[at] = view.path
-                self.before[view.path] |= other.past - {view.path}
-                self.followed |= other.past
-                if len(found) == 1:  # of several, the first
-                    self.lay(other, at)
-                made.append((i, view))
-                numbered = self._numbered(view)
-                features.append((i, numbered))
-                if other.features is not None:
-                    pairs = zip(summed[i], summed[1 - i])
-                    both = [
-                        (numbered.axes[a], other.features.axes[b]) for a, b in pairs
-                    ]
-                    self._align(both)
-                ours, theirs = batch[i], batch[1 - i]
-                self._link(_only(view, ours), [_only(m, theirs) for m in other.made])
-        both = left, right
+            met |= {at: (i, view) for at, view in self._meet(eqn, i, x, other)}
+        if met:  # of several, the first
+            self.lay(both[1 - met[min(met)][0]], min(met))
+        made = [(i, mark) for i, x in enumerate(both) for mark in x.made]
+        features = [(i, x.features) for i, x in enumerate(both) if x.features]
+        features += [(i, self.features.numbered(view)) for i, view in met.values()]
         views = (View(v.path, axes.product(v.axes, eqn, i)) for i, v in features)
+        paths = frozenset(view.path for _, view in met.values())
         result = Value(
             data=True,
-            origins=frozenset(found),
-            sources=frozenset(found.values()) or values.sources(both),
-            past=values.past(both) | frozenset(found.values()),
-            made=values.marks(made, eqn),
-            features=self._merged(views),
+            origins=frozenset(met),
+            sources=paths or values.sources(both),
+            past=values.past(both) | paths,
+            made=values.marks([*made, *met.values()], eqn),
+            features=self.features.merged(views),
             carries=values.carries(both),
         )
-        if found:
+        if met:
             return result
         if not (left.data and right.data):
             x = left if left.data else right
@@ -533,10 +429,45 @@ class Trace(Walker[Value]):
         count = math.prod(eqn.invars[0].aval.shape[i] for i in summed[0])
         return self._scored(count, both, result)
 
-    def _align(self, pairs: Iterable[tuple[axes.Axis, axes.Axis]]) -> None:
-        for a, b in pairs:
-            for i, j in itertools.product(labels([a]), labels([b])):
-                self.aligned.add(frozenset({self.places[i], self.places[j]}))
+    def _as_activation(self, x: Value, summed: Iterable[int]) -> Value:
+        """`x`, unless it is a product of constants and of a parameter that is summed over."""
+        gone = labels(view.axes[i] for view in x.views for i in summed)
+        if gone and any(path == "" for view in x.views for _, path in view.links):
+            return self._use(AS_DATA, x, x.carries)._replace(data=True)
+        return x
+
+    def _meet(
+        self, eqn: Any, side: int, x: Value, other: Value
+    ) -> Iterator[tuple[int, View]]:
+        """Write down how the parameters in `x`, on one side of a product, meet what is there."""
+        both = axes.summed_and_batch(eqn)
+        (summed, theirs), (batch, beside) = (
+            (each[side], each[1 - side]) for each in both
+        )
+        rows = other.data and not other.views  # which may meet what x looked up
+        entered = lambda view: bool(labels(view.axes[i] for i in summed))
+        for view, before, after in values.in_turn(x.views, entered):
+            use = values.met(eqn.primitive.name, view, summed, batch)
+            use = use._replace(
+                inputs=use.inputs | before,
+                outputs=use.outputs | after,
+                groups=eqn.params.get("feature_group_count", 1),
+            )
+            if use.experts and values.in_blocks(other, theirs, beside):
+                blocks, outputs = use.experts, use.outputs | use.experts
+                use = use._replace(experts=NONE, outputs=outputs, blocks=blocks)
+            if x.data and not (rows and use.inputs):
+                self._use("gather", Value((view,), True), x.carries)
+                continue
+            at = self._record(view, use, other.carries)
+            self.before[view.path] |= other.past - {view.path}
+            self.followed |= other.past
+            if other.features is not None:
+                ours = self.features.numbered(view).axes
+                pairs = zip(summed, theirs)
+                self.features.align((ours[a], other.features.axes[b]) for a, b in pairs)
+            self._link(_only(view, batch), [_only(m, beside) for m in other.made])
+            yield at, view
 
     def _of_parameters(self, eqn: Any, left: Value, right: Value) -> Value:
         """A product in which no data is: one matrix made of both, unless one goes in as data."""
@@ -546,9 +477,7 @@ class Trace(Walker[Value]):
         if known and all(paths):
             for i, x in enumerate(sides):
                 if self._goes_in(x, sides[1 - i], summed[i], summed[1 - i]):
-                    if (
-                        len(paths[i]) == 1
-                    ):  # a sum or product of several is an activation
+                    if len(paths[i]) == 1:  # what is made of several is an activation
                         self.guessed |= {*itertools.product(paths[i], paths[1 - i])}
                     as_data = self._use(AS_DATA, x, x.carries)._replace(data=True)
                     pair = (as_data, right) if i == 0 else (left, as_data)
@@ -581,7 +510,7 @@ class Trace(Walker[Value]):
             sums, makes = widths(x, ours)
             return sums and not makes and widths(other, theirs)[1]
         n = max(axes.size(v.axes[i]) for v in x.views for i in ours) if ours else 0
-        free = _free(x, ours), _free(other, theirs)
+        free = values.free(x, ours), values.free(other, theirs)
         return free[0] < n and free[0] < free[1]
 
     def _grow(self, places: Iterable[tuple[str, Labels]]) -> bool:
@@ -662,106 +591,13 @@ class Trace(Walker[Value]):
             number,
             sources=values.sources((x, y)),
             past=values.past((x, y)),
-            features=self._merged(v.features for v in (x, y) if v.features),
+            features=self.features.merged(v.features for v in (x, y) if v.features),
             carries=carries,
         )
 
     def _saved(self) -> dict[str, Any]:
-        """All that was found out, but for the numbers of places, which values bear."""
-        return {
-            name: copy.deepcopy(x)
-            for name, x in vars(self).items()
-            if name not in ("numbers", "places", "grown")
-        }
-
-
-def _close(found: set[Place], pairs: Iterable[frozenset[Place]]) -> None:
-    """Add to what was found what is the same, by pairs."""
-    near: dict[Place, set[Place]] = defaultdict(set)
-    for pair in pairs:
-        for place in pair:
-            near[place] |= pair
-    new = [*found]
-    while new:
-        more = near[new.pop()] - found
-        found |= more
-        new += more
-
-
-def _taken(eqn: Any, i: int, starts: Sequence[float | None] = ()) -> Taken:
-    """Which entries of the first operand the `i`-th result takes, where it takes some."""
-    match eqn.primitive.name:
-        case "slice" if {*(eqn.params["strides"] or ())} <= {1}:
-            ends = zip(eqn.params["start_indices"], eqn.params["limit_indices"])
-            return dict(enumerate(ends))
-        case "split":
-            ends = [*itertools.accumulate(eqn.params["sizes"])]
-            return {eqn.params["axis"]: (([0, *ends])[i], ends[i])}
-        case "unstack":
-            return {eqn.params["axis"]: (i, i + 1)}
-        case "dynamic_slice" if None not in starts:
-            ends = zip(starts, eqn.params["slice_sizes"])
-            return {j: (int(a or 0), int(a or 0) + n) for j, (a, n) in enumerate(ends)}
-        case "gather" if starts and starts[0] is not None:
-            places = eqn.params["dimension_numbers"].start_index_map
-            start, sizes = int(starts[0]), eqn.params["slice_sizes"]
-            if len(places) == 1:
-                axis = places[0]
-                start %= eqn.invars[0].aval.shape[axis]
-                return {axis: (start, start + sizes[axis])}
-    return {}
-
-
-def _reduced(eqn: Any, data: Sequence[Value]) -> int:
-    """How many entries were added up, if the result is a statistic."""
-    if eqn.primitive.name.startswith("reduce_"):
-        shape = eqn.invars[0].aval.shape
-        return math.prod(shape[axis] for axis in eqn.params.get("axes", ()))
-    counts = [x.reduced for x in data]
-    return max(counts) if all(counts) else 0
-
-
-def _normalized(name: str, xs: Sequence[Value]) -> bool:
-    """Whether the result has a size of its own, by a division through a statistic."""
-    made = [x for x in xs if x.data and x.past]
-    if name in ("mul", "div") and len(made) == 2:
-        return bool(made[0].reduced) != bool(made[1].reduced)
-    linear = name in LINEAR or name in ("mul", "div")
-    return linear and bool(made) and all(x.normalized for x in made)
-
-
-def _pairs(eqn: Any, data: Sequence[Value]) -> bool:
-    """Whether two activations are multiplied entry by entry."""
-    two = eqn.primitive.name == "mul" and len({*map(id, eqn.invars)}) == 2
-    return two and sum(bool(x.past and not x.reduced) for x in data) == 2
-
-
-def _in_blocks(x: Value, summed: Iterable[int], batch: Iterable[int]) -> bool:
-    """Whether a product sums over one part of an axis of features and works through another."""
-    if x.features is None:
-        return False
-    sums, blocks = (
-        labels(x.features.axes[i] for i in each) for each in (summed, batch)
-    )
-    return bool(sums & blocks)
-
-
-def _over(view: View, beside: View | None) -> Labels:
-    """The axes of `view` that are features of the data `beside` it."""
-    if beside is None:
-        return NONE
-    skip = len(beside.axes) - len(view.axes)  # of a vector that is broadcast
-    pairs = zip(view.axes, beside.axes[max(skip, 0) :])
-    return labels(a for a, b in pairs if labels([b]))
-
-
-def _free(x: Value, summed: Iterable[int]) -> int:
-    """How many entries are not summed."""
-    gone = {*summed}
-    return max(
-        math.prod(axes.size(a) for i, a in enumerate(view.axes) if i not in gone)
-        for view in x.views
-    )
+        """All that was found out."""
+        return {k: copy.deepcopy(x) for k, x in vars(self).items() if k != "grown"}
 
 
 def _only(view: View, chosen: Iterable[int]) -> View:

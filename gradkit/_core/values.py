@@ -1,5 +1,6 @@
 """What is known of an array while a model is followed: parameters it is made of, data, numbers."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -288,3 +289,31 @@ def past(xs: Iterable[Value]) -> frozenset[str]:
 def carries(xs: Iterable[Value]) -> frozenset[int]:
     """All loops by whose carry they are made."""
     return joined(x.carries for x in xs)
+
+
+def in_blocks(x: Value, summed: Iterable[int], batch: Iterable[int]) -> bool:
+    """Whether a product sums over one part of an axis of features and works through another."""
+    if x.features is None:
+        return False
+    sums, blocks = (
+        labels(x.features.axes[i] for i in each) for each in (summed, batch)
+    )
+    return bool(sums & blocks)
+
+
+def over(view: View, beside: View | None) -> Labels:
+    """The axes of `view` that are features of the data `beside` it."""
+    if beside is None:
+        return NONE
+    skip = len(beside.axes) - len(view.axes)  # of a vector that is broadcast
+    pairs = zip(view.axes, beside.axes[max(skip, 0) :])
+    return labels(a for a, b in pairs if labels([b]))
+
+
+def free(x: Value, summed: Iterable[int]) -> int:
+    """How many entries are not summed."""
+    gone = {*summed}
+    return max(
+        math.prod(size(a) for i, a in enumerate(view.axes) if i not in gone)
+        for view in x.views
+    )
