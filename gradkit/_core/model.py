@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core import sizes, view
@@ -193,7 +194,7 @@ class ModelReading(Mapping[str, LeafReading]):
         x = self[path]
         if not (x.inputs and x.outputs):
             return ""
-        leaf = jax.ShapeDtypeStruct(x.shape, float)
+        leaf = jax.ShapeDtypeStruct(x.shape, jnp.float32)
         shapes = (block.shape for block in view.split(self._patterns[path], leaf))
         said = (
             f"{n} of " * int(n > 1) + f"{rows} x {cols}" for n, rows, cols in shapes
