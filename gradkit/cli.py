@@ -210,7 +210,7 @@ def check(
 def coords(
     task: Annotated[str, typer.Option(help="bytes: a transformer on text.")] = "bytes",
     widths: Annotated[
-        str | None, typer.Option(help="32,64,128 if not given, 64 beside depths.")
+        str | None, typer.Option(help="64,128,256 if not given, 64 beside depths.")
     ] = None,
     depths: Annotated[
         str, typer.Option(help="Layers; several, to grow in depth instead.")
@@ -244,7 +244,7 @@ def coords(
     from gradkit._lab import coords as lab
 
     if widths is None:
-        widths = "64" if "," in depths else "32,64,128"
+        widths = "64" if "," in depths else "64,128,256"
     planned = lab.plan(task, parametrization, widths, depths, steps, seeds, rate)
     if not lab.check(planned, lab.text_data(data, out), out):
         raise SystemExit(1)

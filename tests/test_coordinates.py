@@ -65,6 +65,70 @@ def test_a_failure_says_what_goes_wrong():
     assert found.failures() == {"small": "change vanishes", "large": "grows"}
 
 
+def test_intervals_judge():
+    """A site fails whose whole interval is beyond the threshold, and of one seed its power."""
+    sizes = np.array([2.0, 4.0, 8.0])[:, None, None, None]
+    powers = {  # of the change, seed by seed
+        "sure": (0.3, 0.31, 0.29),
+        "spans zero": (0.42, -0.18, 0.12),
+        "spans the threshold": (-0.2, -0.16, -0.12),
+        "surely vanishes": (-0.2, -0.21, -0.19),
+    }
+    change = sizes ** np.array([*powers.values()]).T[None, :, None]
+    found = Coordinates((2, 4, 8), tuple(powers), np.ones_like(change), change)
+    right = {"sure": "change grows", "surely vanishes": "change vanishes"}
+    assert found.failures() == right
+    assert found.table().count("more seeds would tell") == 2
+    assert {*found.failures(tolerance=0.25)} == {"sure"}
+    one = found._replace(activation=change[:, :1], change=np.ones_like(change[:, :1]))
+    assert one.failures() == {"sure": "grows", "spans zero": "grows"}
+    assert "more seeds" not in one.table()
+
+
+def test_a_failure_tells_of_zeros_at_the_start():
+    sizes = np.array([2.0, 4.0, 8.0])[:, None, None]
+    shape = (3, 1, 2, 3)
+    activation, change = np.ones(shape), np.ones(shape)
+    change[..., 0], change[..., 1] = 0, sizes**-1
+    activation[:, :, 0, 1] = 0
+    found = Coordinates((2, 4, 8), ("key", "query", "head"), activation, change)
+    assert found.failures() == {
+        "key": "does not move (below query, which starts at zero)",
+        "query": "change vanishes (starts at zero)",
+    }
+
+
+def shallow(kind: str, n: int) -> gk.Trial:
+    """A readout in muP: a product, beside one that nothing uses; or an unscaled sum."""
+
+    def init(key):
+        x, y = (jax.random.normal(key, shape) for shape in ((8, n), (n,)))
+        return {"a": x / 8**0.5, "v": y / 32**0.5}
+
+    def loss(p, batch):
+        h = jnp.tanh(batch[0] @ p["a"])
+        unused = h @ p["v"]
+        out = unused * 32 / n if kind == "scaled" else jnp.sum(h * p["v"][None], -1)
+        return jnp.mean((out - batch[1]) ** 2)
+
+    def batch(key):
+        x, y = jax.random.split(key)
+        return jax.random.normal(x, (16, 8)), jax.random.normal(y, (16,))
+
+    adam = functools.partial(gk.adamw, weight_decay=0.0)
+    return gk.Trial(init, loss, adam, batch)
+
+
+@pytest.mark.parametrize(
+    "kind, failures", [("scaled", {}), ("sum", {"v": "change grows"})]
+)
+def test_a_readout_as_a_sum_is_judged_and_what_is_unused_is_not(kind, failures):
+    make = functools.partial(shallow, kind)
+    found = gk.check_coordinates(make, [32, 64, 128, 256], 2**-8, steps=1)
+    assert found.sites == ("a", "v")
+    assert found.failures() == failures
+
+
 def test_what_diverges_does_not_pass():
     found = gk.check_coordinates(linear, [2, 4], 1e30, steps=3)
     assert found.failures() == {"w": "diverges"} and "diverges" in found.table()
@@ -125,6 +189,15 @@ def test_the_standard_parametrization_is_not(transformers):
     powers = transformers("sp").powers()
     assert powers["head/kernel"].change.low > 0.1
     assert powers["blocks/0/query/kernel"].change.low > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mup", "sp"])
+def test_the_built_in_model_passes_in_mup_alone(name):
+    """Over widths that are not below the number of directions in its batch."""
+    plan = coords.plan("bytes", name, "64,128,256", "2", steps=5, seeds=8)
+    found = coords.measure(plan, name, coords.text_data(None), Console(quiet=True))
+    assert found.ok() == (name == "mup"), found.table()
 
 
 def over_the_depth(name: str, seeds: int) -> Any:

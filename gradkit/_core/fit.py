@@ -20,6 +20,14 @@ class Estimate(NamedTuple):
             return f"{self.value:+.2f}"
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
+    def above(self, limit: float) -> bool:
+        """Whether all of the interval is; where there is none, the number."""
+        return bool(np.fmin(self.low, self.value) > limit)
+
+    def below(self, limit: float) -> bool:
+        """Whether all of the interval is; where there is none, the number."""
+        return bool(np.fmax(self.high, self.value) < limit)
+
 
 def exponents(sizes: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
     """The slopes of log value over log size, by least squares along the first axis.

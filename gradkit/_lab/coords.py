@@ -29,7 +29,7 @@ from gradkit._lab.complaint import Complaint, pick
 CONTEXT = 32  # bytes that a model sees
 HEAD = 16  # features of an attention head; wider models have more of them
 READOUT = "head/"  # of a random one the logits fade as the width grows
-QUERIES = "query/"  # of random ones the scores do
+QUERIES = "query/"  # of zeros attention starts flat: its scores are all change
 BRANCHES = "out/|down/"  # of random ones what blocks add fades as the depth grows
 
 
@@ -323,7 +323,7 @@ def show(title: str, found: Any, console: Console) -> None:
     table.add_column("activation x", overflow="fold")
     for column in ("|x| grows as", "|x - x0| grows as"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     failures = found.failures()
     for site, powers in found.powers().items():
         cells = [f"n^{p.value:+.2f}{_margin(p)}" for p in powers]

@@ -28,21 +28,28 @@ def check_coordinates(
     r"""Measure how activations, and their changes in training, grow with a model's size.
 
     Of every site $s$ (each product with a parameter, product of two activations, or sum of
-    two branches in the loss) at size $n$, after $t$ updates on one batch, over its entries:
+    two branches, that the loss depends on) at size $n$, after $t$ updates on one batch, over
+    its entries:
 
     $$\frac{1}{|x|} \sum_i |x_i^{s,t}| \sim n^{p_s}, \qquad
       \frac{1}{|x|} \sum_i |x_i^{s,t} - x_i^{s,0}| \sim n^{q_s}$$
 
     The powers are slopes of the logarithms by least squares, their intervals Student's 95 %
-    over seeds. A rate transfers where no $p_s$ is above 0 and every $q_s$ is 0.
+    over seeds. A rate transfers where no $p_s$ is above 0 and every $q_s$ is 0. A site fails
+    whose whole interval lies above 0.1, or that of $q_s$ below -0.1. What fails in a wrong
+    parametrization has powers of a half or more; what is right deviates at finite widths by
+    terms that fall as $n^{-1/2}$, which over widths of a few dozens to hundreds look like
+    powers of up to 0.1.
 
     Args:
         make: from a size, the `Trial` of a model that large: pure functions of init, loss,
             transform by learning rate, and batch.
         sizes: widths or depths, at least two.
         learning_rate: given to each trial's `tx`, the same at every size.
-        steps: updates. A readout that starts at zero moves first, and the layers below it
-            follow: then take more. What no update moves fails.
+        steps: updates. What starts at zero has nothing below it move before it has moved
+            itself: all that is below a readout of zeros, keys and embeddings below queries of
+            zeros, whose attention starts flat. Then take more steps. What no update moves
+            fails, and the reason says so where a later site started at zero.
         seeds: of first parameters and batches.
         rename: from a size and a site's name, the name to compare it under, or None to leave
             it out; models of several depths need it. Sites of one name are averaged.
@@ -55,7 +62,12 @@ def check_coordinates(
     Limits: what is inside a `while_loop` or a kernel is not seen. A mean size of zero has no
         power (nan) and is not judged. Few blocks are not yet the limit of many: over depths
         let them begin as the identity and add little to the stream. Passing is necessary for
-        transfer, not sufficient: see `sweep_transfer`. Few seeds make wide intervals.
+        transfer, not sufficient: see `sweep_transfer`. Few seeds make wide intervals, which
+        fail less: `table` says where more would tell. A change vanishes at first where it is
+        mostly noise, which falls as $n^{-1/2}$: at widths below the number of directions in a
+        batch, seen most in queries of zeros and their scores, which are all change; and below
+        or at an output matrix, a readout or one inside the model, that starts random. Take
+        larger widths for the one, and for the other let it start at zero.
 
     >>> net = lambda n: gk.Trial(lambda key: {"w": jnp.ones((n, 3)) / n},  # SGD's update
     ...     lambda p, x: (x @ p["w"]).sum(), gk.sgd, lambda key: jnp.ones((1, n)))
@@ -107,24 +119,31 @@ def _measure(
     """By site, both means, `[seeds, steps + 1]`: all seeds in one compiled program."""
     names: list[str] = []
 
+    def activations(params: Any, batch: Any) -> list[jax.Array]:
+        found = record.activations(model.loss, params, batch)
+        names[:] = [name for name, _ in found]
+        return [x for _, x in found]
+
     def run(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
         for_params, for_batch = jax.random.split(key)
         params, batch = model.init(for_params), model.batch(for_batch)
         tx = model.tx(jnp.asarray(learning_rate))
-        found = record.activations(model.loss, params, batch)
-        names[:] = [name for name, _ in found]
-        first = [x for _, x in found]
+        shapes = jax.eval_shape(activations, params, batch)
+        unknown = [jnp.zeros(x.shape, x.dtype) for x in shapes]
 
-        def step(carry: Any, _: None) -> Any:
-            params, opt = carry
-            now = [x for _, x in record.activations(model.loss, params, batch)]
+        def step(carry: Any, count: jax.Array) -> Any:
+            params, opt, first = carry
+            now = activations(params, batch)
+            first = [jnp.where(count == 0, x, x0) for x, x0 in zip(now, first)]
             means = [
                 (jnp.mean(jnp.abs(x)), jnp.mean(jnp.abs(x - x0)))
                 for x, x0 in zip(now, first)
             ]
-            return trial.train(model, tx, params, opt, batch)[:2], means
+            params, opt, _ = trial.train(model, tx, params, opt, batch)
+            return (params, opt, first), means
 
-        return jax.lax.scan(step, (params, tx.init(params)), length=steps + 1)[1]
+        start = params, tx.init(params), unknown
+        return jax.lax.scan(step, start, jnp.arange(steps + 1))[1]
 
     means = jax.jit(jax.vmap(run), compiler_options=QUICK)(trial.keys(seeds))
     groups: dict[str, list[Any]] = {}
