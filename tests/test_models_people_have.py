@@ -363,3 +363,191 @@ def test_a_name_of_torch_is_in_doubt_without_the_model(rank):
         gk.infer_parametrization(base=square(8), target=square(32))["weight"].role
         == "hidden"
     )
+
+
+@pytest.mark.parametrize("features", [8, 11, 32])
+def test_depth_is_of_layers_that_grew_alike(features):
+    """Not of equal shape by chance, as where there are as many inputs as one size is wide."""
+    init = lambda width: {
+        "l1": shape(features, width),
+        "l2": shape(width, width),
+        "out": shape(width, 7),
+    }
+    apply = lambda p, x: jax.nn.relu(jax.nn.relu(x @ p["l1"]) @ p["l2"]) @ p["out"]
+    found = infer(init, apply, shape(3, features))
+    assert {p.depth for p in found.values()} == {1.0} and not found.notes
+
+
+def moe(p, t):
+    """Matrices of the chosen expert, for the raw rows of a table."""
+    x = p["e"][t]
+    i = jnp.argmax(x @ p["r"], -1)
+    y = jax.nn.relu(jnp.einsum("btd,btdf->btf", x, p["w1"][i]))
+    return (x + jnp.einsum("btf,btfd->btd", y, p["w2"][i])) @ p["h"]
+
+
+def moe_sizes(d):
+    return {
+        "e": (50, d),
+        "r": (d, 4),
+        "w1": (4, d, 2 * d),
+        "w2": (4, 2 * d, d),
+        "h": (d, 50),
+    }
+
+
+ROWS = shape(2, 7, dtype=jnp.int32)
+
+
+def test_experts_that_meet_rows_of_a_table():
+    init = lambda d: {k: shape(*s) for k, s in moe_sizes(d).items()}
+    found = infer(init, moe, ROWS)
+    assert (
+        found["w1"].role == found["w2"].role == "expert"
+        and found["e"].role == "embedding"
+    )
+    assert not any("scores" in note for note in found.notes)
+    read = gk.read_model(moe, init(16), ROWS)
+    assert (read["w1"].inputs, read["w1"].outputs, read["w1"].stacked) == (
+        (1,),
+        (2,),
+        (0,),
+    )
+
+
+def test_tables_that_meet_are_named():
+    init = lambda d: {"u": shape(20, d), "i": shape(30, d)}
+    apply = lambda p, t: jnp.sum(p["u"][t] * p["i"][t], -1)
+    (note,) = infer(init, apply, ROWS).notes
+    assert "scores of i, u" in note
+
+
+def test_the_order_of_an_einsum_may_go_by_sizes():
+    def init(width):
+        made = {k: shape(width, 8) for k in ("q", "k")}
+        return made | {
+            "v": shape(width, width),
+            "o": shape(width, 3),
+            "i": shape(5, width),
+        }
+
+    def apply(p, x):
+        h = x @ p["i"]
+        return (
+            jnp.einsum("btn,bsn,bsd->btd", h @ p["q"], h @ p["k"], h @ p["v"]) @ p["o"]
+        )
+
+    found = infer(init, apply, shape(2, 12, 5), 8, 64)
+    assert not any("scores" in note for note in found.notes)
+
+
+def test_a_codebook_is_no_output_matrix():
+    def apply(p, x):
+        z = x @ p["e"]
+        far = (
+            (z**2).sum(-1, keepdims=True)
+            - 2 * z @ p["codes"].T
+            + (p["codes"] ** 2).sum(-1)
+        )
+        return p["codes"][far.argmin(-1)] @ p["o"]
+
+    init = lambda d: {"e": shape(5, d), "codes": shape(12, d), "o": shape(d, 3)}
+    with jax.numpy_rank_promotion("allow"):
+        found = infer(init, apply, shape(2, 5))
+    assert found["codes"].role == "embedding" and not any(
+        "codes" in n for n in found.notes
+    )
+
+
+def test_what_reaches_the_outputs_alone_is_a_vector():
+    """As the size of a policy's noise does."""
+    init = lambda n: {"i": shape(3, n), "o": shape(n, 2), "size": shape(2)}
+    apply = lambda p, x: (jnp.tanh(x @ p["i"]) @ p["o"], jnp.exp(p["size"]))
+    assert infer(init, apply, IMAGES)["size"].role == "fixed"
+    assert gk.read_model(apply, init(8), IMAGES)["size"].kind == "vector"
+
+
+def test_filters_in_the_frequency_domain_are_vectors():
+    def apply(p, x):
+        h = jnp.fft.rfft(x @ p["i"], 14, 0) * jnp.fft.rfft(p["filter"], 14, 0)
+        return jnp.fft.irfft(h, 14, 0)[:7] @ p["o"]
+
+    init = lambda n: {"i": shape(3, n), "filter": shape(7, n), "o": shape(n, 2)}
+    found = infer(init, apply, shape(7, 3))
+    assert found["filter"].role == "vector" and found["filter"].growth_out == 4
+    assert gk.read_model(apply, init(8), shape(7, 3))["filter"].kind == "vector"
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_the_gain_of_a_weight_is_a_vector(groups):
+    """Weight norm, of every output or of every place of a window."""
+    dims = dict(dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=groups)
+    conv = lambda x, w: jax.lax.conv_general_dilated(x, w, (1,), "SAME", **dims)
+    apply = lambda p, x: conv(x @ p["i"], p["g"] * p["v"]) @ p["o"]
+    for gain in ((4, 1, 1), (1, 1, 16)):
+        p = {
+            "g": shape(*gain),
+            "v": shape(4, 16 // groups, 16),
+            "i": shape(5, 16),
+            "o": shape(16, 3),
+        }
+        read = gk.read_model(apply, p, shape(2, 7, 5))
+        assert read["g"].kind == "vector" and read["v"].kind == "convolution"
+
+
+def test_channels_of_a_depthwise_convolution_are_those_it_is_given():
+    """Fused queries, keys and values are cut behind a short convolution."""
+    dims = dict(dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=48)
+    conv = lambda x, w: jax.lax.conv_general_dilated(x, w, (1,), "SAME", **dims)
+
+    def apply(p, x):
+        q, k, v = jnp.split(conv(x @ p["qkv"], p["short"]), 3, -1)
+        return jax.nn.softmax(q @ k.swapaxes(-1, -2)) @ v @ p["o"]
+
+    p = {"qkv": shape(9, 48), "short": shape(3, 1, 48), "o": shape(16, 2)}
+    read = gk.read_model(apply, p, shape(2, 7, 9))
+    assert read["qkv"].blocks == 3 and not read["short"].is_matrix
+
+
+@pytest.mark.parametrize("spelled", ["by hand", "einsum"])
+def test_a_vector_of_each_head_is_no_matrix(spelled):
+    """Of graph attention; the projection stays one matrix, as that of queries does."""
+
+    def weight(h, a):
+        return (
+            (h * a).sum(-1) if spelled == "by hand" else jnp.einsum("nhd,hd->nh", h, a)
+        )
+
+    def apply(p, x):
+        h = jnp.einsum("ni,ihd->nhd", x, p["w"])
+        e = jax.nn.softmax(weight(h, p["source"])[:, None] + weight(h, p["to"])[None])
+        return jnp.einsum("nmh,mhd->nhd", e, h).reshape(-1, 32) @ p["o"]
+
+    p = {
+        "w": shape(5, 4, 8),
+        "source": shape(4, 8),
+        "to": shape(4, 8),
+        "o": shape(32, 3),
+    }
+    with jax.numpy_rank_promotion("allow"):
+        read = gk.read_model(apply, p, shape(6, 5))
+    assert not read["source"].is_matrix and not read["to"].is_matrix
+    assert (read["w"].inputs, read["w"].outputs, read["w"].stacked) == (
+        (0,),
+        (1, 2),
+        (),
+    )
+
+
+def test_a_leaf_that_is_used_both_ways_in_parts_is_in_doubt():
+    """Queries are brought to the compressed keys, and what is read is brought back."""
+
+    def apply(p, x):
+        k, v = p["kv"][..., :3], p["kv"][..., 3:]
+        q = jnp.einsum("td,dhn->thn", x, p["q"])
+        back = jnp.einsum("thn,chn->thc", q, k)
+        return jnp.einsum("thc,chv->thv", back, v).reshape(-1, 10) @ p["o"]
+
+    p = {"kv": shape(4, 2, 8), "q": shape(9, 2, 3), "o": shape(10, 2)}
+    with pytest.raises(ValueError, match="leaf kv must be used in one way"):
+        gk.read_model(apply, p, shape(5, 9))

@@ -331,8 +331,6 @@ LOOKED, PARTS = "be looked up in rows that do not grow", "not be taken apart alo
 REFUSED = [  # what must hold, and what is done
     (GAIN, lambda w, h: (h[..., None] / w).sum(-2)),
     ("be used by apply", lambda w, h: h),
-    ("meet data in a product", lambda w, h: h + jnp.fft.rfft(w).real.sum()),
-    ("meet data in a product", lambda w, h: h + w[0] + jnp.fft.rfft(w).real.sum()),
     (ONE, lambda w, h: h @ w + w[0]),
     (ONE, lambda w, h: h @ w @ w.T),
     (ONE, lambda w, h: w[jnp.argmax(h, -1)] + jnp.tensordot(w, h.T @ h, 2)),

@@ -96,7 +96,7 @@ def move(
             return tuple(new)
         case "reshape" | "expand_dims" | "squeeze":
             return reshape(axes, shape)
-        case "slice" | "dynamic_slice" | "split" | "pad" | "concatenate":
+        case "slice" | "dynamic_slice" | "split" | "pad" | "concatenate" | "fft":
             return resize(axes, shape)
         case "stack":
             new = eqn.params["axis"]
@@ -156,6 +156,9 @@ def product(axes: Sequence[Axis], eqn: Any, side: int) -> tuple[Axis, ...]:
             numbers = eqn.params["dimension_numbers"]
             given, made = (numbers.lhs_spec, numbers.rhs_spec)[side], numbers.out_spec
             places = {made[1]: axes[given[0]]} if side else {made[0]: axes[given[0]]}
+            channels = eqn.invars[0].aval.shape[numbers.lhs_spec[1]]
+            if not side and eqn.params["feature_group_count"] == channels:
+                places[made[1]] = axes[given[1]]  # each channel by itself
             new = [places.get(i, axis(NONE, n)) for i, n in enumerate(shape)]
             return resize(new, shape)
         case "ragged_dot_general":

@@ -27,26 +27,37 @@ class Features:
         self._places: list[Place] = []  # by number
         self._aligned: set[frozenset[Place]] = set()  # axes that data has in common
         self._known: set[Place] = set()  # axes that products sum over or make
+        self._summed: set[Place] = set()  # axes that they sum over
         self._cuts: dict[Place, dict[Cut, set[tuple[int, int]]]] = {}
         self._whole: set[tuple[int, int, int]] = set()  # cuts that are joined again
 
     def __deepcopy__(self, memo: Any) -> "Features":
         """All but the numbers, which arrays bear."""
         new = copy.copy(self)
-        for name in ("_aligned", "_known", "_cuts", "_whole"):
+        for name in ("_aligned", "_known", "_summed", "_cuts", "_whole"):
             setattr(new, name, copy.deepcopy(getattr(self, name), memo))
         return new
 
     def __contains__(self, place: Place) -> bool:
         return place in self._known
 
-    def add(self, path: str, axes: Labels) -> None:
-        """Axes of a parameter that a product sums over or makes."""
-        self._known |= {(path, axis) for axis in axes}
+    def add(self, path: str, inputs: Labels, outputs: Labels) -> None:
+        """Axes of a parameter that a product sums over, and that it makes."""
+        self._known |= {(path, axis) for axis in inputs | outputs}
+        self._summed |= {(path, axis) for axis in inputs}
+
+    def summed(self, path: str) -> Labels:
+        """The axes of a parameter that a product sums over, somewhere."""
+        return frozenset(axis for p, axis in self._summed if p == path)
+
+    def is_cut(self, path: str) -> bool:
+        """Whether a parameter, or what it makes, is used in parts."""
+        return any(p == path for p, _ in self._cuts)
 
     def spread(self) -> None:
         """Axes that are the same as one of features are of features."""
         close(self._known, self._aligned)
+        close(self._summed, self._aligned)
 
     def numbered(self, view: View) -> View:
         """A view of a parameter, with numbers for labels."""

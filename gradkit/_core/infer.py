@@ -117,7 +117,12 @@ def infer_parametrization(
         said += [*doubts, *more]
         widened = any(p.growth_in != 1 or p.growth_out != 1 for p in found.values())
         other = trace if widened else _trace(apply, third, example, grown)
-        said += notes.of_scores(at_base.scores, other.scores)
+        growths = {
+            triples[path][axis][2 if widened else 1] / triples[path][axis][0]
+            for path, p in found.items()
+            for axis in p.widths
+        }
+        said += notes.of_scores(at_base.scores, other.scores, growths - {1})
     said = [*notes.of_parameters(found, trace), *said]
     return Parametrization(found, tuple(dict.fromkeys(said)))
 

@@ -93,7 +93,7 @@ class LeafReading(NamedTuple):
                 part = ["part"]
             else:
                 left[axis] += "=" + "+".join(str(n * step) for n in lengths)
-        elif self.groups > 1:
+        elif self.groups > 1 and self.outputs:
             axis = self.outputs[-1]
             left[axis] = f"(part={self.groups} a{axis})"
             part = ["part"]
@@ -333,14 +333,17 @@ def _by_uses(
     if not (products or lookups):
         outputs = NONE.union(*(use.outputs for use in entries))
     ways = {(use.inputs, use.outputs) for use in (*products, *lookups)}
-    ways -= {(inputs, outputs), (outputs, inputs)}
+    ways.discard((inputs, outputs))
+    if lookups or not trace.features.is_cut(path):
+        ways.discard((outputs, inputs))  # a table that is the output matrix too
     if ways or inputs & outputs:
         raise doubt("be used in one way", _describe(uses), likely)
     one = frozenset(i for i, n in enumerate(shape) if n == 1)
     stacked = NONE.union(
         *(use.layers | use.experts | use.picked | use.blocks for use in uses)
     )
-    stacked = (stacked | trace.experts(path)) - inputs - one
+    heads = trace.features.summed(path)
+    stacked = (stacked | trace.experts(path) - heads) - inputs - one
     outputs -= stacked | one
     inputs -= one
     kind = _kind(path, shape, trace, products, lookups, inputs, notes, shapes)
@@ -348,8 +351,9 @@ def _by_uses(
         inputs, outputs = NONE, outputs | inputs
         rows = frozenset(i for i in outputs if (path, i) not in trace.features)
         outputs = outputs - rows if rows != outputs else outputs
-    groups = max(use.groups for use in uses)
-    cut = None if kind == "vector" else _cut(path, shape, trace, outputs, notes)
+    groups = 1 if kind == "vector" else max(use.groups for use in uses)
+    whole = kind == "vector" or groups > 1
+    cut = None if whole else _cut(path, shape, trace, outputs, notes)
     return LeafReading(
         shape,
         kind,
@@ -431,7 +435,7 @@ def _cut(
             return cut
     notes.append(
         f"{expression(path)} holds several matrices that no one pattern takes apart; it is seen "
-        "as one. Say so with view_by_pattern, if they are to be worked each."
+        "as one. To have each worked, give them an axis of their own, or use view_by_pattern."
     )
     return None
 

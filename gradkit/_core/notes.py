@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gradkit._core.scaling import OPTIMIZERS, READOUT, grown
 from gradkit._core.trace import Trace
@@ -54,8 +54,10 @@ def of_parameters(
         )
 
 
-def of_scores(base: Sequence[Score], other: Sequence[Score]) -> Iterable[str]:
-    """On products of activations over a width that are not divided by it."""
+def of_scores(
+    base: Sequence[Score], other: Sequence[Score], growths: Collection[float]
+) -> Iterable[str]:
+    """On products of activations over a width, one that `growths` are of, and not divided by it."""
     if len(base) != len(other):  # other depths: layers are alike
         base, other = (
             [*{(s.size, s.scale): s for s in scores}.values()]
@@ -65,7 +67,11 @@ def of_scores(base: Sequence[Score], other: Sequence[Score]) -> Iterable[str]:
         yield "products of activations could not be compared between the two sizes"
         return
     for old, new in zip(base, other):
-        if old.size == new.size or old.scale * new.scale <= 0 or old.normalized:
+        if old.scale * new.scale <= 0 or old.normalized:
+            continue
+        if {*map(pattern, old.sources)} != {*map(pattern, new.sources)}:
+            continue  # what is multiplied first may go by sizes
+        if not any(math.isclose(new.size / old.size, growth) for growth in growths):
             continue
         exponent = math.log(new.scale / old.scale) / math.log(new.size / old.size)
         if abs(exponent + 1) < 0.1:

@@ -137,7 +137,7 @@ def by_uses(leaf: Leaf, trace: Trace) -> Reading:
     if UNKNOWN in names:
         must = "meet data in a product, in a lookup or entry by entry"
         raise leaf.error(must, names, advice)
-    said = _way(leaf.changed, uses)
+    said = _way(leaf.changed, uses, trace.features.is_cut(leaf.path))
     if said is None:
         raise leaf.error("be used in one way", _describe(uses), advice)
     way, inputs, outputs = said
@@ -181,7 +181,9 @@ def by_uses(leaf: Leaf, trace: Trace) -> Reading:
     return Reading(way, inputs, outputs, layers - experts, experts, _describe(uses))
 
 
-def _way(changed: Labels, uses: Collection[Use]) -> tuple[str, Labels, Labels] | None:
+def _way(
+    changed: Labels, uses: Collection[Use], in_parts: bool
+) -> tuple[str, Labels, Labels] | None:
     """How all uses meet data, and their inputs and outputs; None if they contradict."""
     products = {(use.inputs, use.outputs) for use in uses if use.by in PRODUCTS}
     lookups = {(use.inputs, use.outputs) for use in uses if use.by == "gather"}
@@ -200,7 +202,7 @@ def _way(changed: Labels, uses: Collection[Use]) -> tuple[str, Labels, Labels] |
         case [(inputs, outputs)]:
             return "lookup" if lookups else "product", inputs, outputs
         case [(inputs, outputs), back] if back == (outputs, inputs):
-            if lookups or not inputs & changed:
+            if lookups or not (in_parts or inputs & changed):
                 return "both", inputs, outputs
     return None
 
@@ -209,7 +211,8 @@ def _role(reading: Reading, widths: Labels, ranked: bool) -> str:
     """The role by how widths enter: are there any in the inputs, in the outputs?"""
     match bool(reading.inputs & widths), bool(reading.outputs & widths):
         case False, True:
-            names = {"lookup": "embedding", "both": "tied", "entries": "vector"}
+            tied = "embedding" if ranked else "tied"  # a codebook, by its distances
+            names = {"lookup": "embedding", "both": tied, "entries": "vector"}
             return names.get(reading.way, "input" if reading.inputs else "vector")
         case True, True:
             return "expert" if reading.experts else "hidden"

@@ -8,7 +8,10 @@ from gradkit._core.sizes import Shapes
 from gradkit._core.trace import Trace
 from gradkit._core.width import pattern
 
-Kind = frozenset[tuple[str, tuple[int, ...]]]  # the names in a layer, and their shapes
+Size = tuple[
+    tuple[int, ...], tuple[int, ...]
+]  # of a leaf, at the base and at the target
+Kind = frozenset[tuple[str, Size]]  # the names in a layer, and their sizes
 
 
 def growth(
@@ -24,11 +27,20 @@ def growth(
     is used again and again.
     """
     name = sizes.numbered([*shapes, *base_shapes])
-    many, few = in_series(trace, shapes, name), in_series(base, base_shapes, name)
+    new = {path: (base_shapes[twins[path]], shape) for path, shape in shapes.items()}
+    like = {(pattern(name[path]), size[0]): size for path, size in new.items()}
+    alone = {twins[path]: size for path, size in new.items()}
+    old = {
+        path: alone.get(path) or like.get((pattern(name[path]), x), (x, ()))
+        for path, x in base_shapes.items()
+    }
+    many, few = in_series(trace, new, name), in_series(base, old, name)
     return {path: many[path] / few[twins[path]] for path in shapes}
 
 
-def in_series(trace: Trace, shapes: Shapes, name: Mapping[str, str]) -> dict[str, int]:
+def in_series(
+    trace: Trace, grown: Mapping[str, Size], name: Mapping[str, str]
+) -> dict[str, int]:
     """Of how many, in the longest chain of its kind, each leaf is one.
 
     A layer is all that stands below one number, so that what only scales or shifts in it, and
@@ -36,10 +48,10 @@ def in_series(trace: Trace, shapes: Shapes, name: Mapping[str, str]) -> dict[str
     meets what any of the other's made.
     """
     layers: dict[str, list[str]] = defaultdict(list)
-    for path in shapes:
+    for path in grown:
         layers[_layer(name[path])].append(path)
     kinds = {
-        layer: frozenset((pattern(name[path]), shapes[path]) for path in paths)
+        layer: frozenset((pattern(name[path]), grown[path]) for path in paths)
         for layer, paths in layers.items()
     }
     first = {

@@ -57,8 +57,8 @@ def follow(
     data = [Value(data=True)] * (len(opened(program).invars) - len(views))
     trace = Trace(grown)
     results = trace.run(needed(program), [*(Value((v,)) for v in views), *data])
-    for x in map(trace.settle, results):
-        trace.lay(x)
+    for x in sorted(results, key=lambda x: not x.data):
+        trace.end(x)
     trace.spread()
     return trace
 
@@ -122,9 +122,16 @@ class Trace(Walker[Value]):
                 return xs
             case _ if not eqn.outvars:
                 return []
-            case "top_k" | "approx_top_k" | "sort" | "argmax":
+            case "top_k" | "approx_top_k" | "sort" | "argmax" | "argmin":
                 self.ranked |= values.sources(xs)
         return self._entrywise(eqn, xs)
+
+    def end(self, x: Value) -> None:
+        """`x` is what the model returns; what meets no data, beside what does, goes in as such."""
+        if x.data:
+            self.lay(self.settle(x))
+        elif self.uses:
+            self._use(AS_DATA, x, x.carries)
 
     def settle(self, x: Value) -> Value:
         """`x` as plain data, if data it is: what was looked up is an embedding."""
@@ -163,6 +170,7 @@ class Trace(Walker[Value]):
         return x._replace(
             views=(),
             origins=frozenset(found),
+            sources=x.sources | paths if looked else x.sources,
             past=x.past | paths,
             features=self.features.merged(
                 self.features.numbered(view) for view in x.views
@@ -179,9 +187,9 @@ class Trace(Walker[Value]):
         self.factors[at][0] = view.factor
         self.side_by_side |= {(view.path, axis) for axis in experts}
         if use.by in PRODUCTS:
-            self.features.add(view.path, use.inputs | use.outputs)
+            self.features.add(view.path, use.inputs, use.outputs)
         if use.by == "gather":
-            self.features.add(view.path, use.outputs)
+            self.features.add(view.path, NONE, use.outputs)
         return at
 
     def _entrywise(self, eqn: Any, xs: list[Value]) -> list[Value]:
@@ -246,6 +254,8 @@ class Trace(Walker[Value]):
             return x._replace(views=views)
 
         xs = [scaled(x) for x in xs]
+        if name in ("mul", "div"):
+            xs = _gains(xs)
         found = []
         for i, shape in enumerate(shapes):
             out = Value(self._views(eqn, xs, shape), number=number)
@@ -315,10 +325,14 @@ class Trace(Walker[Value]):
             if summed and at in self.uses[view.path]:
                 old = self.uses[view.path].pop(at)
                 use = old._replace(
-                    by="dot_general", inputs=summed, outputs=old.outputs - summed
+                    by="dot_general",
+                    inputs=summed,
+                    outputs=old.outputs - old.over - summed,
+                    experts=old.experts | old.over - summed,
                 )
+                self.side_by_side |= {(view.path, axis) for axis in use.experts}
                 self.uses[view.path][at] = use
-                self.features.add(view.path, use.inputs | use.outputs)
+                self.features.add(view.path, use.inputs, use.outputs)
                 found.add(at)
                 self.before[view.path] |= x.past - {view.path}
                 self.followed |= x.past - {view.path}
@@ -401,6 +415,11 @@ class Trace(Walker[Value]):
         left, right = both = [
             self._as_activation(x, gone) for x, gone in zip((left, right), summed)
         ]
+        if left.data and right.data and left.views and right.views:
+            left, right = both = [
+                self.settle(x) if _are_rows(x, gone) else x
+                for x, gone in zip(both, summed)
+            ]
         met: dict[int, tuple[int, View]] = {}  # by the number of a use, side and view
         for i, x, other in ((0, left, right), (1, right, left)):
             met |= {at: (i, view) for at, view in self._meet(eqn, i, x, other)}
@@ -466,7 +485,9 @@ class Trace(Walker[Value]):
                 ours = self.features.numbered(view).axes
                 pairs = zip(summed, theirs)
                 self.features.align((ours[a], other.features.axes[b]) for a, b in pairs)
-            self._link(_only(view, batch), [_only(m, beside) for m in other.made])
+            if use.outputs:
+                made = [_only(mark, beside) for mark in other.made]
+                self._link(_only(view, batch), made)
             yield at, view
 
     def _of_parameters(self, eqn: Any, left: Value, right: Value) -> Value:
@@ -598,6 +619,27 @@ class Trace(Walker[Value]):
     def _saved(self) -> dict[str, Any]:
         """All that was found out."""
         return {k: copy.deepcopy(x) for k, x in vars(self).items() if k != "grown"}
+
+
+def _gains(xs: list[Value]) -> list[Value]:
+    """`xs`, of which parameters with fewer axes than those they multiply are gains of them."""
+
+    def spread(x: Value) -> int:
+        return max((sum(bool(labels([a])) for a in v.axes) for v in x.views), default=0)
+
+    most = max(map(spread, xs))
+    return [
+        x._replace(views=tuple(v._replace(gain=True) for v in x.views))
+        if 0 < spread(x) < most
+        else x
+        for x in xs
+    ]
+
+
+def _are_rows(x: Value, summed: Iterable[int]) -> bool:
+    """Whether all that is left of what was looked up is summed over."""
+    gone = labels(view.axes[i] for view in x.views for i in summed)
+    return all(labels(view.axes) - view.looked <= gone for view in x.views)
 
 
 def _only(view: View, chosen: Iterable[int]) -> View:

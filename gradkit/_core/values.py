@@ -34,6 +34,7 @@ class View(NamedTuple):
     links: frozenset[tuple[int, str]] = frozenset()  # summed with which parameter
     rows: frozenset[int] = frozenset()  # loops that give it a row at a time
     factor: float = 1.0  # the numbers it was multiplied by
+    gain: bool = False  # multiplies another parameter, along some of its axes
 
     @property
     def summed(self) -> Labels:
@@ -237,7 +238,7 @@ def resized(x: Value, shape: Sequence[int]) -> Value:
 def met(by: str, view: View, summed: Collection[int], batch: Collection[int]) -> Use:
     """How a product with data uses `view`; one that sums over nothing is a gain."""
     inputs = labels(view.axes[i] for i in summed)
-    if not inputs and not view.links:
+    if view.gain or (not inputs and not view.links):
         outputs = labels(view.axes) - view.looked
         return Use("mul", view.looked, outputs, over=outputs)
     experts = labels(view.axes[i] for i in batch)
