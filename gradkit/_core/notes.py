@@ -32,7 +32,9 @@ def of_parameters(
         yield (
             f"{name}: sums over a width inside the model and makes what does not grow. Multiply "
             f"what it makes by {forward:.4g} as forward multiplier, or use a rule that needs "
-            "none: transfer_by_plain_mup, with rescale_init(..., rule='plain_mup')."
+            "none: transfer_by_plain_mup, with rescale_init(..., rule='plain_mup'). What it makes at "
+            "random fades with the width until it has learned: start it at zero, where no other "
+            "zero stands in series."
         )
     for rule in sorted(ranked):
         yield (

@@ -143,5 +143,5 @@ def _is_of(row: Row, path: str) -> bool:
 def _seen_as(row: Row) -> str:
     if row.matrix is None:
         return ""
-    batch = "".join(f"{n} of " for n in row.batch)
+    batch = "".join(f"{n} of " for n in row.batch if n != 1)
     return f"{batch}{row.matrix[0]} x {row.matrix[1]}"
