@@ -3,25 +3,28 @@
 `GRADKIT_XLA=default` has XLA optimize as it does for everyone else, which compiles longer.
 """
 
+import functools
 import gc
-import importlib.metadata
 import os
 import pathlib
 import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import xla
 
 FLAGS = ["--xla_force_host_platform_device_count=8"]
 if os.environ.get("GRADKIT_XLA") != "default":
-    FLAGS.append("--xla_backend_optimization_level=0")
-    FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
-    if importlib.metadata.version("jaxlib").startswith("0.10."):  # gone in 0.11
-        FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    FLAGS += xla.FAST
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import jax
 import jax.experimental
 import jax.monitoring
 import pytest
+from jax._src.interpreters import mlir
 
 if not hasattr(jax, "enable_x64"):  # before 0.8
     from jax._src.monitoring import _unregister_event_duration_listener_by_callback
@@ -34,8 +37,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_traceback_in_locations_limit", 0)  # an eighth of the time
 
+# What this process has compiled is looked up by its text: much is compiled again otherwise, for
+# another mesh, for `jax.disable_jit`, or after `jax.clear_caches`. No other run reads the folder.
+PROGRAMS = tempfile.TemporaryDirectory(prefix="gradkit-programs-")
+jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# All programs are written down in one context: one for each takes 3 ms, and slows all later ones.
+mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
-KEPT = 600  # programs, until JAX forgets them: beside thousands a new one takes 3 times as long
+KEPT = 2000  # programs, until JAX forgets them and their memory
 compiled: list[float] = []  # the seconds of each
 
 
@@ -62,11 +73,19 @@ def method(item: pytest.Item) -> str | None:
     return getattr(found, "name", found)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # around pytest-xdist, which reads the marks
+def pytest_collection_modifyitems(items: list[Any]) -> Iterator[None]:
     """Tests of one method go to one worker, which compiles what they share once."""
     for item in items:
-        if method(item) is not None:
-            item.add_marker(pytest.mark.xdist_group(method(item)))
+        of = method(item)
+        if of is not None and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(of))
+    yield
+    for (
+        item
+    ) in items:  # pytest 9.2 reads ids elsewhere than pytest-xdist 3.8 writes them
+        if hasattr(item, "_id") and hasattr(item, "_nodeid"):
+            item._id = item._id.parse(item._nodeid)
     gc.freeze()  # what is imported and collected stays
 
 
@@ -75,4 +94,5 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     same = nextitem and method(item) is not None and method(item) == method(nextitem)
     if len(compiled) > KEPT and not same:
         jax.clear_caches()
+        mlir.make_ir_context.cache_clear()
         compiled.clear()

@@ -516,6 +516,12 @@ def test_optax_galore_hangs_on_inf() -> None:
     assert "one inf must end within 2 s, got no end" in done.stdout, done.stderr
 
 
+def test_compiler_options_are_those_of_the_step() -> None:
+    nonsense = Subject(optax.identity(), compiler_options={"xla_does_not_know": 1})
+    with pytest.raises(AssertionError, match=r"a jitted update must work, .*not_know"):
+        LAWS["jit"](nonsense)
+
+
 def test_check_reports() -> None:
     table = check(
         nonfinite_state,

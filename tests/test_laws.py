@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 import pytest
+import xla
 from entry import ENTRIES, MADE
 
 from gradkit.catalogue import METHODS
@@ -47,13 +48,6 @@ def is_slow(name: str, law: str) -> bool:
     return at_defaults or (law in LONG and (name in MADE or heavy))
 
 
-def marks(name: str, law: str) -> list[Any]:
-    """When the law is tried on the method."""
-    optimized = law in OPTIMIZED and name not in MADE | PRECONDITIONERS
-    slow = [pytest.mark.slow] * is_slow(name, law)
-    return slow + [pytest.mark.optimized] * optimized
-
-
 def each() -> list[Any]:
     """Every method with every law."""
     return [
@@ -61,27 +55,28 @@ def each() -> list[Any]:
             name,
             law,
             id=f"{name}-{law}",
-            marks=marks(name, law),
+            marks=[pytest.mark.slow] * is_slow(name, law),
         )
         for name in ENTRIES
         for law in LAWS
     ]
 
 
-@functools.lru_cache(maxsize=2)
-def under_test(name: str, stated: bool) -> Subject:
+@functools.lru_cache(maxsize=3)
+def under_test(name: str, stated: bool, optimized: bool) -> Subject:
     """The entry's transform, with what its laws share; kept while its laws are tried.
 
     What is stated of shapes must hold of all; other laws are tried without the wide matrix.
     """
     entry = ENTRIES[name]
     shapes = {k: x for k, x in entry.shapes.items() if stated or k != "wide"}
-    return Subject(entry.factory, shapes)
+    options = xla.OPTIMIZED if optimized else None
+    return Subject(entry.factory, shapes, compiler_options=options)
 
 
 def lacking(name: str) -> Subject:
     """The entry's transform, which is given by the law itself what it needs besides."""
-    entry, whole = ENTRIES[name], under_test(name, False)
+    entry, whole = ENTRIES[name], under_test(name, False, False)
     if entry.extra is None:
         return whole
     return Subject(entry.bare, whole.shapes, entry.extra(whole.grads(0)))
@@ -90,7 +85,9 @@ def lacking(name: str) -> Subject:
 @pytest.mark.parametrize("name,law", each())
 def test_holds(name: str, law: str) -> None:
     excused = {k: v for k, v in ENTRIES[name].excused.items() if k == law}
-    subject = lacking(name) if law == "needs" else under_test(name, law in STATED)
+    optimized = law in OPTIMIZED and name not in MADE | PRECONDITIONERS
+    whole = under_test(name, law in STATED, optimized)
+    subject = lacking(name) if law == "needs" else whole
     (row,) = check(subject, laws=[law], excused=excused)
     assert row.outcome == ("excused" if excused else "pass"), row.reason
 

@@ -3,6 +3,7 @@
 A property sees a run of a method on random gradients, leaf by leaf.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,7 @@ KEPT = {
 }
 
 
+@functools.cache
 def make(name: str, inner: Any = None, rank: int = 2, **changed: Any) -> Any:
     """The method, with `inner` (momentum), renewed every second update."""
     every = EVERY.get(name, {"every": 2})
@@ -51,10 +53,13 @@ def draw(*shapes: tuple[int, ...], seed: int = 0) -> list[jax.Array]:
     return [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
 
 
+jitted = functools.cache(jax.jit)  # several tests follow one method
+
+
 def follow(tx: Any, gs: list[Any]) -> tuple[list[Any], list[Any]]:
     """The updates and the states after them, jitted."""
     tx = optax.with_extra_args_support(tx)
-    update, state, us, states = jax.jit(tx.update), tx.init(gs[0]), [], []
+    update, state, us, states = jitted(tx.update), tx.init(gs[0]), [], []
     for g in gs:
         u, state = update(g, state, g)
         us.append(u)
@@ -408,6 +413,13 @@ def pairs(choice: tuple[Any, ...]) -> set[Any]:
     return set(itertools.combinations(enumerate(choice), 2))
 
 
+def among_all(*choices: Any) -> list[Any]:
+    """All combinations; those that `pairwise` does not need by make check-full alone."""
+    few = pairwise(*choices)
+    every = [*itertools.product(*choices)]
+    return [pytest.param(*x, marks=[pytest.mark.slow] * (x not in few)) for x in every]
+
+
 @pytest.mark.parametrize(
     "basis,refresh,rest,align,side",
     [  # half of them by make check-full alone
@@ -451,9 +463,9 @@ def test_at_full_rank_parts_are_inner(basis: str, side: Any, rest: str) -> None:
         assert np.max(np.abs(memory)) < 1e-4
 
 
-@pytest.mark.parametrize("side", ["small", "large"])
-@pytest.mark.parametrize("refresh", REFRESHES)
-@pytest.mark.parametrize("basis", ORTHONORMAL)
+@pytest.mark.parametrize(
+    "basis,refresh,side", among_all(ORTHONORMAL, REFRESHES, ("small", "large"))
+)
 def test_error_feedback_loses_nothing(basis: str, refresh: str, side: Any) -> None:
     """What moved and what is remembered are all gradients, for an `inner` that is linear."""
     parts = ORTHONORMAL[basis](), REFRESHES[refresh](), subspace.fed_back()

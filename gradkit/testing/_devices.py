@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradkit.testing._compare import Unavailable
 
@@ -20,5 +21,11 @@ def devices(count: int) -> list[Any]:
 
 
 def stack(trees: list[Any]) -> Any:
-    """One tree whose leaves have a new first axis."""
-    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+    """One tree whose leaves have a new first axis, made without compiling anything but keys."""
+
+    def together(*leaves: Any) -> Any:
+        if jnp.issubdtype(jnp.result_type(leaves[0]), jax.dtypes.prng_key):
+            return jnp.stack(leaves)
+        return jnp.asarray(np.stack(leaves))
+
+    return jax.tree.map(together, *trees)

@@ -1,37 +1,44 @@
 """A function traced once, as `jit` traces it, compiled only if it is called."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.core import eval_jaxpr
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from gradkit.testing._compare import same
 
 
 class Program:
-    """`f`, traced once on arguments of these shapes and dtypes."""
+    """`f`, traced once on arguments of these shapes and dtypes; `out` has those of its result."""
 
     def __init__(self, f: Callable[..., Any], *args: Any):
-        self._jaxpr, out = jax.make_jaxpr(f, return_shape=True)(*args)
-        self._structure = jax.tree.structure(out)
-        self._run = jax.jit(jaxpr_as_fun(self._jaxpr))
+        self.traced, self.out = jax.make_jaxpr(f, return_shape=True)(*args)
+        self._run = jax.jit(jaxpr_as_fun(self.traced))
 
     def __call__(self, *args: Any) -> Any:
-        return self._structure.unflatten(self._run(*jax.tree.leaves(args)))
+        return self._unflatten(self._run(*jax.tree.leaves(args)))
 
-    def op_by_op(self, *args: Any) -> Any:
-        """What it does to these arguments, as JAX does it where nothing is compiled as a whole."""
-        program, leaves = self._jaxpr, jax.tree.leaves(args)
-        return self._structure.unflatten(
-            eval_jaxpr(program.jaxpr, program.consts, *leaves)
-        )
+    def in_detail(self, *args: Any) -> Any:
+        """What it does to these arguments, computed with what every operation returns."""
+        found = self._in_detail(*jax.tree.leaves(args))
+        return self._unflatten(found[: len(self.traced.out_avals)])
+
+    @functools.cached_property
+    def _in_detail(self) -> Callable[..., list[Any]]:
+        program = self.traced.jaxpr
+        every = [v for operation in program.eqns for v in operation.outvars]
+        whole = program.replace(outvars=[*program.outvars, *every])
+        return jax.jit(jaxpr_as_fun(ClosedJaxpr(whole, self.traced.consts)))
+
+    def _unflatten(self, leaves: list[Any]) -> Any:
+        return jax.tree.structure(self.out).unflatten(leaves)
 
     def same_as(self, other: "Program") -> bool:
         """Both do the same operations on the same leaves, in whatever containers."""
-        ours, theirs = self._jaxpr, other._jaxpr
+        ours, theirs = self.traced, other.traced
         return (
             str(ours.jaxpr) == str(theirs.jaxpr)
             and len(ours.consts) == len(theirs.consts)

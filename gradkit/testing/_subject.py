@@ -38,7 +38,8 @@ class Subject:
 
     `make_tx` is a ready transform, or a factory: a callable whose arguments have defaults or
     are named `learning_rate`, `inner` or `key`. `extra` is passed to every update. `seconds` are
-    what one update may take where it could hang.
+    what one update may take where it could hang. `compiler_options` are those of `jax.jit` for
+    the step that is jitted.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Subject:
         shapes: Mapping[str, tuple[int, ...]] | None = None,
         extra: Mapping[str, Any] | None = None,
         seconds: float = 20.0,
+        compiler_options: Mapping[str, Any] | None = None,
     ):
         self.factory: Callable[..., Any] = (
             make_tx if callable(make_tx) else lambda: make_tx
@@ -54,6 +56,7 @@ class Subject:
         self.shapes = dict(SHAPES if shapes is None else shapes)
         self.extra = dict(extra or {})
         self.seconds = seconds
+        self.compiler_options = dict(compiler_options or {})
         self.required: dict[str, Any] = {}
         self.arguments: dict[str, Any] = {}
         for name, argument in inspect.signature(self.factory).parameters.items():
@@ -95,10 +98,13 @@ class Subject:
 
     def _draw(self, seed: int) -> dict[str, jax.Array]:
         rng = np.random.default_rng(seed)
-        return {
-            k: jnp.asarray(rng.normal(size=s), jnp.float32)
-            for k, s in self.shapes.items()
-        }
+        with (
+            jax.ensure_compile_time_eval()
+        ):  # whatever is traced where it is first drawn
+            return {
+                k: jnp.asarray(np.float32(rng.normal(size=s)))
+                for k, s in self.shapes.items()
+            }
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         """One update, as it comes."""
@@ -112,12 +118,17 @@ class Subject:
     def live(self) -> Program:
         """`update_with` as a program of all hyperparameters that are floats."""
         hyper = {k: jnp.float32(v) for k, v in self.hyper.items()}
-        return Program(self.update_with, hyper, self.grads(0), self.run.states[0])
+        return Program(self.update_with, hyper, self.grads(0), self.state_kinds)
+
+    @functools.cached_property
+    def state_kinds(self) -> Any:
+        """The shapes and dtypes of the first state."""
+        return jax.eval_shape(self.tx.init, self.params)
 
     @functools.cached_property
     def program(self) -> Program:
         """The first update as a program."""
-        return Program(self.update, self.grads(0), self.run.states[0], self.params)
+        return Program(self.update, self.grads(0), self.state_kinds, self.params)
 
     @functools.cached_property
     def donating_step(self) -> Any:
@@ -129,7 +140,8 @@ class Subject:
             return updates, state, optax.apply_updates(params, updates)
 
         self._traces = 0
-        return jax.jit(step, donate_argnums=(1, 2))
+        options = self.compiler_options
+        return jax.jit(step, donate_argnums=(1, 2), compiler_options=options)
 
     def step(self, grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         """One jitted update, of `params` as they come if not given, nothing donated."""
@@ -170,4 +182,4 @@ def copies(tree: Any) -> Any:
 
 def cast(tree: Any, dtype: Any) -> Any:
     """The same tree in another dtype."""
-    return jax.tree.map(lambda x: x.astype(dtype), tree)
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x).astype(dtype)), tree)

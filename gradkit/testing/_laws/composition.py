@@ -30,13 +30,15 @@ def composition(s: Subject) -> None:
     }
     for name, tx in wrapped.items():
         with attempt(f"a traced update in {name}"):
-            args = s.grads(0), tx.init(s.params), s.params
-            program = Program(using(s, tx), *args)
+            kinds = jax.eval_shape(tx.init, s.params)
+            program = Program(using(s, tx), s.grads(0), kinds, s.params)
             if not program.same_as(s.program):
+                args = s.grads(0), tx.init(s.params), s.params
                 same(f"the update in {name}", program(*args)[0], s.run.updates[0])
     standard = jax.numpy_dtype_promotion("standard")  # optax averages int and float
     with standard, attempt("a traced update in optax.MultiSteps"):
         steps = optax.MultiSteps(s.tx, 2).gradient_transformation()
+        steps = steps._replace(init=jax.jit(steps.init))
         waiting, updates = traced(s, steps, 2)
     zero = jax.tree.map(jnp.zeros_like, s.params)
     same("the first update in optax.MultiSteps", waiting, zero)

@@ -53,7 +53,8 @@ def constant_gradient(s: Subject) -> None:
             pairs = [update(c, x, given) for c, x in zip(IN_SCAN, states)]
             return [state for _, state in pairs], pairs
 
-        return jax.lax.scan(body, states, length=2)[1]
+        pairs = jax.lax.scan(body, states, length=2)[1]
+        return [jax.tree.map(lambda x, t=t: x[t], pairs) for t in (0, 1)]
 
     with attempt("a jitted update with a constant gradient"):
         one = once([first] * 2, given, jnp.bool_(True))
@@ -61,9 +62,7 @@ def constant_gradient(s: Subject) -> None:
     with attempt("a scan over updates with a constant gradient"):
         both = twice([first] * len(IN_SCAN), given)
     runs = [(PLAIN, "", [one[0], two[0]]), (IN_COND, " in a cond", [one[1], two[1]])]
-    for case, pairs in zip(IN_SCAN, both):
-        steps = [jax.tree.map(lambda x, t=t: x[t], pairs) for t in (0, 1)]
-        runs.append((case, " in a scan", steps))
+    runs += [(c, " in a scan", [*steps]) for c, *steps in zip(IN_SCAN, *both)]
     for case, where, jitted in runs:
         what = f"a jitted update{where} with gradients of {case}"
         with attempt(f"an update without jit with gradients of {case}"):

@@ -1,9 +1,12 @@
 """Law 25."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -28,7 +31,8 @@ def manual_mesh(s: Subject) -> None:
     default, follows what differs between devices. Where this does not hold, a program written
     device by device cannot use the transform: pipelines, experts, populations.
     """
-    params = [jax.tree.map(lambda p, a=a: a * p, s.params) for a in FACTORS]
+    times = lambda a, p: jnp.asarray(np.float32(a) * np.asarray(p))
+    params = [jax.tree.map(functools.partial(times, a), s.params) for a in FACTORS]
     grads = [[s.grads(2 * t + i) for t in range(2)] for i in range(2)]
     given = (
         stack([g[0] for g in grads]),
@@ -38,7 +42,8 @@ def manual_mesh(s: Subject) -> None:
     for where, (axes, kind) in MESHES.items():
         mesh = jax.make_mesh((2, 2), ("x", "y"), (kind, kind), devices=devices(4))
         with jax.set_mesh(mesh), attempt(f"an update {where}"):
-            parts = jax.device_put(given, NamedSharding(mesh, PartitionSpec("x")))
+            rows = NamedSharding(mesh, PartitionSpec("x"))
+            parts = jax.tree.map(lambda x, rows=rows: kind_on(rows, x), given)
             jax.eval_shape(each(s.update, axes), *parts)
 
     def run(grads: Any, params: Any) -> tuple[Any, Any]:
@@ -56,6 +61,11 @@ def manual_mesh(s: Subject) -> None:
     alone = [in_turn(s, g, p) for g, p in zip(grads, params)]
     same("updates in shard_map", updates, stack([u for u, _ in alone]))
     same("the state in shard_map", state, stack([state for _, state in alone]))
+
+
+def kind_on(rows: NamedSharding, x: jax.Array) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of an array that is sharded so."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows)
 
 
 def each(f: Callable[..., Any], axes: set[str]) -> Callable[..., Any]:

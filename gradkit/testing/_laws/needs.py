@@ -2,7 +2,6 @@
 
 import functools
 import re
-from typing import Any
 
 import jax
 
@@ -50,14 +49,11 @@ def of_params(s: Subject, said: str, known: bool) -> None:
     elif known and not (needed and re.search(CONDITION, first)):
         require(bool(lacks) == bool(needed), told("params", said, lacks))
     if known and not needed:
-        given = args(s)
-        without = Program(lambda g, state, _: s.update(g, state, None), *given)
-        agree("the update without params", without, Program(s.update, *given), *given)
-
-
-def args(s: Subject) -> tuple[Any, Any, Any]:
-    """What the first update is given."""
-    return s.grads(0), s.tx.init(s.params), s.params
+        args = s.grads(0), s.state_kinds, s.params
+        without = Program(lambda g, state, _: s.update(g, state, None), *args)
+        if not without.same_as(s.program):
+            args = s.grads(0), s.tx.init(s.params), s.params
+            agree("the update without params", without, s.program, *args)
 
 
 def told(what: str, said: str, lacks: str) -> str:
@@ -70,9 +66,9 @@ def told(what: str, said: str, lacks: str) -> str:
 
 def refusal(s: Subject, what: str, known: bool) -> str:
     """What an update without `what` says is missing; nothing if it needs it not."""
-    grads, state, params = args(s)
+    grads, state = s.grads(0), s.state_kinds
     extra = {k: x for k, x in s.extra.items() if k != what}
-    params = None if what == "params" else params
+    params = None if what == "params" else s.params
     try:
         jax.eval_shape(
             lambda g, state: s.tx.update(g, state, params, **extra), grads, state

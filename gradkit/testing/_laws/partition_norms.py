@@ -24,7 +24,7 @@ def partition_norms(s: Subject) -> None:
     def update(grads: Any, state: Any, norm: jax.Array) -> tuple[Any, Any]:
         return tx.update(grads, state, s.params, global_norm=norm, **s.extra)
 
-    args = grads, state, optax.tree.norm(grads)
+    args = grads, state, jax.jit(optax.tree.norm)(grads)
     with attempt("an update in two groups"):
         updates, _ = Program(update, *args)(*args)
     what = "the update in two groups, given the norm of the whole gradient"

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 
 from gradkit.testing._compare import attempt, require
-from gradkit.testing._devices import stack
 from gradkit.testing._law import law
+from gradkit.testing._program import Program
 from gradkit.testing._subject import Subject
 
 CONDITIONS = {"cond", "while"}
@@ -40,11 +40,11 @@ def rare_work(s: Subject) -> None:
     Of a batch, `lax.cond` computes both branches at every update. Where this does not hold, each
     update of a population, or of a sweep over hyperparameters, factors or sorts every matrix.
     """
-    args = s.grads(0), s.tx.init(s.params), s.params
-    batch = stack([args])  # of one, which is no axis of a product
+    args = s.grads(0), s.state_kinds, s.params
+    one = lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype)  # no axis of a product
     with attempt("an update under vmap"):
-        alone, batched = jax.make_jaxpr(s.update), jax.make_jaxpr(jax.vmap(s.update))
-        usual, under_vmap = always(alone(*args).jaxpr), always(batched(*batch).jaxpr)
+        batched = Program(jax.vmap(s.update), *jax.tree.map(one, args))
+        usual, under_vmap = (always(x.traced.jaxpr) for x in (s.program, batched))
     for name, times in under_vmap.items():
         require(
             times <= usual[name],

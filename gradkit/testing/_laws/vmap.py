@@ -30,10 +30,11 @@ def vmap(s: Subject) -> None:
 
     over = f"hyperparameters {', '.join(s.hyper)}" if s.hyper else "states"
     with attempt(f"init over {over}"):
-        loop = [init(h) for h in hyper]
+        loop = [*map(jax.jit(init), hyper)]
         batch = stack(loop)
         if s.hyper:
-            same(f"init under vmap over {over}", jax.vmap(init)(stack(hyper)), batch)
+            mapped = jax.jit(jax.vmap(init))(stack(hyper))
+            same(f"init under vmap over {over}", mapped, batch)
     with attempt(f"an update under vmap over {over}"):
         one, update = s.live, jax.vmap(s.update_with)
         all_at_once = Program(update, stack(hyper), stack(grads[0]), batch)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradkit.testing._compare import finite
 from gradkit.testing._law import law
@@ -19,8 +20,8 @@ def zero_gradient(s: Subject) -> None:
     """
     for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
         params, grads = cast(s.params, dtype), cast(s.grads(0), dtype)
-        zero = jax.tree.map(jnp.zeros_like, grads)
-        state = s.tx.init(params)
+        zero = jax.tree.map(lambda g: jnp.asarray(np.zeros_like(g)), grads)
+        state = jax.jit(s.tx.init)(params)
         step = s.step if dtype == jnp.float32 else in_half(s, zero, state, params)
         for t, (g, name) in enumerate([(zero, "zero"), (grads, "a"), (zero, "zero")]):
             updates, state = step(g, state)
