@@ -1,4 +1,59 @@
-"""Composable gradient transformations for JAX. Written by tools/export.py."""
+"""Composable gradient transformations for JAX.
+
+Methods by family, in the order in which a gradient meets them; `gradkit list AGC` on the command
+line, or `gradkit show AGC`, finds one by what people call it, and says all about it.
+
+normalize: normalize_by_block, normalize_by_dual_norm, normalize_by_gravity,
+    normalize_by_norm_power, normalize_by_orthograd, normalize_by_parallel_split,
+    normalize_by_polar, normalize_by_tangent, normalize_by_trust_ratio
+clip: clip_by_component_norm, clip_by_ema_norm, clip_by_global_norm, clip_by_median,
+    clip_by_norm_growth, clip_by_percentile, clip_by_slice_norm, clip_by_spike,
+    clip_by_unit_norm, clip_by_zscore
+average: average_by_ademamix, average_by_complex, average_by_heavy_ball, average_by_lion,
+    average_by_lion_kappa, average_by_mars, average_by_nesterov, average_by_optimism,
+    average_by_random_scaling, average_by_running_median
+direct: direct_by_caution, direct_by_grams
+adaptive: scale_by_adabound, scale_by_adam, scale_by_adam_atan2, scale_by_adamomentum,
+    scale_by_adan, scale_by_amsbound, scale_by_amsgrad, scale_by_diffgrad,
+    scale_by_gradient_norm, scale_by_innaprop, scale_by_madgrad, scale_by_neuron_norm,
+    scale_by_novograd, scale_by_oasis, scale_by_second_moment, scale_by_subset_norm
+precondition: precondition_by_inverse_free_kfac, precondition_by_kl_shampoo,
+    precondition_by_one_sided_shampoo, precondition_by_paired_factors, precondition_by_psgd,
+    precondition_by_shampoo, precondition_by_soap
+subspace: project_by_dct, project_by_dion, project_by_fira, project_by_grass_jump,
+    project_by_grass_walk, project_by_null_space, project_by_power_iteration, project_by_random,
+    project_by_random_subspace, project_by_range_finder, project_by_subspace_momentum,
+    project_by_svd, project_by_weight_norm
+sparsity: mask_by_annealing, mask_by_disruption, mask_by_fisher, mask_by_gradient_magnitude,
+    mask_by_regrowth, mask_by_saliency, mask_by_small_weight
+decay: decay_by_caution, decay_by_completep, decay_by_relevance, decay_by_unit_norm,
+    decay_by_weight
+size: step_by_learning_rate, step_by_weight_floor
+schedule: schedule_by_half_life, schedule_by_linear_decay, schedule_by_warmup_stable_decay
+transfer: transfer_by_alignment, transfer_by_completep, transfer_by_depth_mup,
+    transfer_by_expert_mup, transfer_by_gradient_scale, transfer_by_learned_mup,
+    transfer_by_mup, transfer_by_plain_mup, transfer_by_residual_scaling,
+    transfer_by_second_order_mup, transfer_by_spectral, transfer_by_structure, transfer_by_umup
+manifold: retract_by_conditioned_low_rank, retract_by_fixed_norm, retract_by_hyperball,
+    retract_by_mirror, retract_by_radial_brake, retract_by_stiefel
+proximal: shrink_by_group_lasso, shrink_by_half_space, shrink_by_nonconvex
+route: route, share_norm
+reset: reset_by_period
+view: view_by_pattern
+diagnostics: check_coordinates, sweep_transfer
+recipe: adabound, adagc, adam_atan2, adamomentum, adamp, adamw, adamw_subset_norm, adan,
+    ademamix, amsbound, amsgrad, apollo, apollo_mini, diffgrad, dion, fira, galore, grams,
+    grass_jump, grass_walk, gravity, hspg, innaprop, lamb, lars, lawn, lion, lion_kappa, lorp,
+    madgrad, mars, muon, normuon, novograd, opt_amsgrad, psgd, random_scaled_sgdm, sgd, sgdp,
+    shampoo, snsm, soap, stable_spam, zclip_adamw
+
+Beside them: chain, Coordinates, Parameter, Parametrization, Transfer, Trial,
+    infer_parametrization, LeafReading, ModelReading, read_model,
+    newton_schulz, subspace, Multipliers, OPTIMIZERS, Optimizer, RULES,
+    multiplier_columns, multipliers, rescale_init, routes.
+
+Written by tools/export.py.
+"""
 
 from optax import apply_updates as apply_updates
 

@@ -134,29 +134,44 @@ def every(
 
 @app.command("list")
 def list_methods(
+    words: Annotated[
+        str | None,
+        typer.Argument(
+            help="What a method is called or does, such as AGC or low-rank."
+        ),
+    ] = None,
     family: Annotated[
         str | None, typer.Option(help="Only this family, such as clip or recipe.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Name every method in one line."""
+    """Name every method in one line, or those that words are said of."""
     from gradkit._lab import describe
 
     found = [describe.describe(method.name) for method in describe.methods(family)]
+    if words is not None:
+        found = [one for one in found if one.says(words)] or [describe.describe(words)]
     if as_json:
         print(json.dumps([one.record() for one in found], indent=1))
         return
     wide = max(len(one.method.name) for one in found)
     for one in found:
-        print(f"{one.method.name:{wide}}  {one.method.family:9}  {one.summary}")
+        print(f"{one.method.name:{wide}}  {one.method.family:12}  {one.line}")
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A name that list gives.")]) -> None:
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name that list gives, what a method is known as, or subspace.project."
+        ),
+    ],
+) -> None:
     """Say all about one method: equations, paper, departures, memory, needs."""
     from gradkit._lab import describe
 
-    print(describe.describe(name).page())
+    print(describe.page(name))
 
 
 @app.command()

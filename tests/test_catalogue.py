@@ -1,6 +1,7 @@
 """The catalogue, the files, the docstrings and the tests name the same methods."""
 
 import ast
+import collections
 import inspect
 import pathlib
 import re
@@ -110,3 +111,10 @@ def test_import_is_light_and_starts_no_backend():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_methods_carry_the_names_people_search_for():
+    lacking = [m.name for m in METHODS if m.kind != "recipe" and not m.known_as]
+    assert not lacking
+    owners = collections.Counter(name.lower() for m in METHODS for name in m.names)
+    assert owners["agc"] == owners["muon"] - 1 == owners["zclip"] - 1 == 1

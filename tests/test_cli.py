@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from typer.testing import CliRunner
 
 import gradkit as gk
 from gradkit import testing
-from gradkit._lab import coords
+from gradkit._lab import coords, describe
 from gradkit.catalogue import FAMILIES, METHODS
 from gradkit.cli import app
 
@@ -387,7 +388,11 @@ def test_coords_refuses_before_it_measures(tmp_path, monkeypatch, typed, said):
     [
         (["show", "adamv"], "no method 'adamv'. Did you mean adamw"),
         (["show", "scale_by_adm"], "Did you mean scale_by_adam"),
-        (["show", "subspace.project"], "Did you mean project_by_"),
+        (["show", "subspace.projekt"], "Did you mean project?"),
+        (["show", "subspace.project.more"], "no method"),
+        (["show", "lookahead"], "no method 'lookahead' here. optax has it: optax.look"),
+        (["show", "momentum"], "known as. Choose one."),
+        (["list", "xyzzy"], "no method 'xyzzy'. gradkit list names them all."),
         (["show", "xyzzy"], "no method 'xyzzy'. gradkit list names them all."),
         (["show", "a\nb"], "no method 'a\\nb'."),
         (
@@ -396,7 +401,7 @@ def test_coords_refuses_before_it_measures(tmp_path, monkeypatch, typed, said):
         ),
         (["lsit"], "No such command 'lsit'. Did you mean 'list'? See gradkit --help."),
         (["list", "--nope"], "No such option: --nope. See gradkit list --help."),
-        (["list", "more"], "Got unexpected extra argument"),
+        (["list", "agc", "more"], "Got unexpected extra argument"),
         (["race", "--steps", "x"], "Invalid value for '--steps'"),
         (["race", "--data", ""], "'--data': a path must be given, got nothing."),
         (["race", "--out", ""], "'--out': a path must be given, got nothing."),
@@ -495,3 +500,24 @@ def test_without_a_part_of_the_lab_a_race_says_what_to_install(monkeypatch, tmp_
         == 'gradkit: rich.console is not installed. Run pip install "gradkit[lab]".\n'
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_methods_are_found_by_what_people_call_them():
+    assert run("show", "agc") == run("show", "AGC") == run("show", "clip_by_unit_norm")
+    assert run("show", "GaLore") == run("show", "galore")
+    assert run("list", "AutoClip").startswith("clip_by_percentile ")
+    assert {line.split()[0] for line in run("list", "adagc").splitlines()} == {
+        "adagc",
+        "clip_by_ema_norm",
+    }
+    assert "Known as: AGC, adaptive gradient clipping, NFNets" in run("show", "agc")
+    assert run("show", "subspace.project").startswith("subspace.project(inner, rank,")
+
+
+def test_what_optax_has_is_there():
+    for words, said in describe.ELSEWHERE.items():
+        name = said.split(",")[0]
+        found = functools.reduce(getattr, name.split(".")[1:], optax)
+        assert callable(found) and words == words.lower()
+    known = {name.lower() for method in METHODS for name in method.names}
+    assert not known & describe.ELSEWHERE.keys()

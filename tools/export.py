@@ -4,9 +4,22 @@ import argparse
 import pathlib
 import runpy
 import sys
+import textwrap
+from collections.abc import Iterable
+from typing import Any
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "gradkit"
-HEAD = '''"""Composable gradient transformations for JAX. Written by tools/export.py."""
+HEAD = '''"""Composable gradient transformations for JAX.
+
+Methods by family, in the order in which a gradient meets them; `gradkit list AGC` on the command
+line, or `gradkit show AGC`, finds one by what people call it, and says all about it.
+
+{families}
+
+Beside them: {others}.
+
+Written by tools/export.py.
+"""
 
 from optax import apply_updates as apply_updates
 
@@ -42,6 +55,20 @@ def line(name: str, module: str) -> str:
     return short if len(short) <= 89 else wrapped
 
 
+def filled(names: Iterable[str], first: str, width: int = 96) -> str:
+    """Names in lines, behind the `first` words."""
+    said = f"{first} {', '.join(names)}"
+    return textwrap.fill(said, width, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def families(methods: Iterable[Any]) -> str:
+    """The names of every family."""
+    found: dict[str, list[str]] = {}
+    for method in methods:
+        found.setdefault(method.family, []).append(method.name)
+    return "\n".join(filled(names, f"{family}:") for family, names in found.items())
+
+
 def text() -> str:
     """The package's `__init__.py`: every public name, imported as itself."""
     methods = runpy.run_path(str(PACKAGE / "catalogue.py"))["METHODS"]
@@ -51,7 +78,8 @@ def text() -> str:
         """By module; constants, then classes, then functions: as the linter sorts imports."""
         return names[name], not name.isupper(), name[0].islower(), name
 
-    return HEAD + "".join(line(name, names[name]) for name in sorted(names, key=order))
+    head = HEAD.format(families=families(methods), others=filled(OTHERS, "", 78)[1:])
+    return head + "".join(line(name, names[name]) for name in sorted(names, key=order))
 
 
 if __name__ == "__main__":

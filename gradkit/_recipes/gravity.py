@@ -1,4 +1,4 @@
-"""Gravity, as its authors release it."""
+"""Gravity, as its authors release it for Keras."""
 
 from gradkit._core import sample
 from gradkit._core.chain import chain
@@ -32,7 +32,8 @@ def gravity(
     Flops: at most `16*size` a leaf, `10` once.
     Paper: Bahrami and Pouriyan Zadeh, "Gravity Optimizer: a Kinematic Approach on Optimization
         in Deep Learning", arXiv:2101.09192.
-    Departure: none.
+    Departure: updates count from 0, as in the authors' release for Keras; theirs for PyTorch
+        counts from 1.
     Limits: those of `normalize_by_gravity`: not for large gradients.
     """
     return chain(

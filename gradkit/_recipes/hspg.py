@@ -35,7 +35,8 @@ def hspg(
     Flops: at most `26*size` a leaf, `4` once.
     Paper: Chen and others, "Only Train Once: A One-Shot Neural Network Training And Pruning
         Framework", arXiv:2107.07467, Algorithm 2.
-    Departure: that of `shrink_by_half_space`: groups are slices of one leaf.
+    Departure: that of `shrink_by_half_space`: groups are slices of one leaf. The release's
+        momentum, and its cap on the share of groups that are zero, are left out.
     Limits: a group that is zero after warm-up stays so. Leaves of fewer than two axes are
         neither penalized nor set to zero.
     """

@@ -49,7 +49,8 @@ def lamb(
     Paper: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76
         minutes", arXiv:1904.00962, Algorithm 2.
     Departure: where a norm is zero the ratio is 1, as in all releases. A layer is a leaf: a
-        kernel and its bias are two.
+        kernel and its bias are two. Averages are debiased, as in the paper; the authors'
+        TensorFlow release does not.
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """
     turn = optax.scale(-1.0)  # decay_by_weight subtracts

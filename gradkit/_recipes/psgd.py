@@ -1,4 +1,4 @@
-"""PSGD with Kronecker factors, as its author releases it."""
+"""PSGD with Kronecker factors and gradient whitening."""
 
 from gradkit._core import batch, rate, sample
 from gradkit._core.chain import chain
@@ -63,7 +63,10 @@ def psgd(
         + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858.
     Departure: that of `precondition_by_psgd`. The schedule of `fit_share` is that of the JAX
-        release by Walters; the author's leaves it to the user.
+        release by Walters; the author's leaves it to the user. The author's release also differs
+        in defaults: it has no momentum and no maximum size, makes a side diagonal whose square
+        is larger than the leaf, and starts at the scale $\mathrm{mean}(g^4)^{-1/8}$ of the first
+        gradient, where this starts at `scale`: of small gradients, first updates are small.
     Limits: decays every leaf, gains and biases too, unless `mask` spares them; see
         `precondition_by_psgd`.
     """

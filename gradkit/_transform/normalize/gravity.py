@@ -47,7 +47,8 @@ def normalize_by_gravity(
     Flops: at most `16*size` a leaf, `10` once.
     Paper: Bahrami and Pouriyan Zadeh, "Gravity Optimizer: a Kinematic Approach on Optimization
         in Deep Learning", arXiv:2101.09192.
-    Departure: none.
+    Departure: updates count from 0, as in the authors' release for Keras; theirs for PyTorch
+        counts from 1.
     Limits: not for large gradients: an entry `g` that is the largest of its leaf counts most at
         `|g| = 3^(-1/4)`, and as `|g|^-3` beyond. Groups under `optax.partition` draw their
         first velocities apart.

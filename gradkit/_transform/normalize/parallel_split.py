@@ -46,7 +46,8 @@ def normalize_by_parallel_split(
         Guidance Scales in Diffusion Models", arXiv:2410.02416.
     Departure: the paper's `g` is the difference of a diffusion model's two predictions for an
         image and `w` the conditional one; here they are the gradient and the parameter of a
-        leaf. Defaults are its code's, in units of its images.
+        leaf. `max_norm` is in units of images, and wants to be set. The guider of diffusers has
+        other defaults: `parallel` 1, `max_norm` 15 and no momentum.
     Limits: nothing of a leaf with one entry is orthogonal to it: its update is `parallel` of
         what came in. A steady gradient is shrunk by `1 + decay`. A zero parameter has no
         parallel part.

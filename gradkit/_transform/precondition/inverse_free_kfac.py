@@ -78,7 +78,9 @@ def precondition_by_inverse_free_kfac(
         Optimization with Applications to Deep Learning", arXiv:2302.09738, its update for
         Kronecker factors; from gradients alone as Lin and others, arXiv:2402.03496.
     Departure: without `covariances` a gradient stands for both. A fit longer than 1 is shortened,
-        and one that leaves float32 is left out; the release bounds neither. Momentum and weight
+        and one that leaves float32 is left out; the release bounds neither. Where curvature is
+        small every side over 4 is shortened from the first fit on: after 50 fits of 0.01 on zero
+        gradients of 64 x 64 a factor is 1.06, the release's 1.63. Momentum and weight
         decay are for later in the chain.
     Limits: curvature, not its root: directions grow where gradients shrink, so the learning
         rate is SGD's near a minimum, not Adam's; in hundreds of updates, which factors need to

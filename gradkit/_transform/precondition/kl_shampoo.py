@@ -82,7 +82,9 @@ def precondition_by_kl_shampoo(
         a gradient only after its update: a new direction is divided by the least of them. It
         is on the eighth root of the mean eighth power of the singular values, so that none of
         $n$ ends over $n^{1/8}$ times it. The release can set the size of every update instead.
-    Limits: eigenvalues start at a number and are limited by others, so gradients should be of
+    Limits: of a matrix that is not square the first covariance of the longer side is singular,
+        and the basis of its null space is the choice of the machine's LAPACK: between two of
+        them early updates differ by up to a third. Eigenvalues start at a number and are limited by others, so gradients should be of
         usual size, not much under 1e-6; after one far over all before, updates are small for
         hundreds more. The first update costs an eigendecomposition a side,
         and every one that turns, a QR decomposition. Explicitly sharded leaves are gathered

@@ -48,7 +48,8 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
     Paper: Sung, Nair and Raffel, "Training Neural Networks with Fixed Sparse Masks",
         arXiv:2111.09839.
     Departure: squares gradients of the batches it is given, one example each in the paper.
-        An entry that never had a gradient is not kept. The paper always trains a new
+        An entry that never had a gradient is not kept. The number kept is rounded, and at least
+        1, where the release cuts it off. The paper always trains a new
         classifier: send it elsewhere with `gradkit.route`.
     Limits: the squared mean gradient of a batch is less than the mean squared one of its
         examples, and ranks entries otherwise. Under `optax.partition` every group has a mask

@@ -53,7 +53,9 @@ def mask_by_saliency(
     Paper: Fan and others, "SalUn: Empowering Machine Unlearning via Gradient-based Weight
         Saliency in Both Image Classification and Generation", arXiv:2310.12508.
     Departure: an entry without any gradient is not kept; the release keeps a share of all
-        entries, whatever their gradients.
+        entries, whatever their gradients. The number kept is rounded, and at least 1, where the
+        release cuts it off. Entries outside the mask do not move at all, as in the later release;
+        the first one masked gradients alone, so that decay moved them.
     Limits: entries outside the mask do not move at all, whatever `inner` does. Under
         `optax.partition` every group has a mask of its own.
 

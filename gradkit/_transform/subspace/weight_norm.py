@@ -66,8 +66,10 @@ def project_by_weight_norm(
         Training", arXiv:2412.19616, Algorithm 1.
     Departure: $v$ is made unit at every update, and the parameters move along the tangent
         $u$, where the paper keeps $v$ and $\ell$ apart and multiplies them after their steps.
-        The release gives the direction no factor $\ell$ and reads neither back into the
-        parameters.
+        The release has two classes. `WeightNormGaLoreAdamW` gives the direction no factor
+        $\ell$ and reads neither back into the parameters; `LowRankWeightNormAdamW`, which its
+        README runs, steps $v$ by GaLore's Adam of the whole gradient, without the tangent, and
+        $\ell$ by Adam of $\langle g, v / \lVert v \rVert \rangle$. Neither is this.
     Limits: a column of zeros has no direction, and moves by none. A tangent step lengthens columns
         a little: by the square of the learning rate. An update cannot be differentiated through its
         factorizations.
