@@ -65,7 +65,7 @@ def psgd(
     Departure: that of `precondition_by_psgd`. The schedule of `fit_share` is that of the JAX
         release by Walters; the author's leaves it to the user. The author's release also differs
         in defaults: it has no momentum and no maximum size, makes a side diagonal whose square
-        is larger than the leaf, and starts at the scale $\mathrm{mean}(g^4)^{-1/8}$ of the first
+        is larger than the leaf, and starts at the scale `mean(g^4)^(-1/8)` of the first
         gradient, where this starts at `scale`: of small gradients, first updates are small.
     Limits: decays every leaf, gains and biases too, unless `mask` spares them; see
         `precondition_by_psgd`.
