@@ -81,9 +81,8 @@ def pytest_collection_modifyitems(items: list[Any]) -> Iterator[None]:
         if of is not None and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(of))
     yield
-    for (
-        item
-    ) in items:  # pytest 9.2 reads ids elsewhere than pytest-xdist 3.8 writes them
+    for item in items:
+        # pytest 9.2 reads ids elsewhere than pytest-xdist 3.8 writes them
         if hasattr(item, "_id") and hasattr(item, "_nodeid"):
             item._id = item._id.parse(item._nodeid)
     gc.freeze()  # what is imported and collected stays

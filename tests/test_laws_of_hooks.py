@@ -219,12 +219,17 @@ def test_cautious_decay_never_opposes_the_update() -> None:
         assert np.all(np.abs(got[k]) >= np.abs(u[k]))
 
 
-SAME = gk.Parameter((2, 2), (2, 2), "hidden", (0,), (1,))
+def same(shape: tuple[int, ...]) -> gk.Parameter:
+    """A hidden matrix that did not grow."""
+    return gk.Parameter(shape, shape, "hidden", (0,), (1,))
+
+
 DECAYS = {
     "caution": gk.decay_by_caution,
     "weight": gk.decay_by_weight,
     "completep": lambda decay: gk.decay_by_completep(
-        gk.Parametrization(dict.fromkeys(draw(0), SAME)), weight_decay=decay
+        gk.Parametrization({k: same(x.shape) for k, x in draw(0).items()}),
+        weight_decay=decay,
     ),
 }
 

@@ -62,7 +62,12 @@ def loss(p: Any, batch: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(weights * of_each) / jnp.sum(weights)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+SLOW = {"psgd", "shampoo", "soap"}  # left to make check-full
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(k, marks=[pytest.mark.slow] * (k in SLOW)) for k in RECIPES]
+)
 def test_trains(name: str) -> None:
     tx = getattr(gradkit, name)()
     batches = np.random.default_rng(0).integers(0, len(digits()[1]), (STEPS, 8))

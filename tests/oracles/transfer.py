@@ -31,6 +31,12 @@ FACTORS = {
 }
 
 
+ONE_MODEL = {  # laws that try another
+    "trees": "a parametrization names the leaves of one model",
+    "flops": "and knows their shapes, which this law changes",
+}
+
+
 def table(name, parameters=MODEL, fixed=None, **hyper):
     """Register an oracle that gives the factor of every leaf of `parameters`."""
 
@@ -40,10 +46,7 @@ def table(name, parameters=MODEL, fixed=None, **hyper):
             whole=True,
             shapes={k: p.shape for k, p in parameters.items()},
             fixed={"parametrization": gk.Parametrization(parameters), **(fixed or {})},
-            excused={
-                "trees": "a parametrization names the leaves of one model",
-                "flops": "and knows their shapes, which this law changes",
-            },
+            excused=ONE_MODEL,
             **hyper,
         )
         def oracle(gs, ps, **hyper):
@@ -145,7 +148,7 @@ def gradient_scale():
     whole=True,
     shapes={k: p.shape for k, p in MODEL.items()},
     fixed={"parametrization": gk.Parametrization(MODEL)},
-    excused={"trees": "a parametrization names the leaves of one model"},
+    excused=ONE_MODEL,
     weight_decay=0.1,
     branch=0.75,
 )
