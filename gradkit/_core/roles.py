@@ -28,9 +28,10 @@ class Leaf(NamedTuple):
         where = f"gradkit.infer_parametrization: leaf {self.path}"
         return ValueError(f"{where} must {must}, got {got}. {advice}")
 
-    def say(self, argument: str, value: object) -> str:
+    def say(self, argument: str, value: object = ...) -> str:
         """How the user says so, of this leaf and its like."""
-        return f"{argument}={{{expression(self.path)!r}: {value!r}}}"
+        said = "..." if value is ... else repr(value)
+        return f"{argument}={{{expression(self.path)!r}: {said}}}"
 
 
 class Reading(NamedTuple):
@@ -58,7 +59,7 @@ def parameter(leaf: Leaf, trace: Trace | None) -> Parameter:
         raise leaf.error(
             f"use axis {_list(lost)}, which grows",
             reading.why,
-            f"Say what it is: {leaf.say('inputs', '...')} or {leaf.say('stacks', '...')}.",
+            f"Say what it is: {leaf.say('inputs')} or {leaf.say('stacks')}.",
         )
     widths = leaf.changed - stacks
     growth = [leaf.shape[axis] / leaf.base[axis] for axis in reading.layers]
@@ -95,7 +96,7 @@ def by_convention(leaf: Leaf) -> Reading:
             "have inputs that are known",
             f"{leaf.base} and {leaf.shape}, under a name by which torch and Equinox keep "
             "[out, in], and tables of rows",
-            f"Pass apply and an example, or say {leaf.say('inputs', '(1,)')} or "
+            f"Pass apply and an example, or say {leaf.say('inputs', (1,))} or "
             f"{leaf.say('roles', 'embedding')}.",
         )
     experts = stacks if leaf.role == "expert" else NONE
