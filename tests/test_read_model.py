@@ -9,6 +9,7 @@ import pytest
 from flax import linen, nnx
 
 import gradkit as gk
+from gradkit import testing
 
 WIDTH, HEADS, SIZE, VOCABULARY, LAYERS = 8, 2, 4, 11, 2
 TOKENS = jnp.arange(6)[None] % VOCABULARY
@@ -501,3 +502,44 @@ def test_doubt_is_lifted_by_a_kind():
         apply, p, jnp.ones((2, 4)), kinds={"w": "matrix", "out": "matrix"}
     )
     assert read["w"].is_matrix and read["out"].kind == "matrix"
+
+
+EXCUSED = {
+    "trees": "a model has the leaves it has",
+    "tree_map_params": "the inner state is a tree of matrices, not of parameters",
+    "flops": "stated of the recipe",
+    "state_bytes": "stated of the recipe",
+    "reverse_mode": "as of the recipe",
+}
+
+
+@pytest.mark.parametrize("law", [law for law in testing.LAWS if law not in EXCUSED])
+def test_the_laws_hold_of_what_reads_a_model(law):
+    """Inside `optax.partition` and `masked` too, where it sees a few of the leaves it knows."""
+
+    def apply(p, x):
+        q, k, v = jnp.split(x @ p["qkv"], 3, -1)
+        return (jax.nn.softmax(q @ k.T) @ v @ p["o"] + p["b"]) @ p["head"]
+
+    shapes = {"qkv": (8, 24), "o": (8, 8), "b": (8,), "head": (8, 5)}
+    p = {k: jnp.ones(s) for k, s in shapes.items()}
+    read = gk.read_model(apply, p, jnp.ones((6, 8)))
+    with jax.numpy_rank_promotion("raise"):
+        make = lambda learning_rate=0.02: gk.muon(learning_rate, model=read)
+        table = testing.check(make, shapes=shapes, laws=[law])
+    assert table.ok, str(table)
+
+
+def test_a_model_is_kept_when_some_leaves_are_masked():
+    layout = LAYOUTS["Fused"]
+    p = layout.of(parameters(jax.random.key(0)))
+    read = gk.read_model(layout.apply, p, TOKENS)
+    alone = gk.muon(0.02, model=read)
+    u, _ = alone.update(p, alone.init(p), p)
+    labels = jax.tree.map(lambda x: "frozen" if x.ndim < 2 else "moved", p)
+    groups = {"moved": gk.muon(0.02, model=read), "frozen": optax.set_to_zero()}
+    tx = optax.partition(groups, labels)
+    some, _ = tx.update(p, tx.init(p), p)
+    for layer, whole in zip(some["layers"], u["layers"]):
+        np.testing.assert_allclose(layer["qkv"], whole["qkv"], rtol=1e-5, atol=1e-7)
+        assert not layer["gain"].any()

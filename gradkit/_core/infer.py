@@ -2,8 +2,7 @@
 
 import functools
 import inspect
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from gradkit._core import factors, notes, series, sizes
@@ -11,7 +10,7 @@ from gradkit._core.axes import Labels
 from gradkit._core.roles import Leaf, parameter
 from gradkit._core.sizes import NAME
 from gradkit._core.trace import Trace, follow
-from gradkit._core.width import KINDS, Parameter, Parametrization
+from gradkit._core.width import KINDS, Parameter, Parametrization, is_of
 
 Axes = Mapping[str, tuple[int, ...]]
 
@@ -191,15 +190,10 @@ def _of_width_alone(
         return trace, [notes.of_depth(error)]
 
 
-def _declared(rules: Mapping[str, Any] | None, path: str, paths: Iterable[str]) -> Any:
+def _declared(rules: Mapping[str, Any] | None, path: str, paths: Collection[str]) -> Any:
     """What is declared of `path`, by the first rule that names it."""
-    named = (x for rule, x in (rules or {}).items() if _names(rule, path, paths))
+    named = (x for rule, x in (rules or {}).items() if is_of(rule, path, paths))
     return next(named, None)
-
-
-def _names(rule: str, path: str, paths: Iterable[str]) -> bool:
-    """Whether a rule is the path or, itself none of the paths, matches it."""
-    return rule == path if rule in paths else bool(re.search(rule, path))
 
 
 def _axes(name: str, rules: Axes | None, path: str, shapes: sizes.Shapes) -> Any:
@@ -221,7 +215,7 @@ def _check_declared(paths: sizes.Shapes, **declared: Mapping[str, Any] | None) -
             said = f"{name} must map paths, got {rules!r}"
             raise ValueError(f"{NAME}: {said}. Pass a dict by path.")
         for rule, said in (rules or {}).items():
-            if not any(_names(rule, path, paths) for path in paths):
+            if not any(is_of(rule, path, paths) for path in paths):
                 said = f"{name} must match a leaf, got {rule!r}"
                 raise ValueError(f"{NAME}: {said}. Choose from {sorted(paths)}.")
             if name == "roles" and said not in KINDS:

@@ -1,5 +1,6 @@
 """What jaxprs are made of, in any version of JAX, and the one way through them."""
 
+import abc
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
@@ -54,20 +55,20 @@ class Turns:
         return xs[:first], xs[first:last], xs[last:]
 
 
-class Walker(Generic[V]):
+class Walker(abc.ABC, Generic[V]):
     """Follows what is known of arrays from equation to equation, into every call.
 
     A subclass says what is known of a constant, and of the results of each equation. Scans,
     loops and branches are its methods of these names.
     """
 
+    @abc.abstractmethod
     def constant(self, x: Any) -> V:
         """What is known of a literal, or of a constant of a jaxpr."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def primitive(self, eqn: Any, xs: list[V]) -> list[V]:
         """What is known of the results of an equation that calls nothing."""
-        raise NotImplementedError
 
     def call(self, program: Any, eqn: Any, xs: list[V]) -> list[V]:
         """The same of one that calls a `program` on its operands."""

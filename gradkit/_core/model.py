@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._core import sizes, view
+from gradkit._core import sizes, values, view
 from gradkit._core.axes import NONE, Labels
 from gradkit._core.primitives import PRODUCTS
 from gradkit._core.table import aligned
 from gradkit._core.trace import Trace, follow
-from gradkit._core.values import AS_DATA, UNKNOWN, Use
+from gradkit._core.values import UNKNOWN, Use
 from gradkit._core.viewed import names_of
-from gradkit._core.width import expression, pattern
+from gradkit._core.width import expression, is_of, pattern
 
 NAME = "gradkit.read_model"
 MATRICES = {"matrix", "convolution"}
@@ -160,7 +160,7 @@ class ModelReading(Mapping[str, LeafReading]):
                 f"model must know every leaf, got {path}. Read the model with the tree of "
                 f"parameters that is trained; it has {sorted(self)}."
             )
-        if np.shape(x) != self[path].shape:
+        if np.shape(x) != self[path].shape and np.size(x):
             raise ValueError(
                 f"model must have read leaf {path} in its shape, got {self[path].shape} and "
                 f"{np.shape(x)}. Read the model at the size that is trained."
@@ -241,17 +241,17 @@ def read_model(
     out        readout   (4, 9)       4 x 9                a0 a1 -> a0 a1
     qkv         matrix  (4, 12)  3 of 4 x 4  a0 (part=3 a1) -> part a0 a1
     """
+    built = sizes.build(None, params)
+    paths = built.shapes
     for rule, kind in (kinds or {}).items():
         if kind not in KINDS:
             raise ValueError(
                 f"{NAME}: kinds must be known, got {kind!r}. Choose from {[*KINDS]}."
             )
-        paths = [*sizes.build(None, params).shapes]
-        if not any(_names(rule, path, paths) for path in paths):
+        if not any(is_of(rule, path, paths) for path in paths):
             raise ValueError(
                 f"{NAME}: kinds must match a leaf, got {rule!r}. Choose from {sorted(paths)}."
             )
-    built = sizes.build(None, params)
     args = example if type(example) is tuple else (example,)  # not a named one
     try:
         trace = follow(apply, built.params, *args)
@@ -263,7 +263,7 @@ def read_model(
 
     def said(path: str) -> str | None:
         named = (
-            k for rule, k in (kinds or {}).items() if _names(rule, path, built.shapes)
+            k for rule, k in (kinds or {}).items() if is_of(rule, path, built.shapes)
         )
         return next(named, None)
 
@@ -337,7 +337,7 @@ def _by_uses(
     if lookups or not trace.features.is_cut(path):
         ways.discard((outputs, inputs))  # a table that is the output matrix too
     if ways or inputs & outputs:
-        raise doubt("be used in one way", _describe(uses), likely)
+        raise doubt("be used in one way", values.described(uses), likely)
     one = frozenset(i for i, n in enumerate(shape) if n == 1)
     stacked = NONE.union(
         *(use.layers | use.experts | use.picked | use.blocks for use in uses)
@@ -362,7 +362,7 @@ def _by_uses(
         tuple(sorted(stacked)),
         cut,
         groups,
-        _describe(uses),
+        values.described(uses),
     )
 
 
@@ -438,32 +438,6 @@ def _cut(
         "as one. To have each worked, give them an axis of their own, or use view_by_pattern."
     )
     return None
-
-
-def _describe(uses: Iterable[Use]) -> str:
-    """The uses in words."""
-
-    def one(use: Use) -> str:
-        if use.by in PRODUCTS:
-            return (
-                f"{use.by} sums over {_list(use.inputs)} and makes {_list(use.outputs)}"
-            )
-        if use.by == "gather":
-            return f"gather looks up {_list(use.inputs)}"
-        return (
-            "goes in as data does" if use.by == AS_DATA else f"{use.by} entry by entry"
-        )
-
-    return ", ".join(sorted({one(use) for use in uses}))
-
-
-def _list(axes: Labels) -> str:
-    return ", ".join(map(str, sorted(axes))) or "no axis"
-
-
-def _names(rule: str, path: str, paths: Iterable[str]) -> bool:
-    """Whether a rule is the path or, itself none of the paths, matches it."""
-    return rule == path if rule in paths else bool(re.search(rule, path))
 
 
 def _group(names: list[str]) -> str:

@@ -12,14 +12,19 @@ from gradkit._core.model import ModelReading
 from gradkit._core.types import Transform
 
 
-class Hidden(dict[str, bool]):
-    """Which views are hidden matrices, and why."""
+class Hidden:
+    """Which views are hidden matrices, and why, as a model says."""
 
     def __init__(self, model: ModelReading):
-        """As `model` says."""
+        """Of all views, whether or not a transform sees them all."""
         views = [(name, path) for path in model for name in model.views(path)]
-        super().__init__((name, model[path].is_matrix) for name, path in views)
+        self.matrices = {name for name, path in views if model[path].is_matrix}
         self.why = {name: f"{model[path].kind} of the model" for name, path in views}
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        """Whether a view is one."""
+        del leaf
+        return path in self.matrices
 
 
 def by_model(

@@ -4,10 +4,11 @@ import math
 from collections.abc import Collection
 from typing import NamedTuple
 
+from gradkit._core import values
 from gradkit._core.axes import NONE, Labels
 from gradkit._core.primitives import PRODUCTS
 from gradkit._core.trace import Trace
-from gradkit._core.values import AS_DATA, UNKNOWN, Use
+from gradkit._core.values import UNKNOWN, Use
 from gradkit._core.width import Parameter, expression
 
 
@@ -57,7 +58,7 @@ def parameter(leaf: Leaf, trace: Trace | None) -> Parameter:
     lost = leaf.changed - stacks - reading.inputs - reading.outputs
     if lost:
         raise leaf.error(
-            f"use axis {_list(lost)}, which grows",
+            f"use axis {values.listed(lost)}, which grows",
             reading.why,
             f"Say what it is: {leaf.say('inputs')} or {leaf.say('stacks')}.",
         )
@@ -140,11 +141,11 @@ def by_uses(leaf: Leaf, trace: Trace) -> Reading:
         raise leaf.error(must, names, advice)
     said = _way(leaf.changed, uses, trace.features.is_cut(leaf.path))
     if said is None:
-        raise leaf.error("be used in one way", _describe(uses), advice)
+        raise leaf.error("be used in one way", values.described(uses), advice)
     way, inputs, outputs = said
     if inputs & outputs:
-        must = f"sum over all or nothing of axis {_list(inputs & outputs)}"
-        raise leaf.error(must, _describe(uses), advice)
+        must = f"sum over all or nothing of axis {values.listed(inputs & outputs)}"
+        raise leaf.error(must, values.described(uses), advice)
     if way in ("lookup", "both") and inputs & leaf.changed:
         role = "embedding" if way == "lookup" else "tied"
         same = (
@@ -163,7 +164,7 @@ def by_uses(leaf: Leaf, trace: Trace) -> Reading:
         if by_hand and {"mul", "div"} & {use.by for use in uses}:
             must = "be a gain along its last axis only, or the matrix of a product"
             say = f"If it is a gain, say {leaf.say('roles', 'vector')}; if not, its inputs."
-            raise leaf.error(must, f"{names} over axes {_list(outputs)}", say)
+            raise leaf.error(must, f"{names} over axes {values.listed(outputs)}", say)
         features = frozenset(i for i in outputs if (leaf.path, i) in trace.features)
         if features & leaf.changed:  # rows that grow, as of positions, are no width
             every["experts"] |= (outputs - features) & leaf.changed
@@ -173,13 +174,15 @@ def by_uses(leaf: Leaf, trace: Trace) -> Reading:
     every = {name: found - inputs - outputs for name, found in every.items()}
     if every["picked"] & leaf.changed - (leaf.stacks or NONE):
         raise leaf.error(
-            f"not be taken apart along axis {_list(every['picked'])}, which grows",
+            f"not be taken apart along axis {values.listed(every['picked'])}, which grows",
             names,
             f"If it numbers layers, say so: {leaf.say('stacks', (0,))}.",
         )
     layers = every["layers"] | every["picked"]
     experts = (experts | every["experts"]) - inputs - outputs
-    return Reading(way, inputs, outputs, layers - experts, experts, _describe(uses))
+    return Reading(
+        way, inputs, outputs, layers - experts, experts, values.described(uses)
+    )
 
 
 def _way(
@@ -220,22 +223,3 @@ def _role(reading: Reading, widths: Labels, ranked: bool) -> str:
         case True, False:
             return "router" if ranked else "output"
     return "fixed"
-
-
-def _describe(uses: Collection[Use]) -> str:
-    """The uses in words."""
-
-    def one(use: Use) -> str:
-        if use.by in PRODUCTS:
-            return f"{use.by} sums over {_list(use.inputs)}"
-        if use.by == "gather":
-            return f"gather looks up {_list(use.inputs)}"
-        if use.by == AS_DATA:
-            return "goes into a matrix as data does"
-        return f"{use.by} entry by entry"
-
-    return ", ".join(sorted({one(use) for use in uses}))
-
-
-def _list(axes: Labels) -> str:
-    return ", ".join(map(str, sorted(axes))) or "no axis"

@@ -19,7 +19,7 @@ from gradkit._core.axes import (
     resize,
     size,
 )
-from gradkit._core.primitives import LINEAR, NUMBERS
+from gradkit._core.primitives import LINEAR, NUMBERS, PRODUCTS
 
 
 class View(NamedTuple):
@@ -318,3 +318,23 @@ def free(x: Value, summed: Iterable[int]) -> int:
         math.prod(size(a) for i, a in enumerate(view.axes) if i not in gone)
         for view in x.views
     )
+
+
+def described(uses: Iterable[Use]) -> str:
+    """Uses in words."""
+
+    def one(use: Use) -> str:
+        if use.by in PRODUCTS:
+            return f"{use.by} sums over {listed(use.inputs)}"
+        if use.by == "gather":
+            return f"gather looks up {listed(use.inputs)}"
+        return (
+            "goes in as data does" if use.by == AS_DATA else f"{use.by} entry by entry"
+        )
+
+    return ", ".join(sorted({one(use) for use in uses}))
+
+
+def listed(axes: Labels) -> str:
+    """Axes in words."""
+    return ", ".join(map(str, sorted(axes))) or "no axis"

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -167,6 +167,11 @@ class Parametrization(Mapping[str, Parameter]):
 def pattern(path: str) -> str:
     """`path` with every number free: the same for all layers of a list."""
     return re.sub(r"\d+", "*", path)
+
+
+def is_of(rule: str, path: str, paths: Collection[str]) -> bool:
+    """Whether a rule is the path or, itself none of the paths, matches it."""
+    return rule == path if rule in paths else bool(re.search(rule, path))
 
 
 def expression(path: str) -> str:

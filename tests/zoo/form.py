@@ -141,3 +141,8 @@ def keys(seed: int = 0) -> Iterator[jax.Array]:
 def normal(key: jax.Array, *shape: int, scale: float) -> jax.Array:
     """Normal entries of a standard deviation."""
     return scale * jax.random.normal(key, shape)
+
+
+def matrix(key: jax.Array, i: int, o: int) -> jax.Array:
+    """Normal entries of variance one over the fan-in."""
+    return normal(key, i, o, scale=i**-0.5)

@@ -28,6 +28,7 @@ from zoo.form import (
     from_fixed,
     hidden,
     keys,
+    matrix,
     normal,
     to_fixed,
 )
@@ -43,11 +44,6 @@ def waves(*shape):
 
 
 BATCH = waves(4, 3)
-
-
-def matrix(key, i, o):
-    """Normal entries of variance one over the fan-in."""
-    return normal(key, i, o, scale=i**-0.5)
 
 
 def dense(key, i, o):

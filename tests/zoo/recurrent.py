@@ -25,6 +25,7 @@ from zoo.form import (
     from_fixed,
     hidden,
     keys,
+    matrix,
     normal,
     tied,
     to_fixed,
@@ -33,11 +34,6 @@ from zoo.form import (
 WORDS = 11
 TOKENS = np.arange(6, dtype=np.int32) * 2 % WORDS
 SEQUENCE = np.sin(np.arange(18, dtype=np.float32)).reshape(6, 3)
-
-
-def matrix(key, i, o):
-    """Normal entries of variance one over the fan-in."""
-    return normal(key, i, o, scale=i**-0.5)
 
 
 def rms(x):
