@@ -521,3 +521,28 @@ def test_what_optax_has_is_there():
         assert callable(found) and words == words.lower()
     known = {name.lower() for method in METHODS for name in method.names}
     assert not known & describe.ELSEWHERE.keys()
+
+
+INTERRUPTED = """
+import builtins, sys
+
+before = builtins.__import__
+
+def interrupted(name, *args):
+    if name == "gradkit.cli":
+        raise KeyboardInterrupt
+    return before(name, *args)
+
+builtins.__import__ = interrupted
+import _gradkit_command
+
+_gradkit_command.main()
+"""
+
+
+def test_ctrl_c_is_answered_in_one_line_while_jax_is_imported():
+    line = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "gradkit: stopped.\n")
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="gradkit")
+    assert script.value == "_gradkit_command:main"

@@ -211,3 +211,25 @@ def test_the_boxes_of_linen_stay_around_what_has_their_shape(name: str) -> None:
 
 def is_box(x: Any) -> bool:
     return isinstance(x, nn.Partitioned)
+
+
+def test_a_state_on_auto_axes_lies_where_the_step_is_told() -> None:
+    """XLA chooses by itself otherwise, and for what is worked as one stack it replicates."""
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("d",), ()))
+    params = jax.device_put({k: jnp.ones((16, 16)) for k in "ab"}, split)
+    tx, masked = gk.soap(), lambda x: isinstance(x, optax.MaskedNode)
+    with jax.sharding.set_mesh(mesh):
+        state = jax.jit(tx.init)(params)
+        placed = optax.tree_map_params(
+            tx,
+            lambda x, sharding: x if masked(x) else sharding,
+            state,
+            dict.fromkeys(params, split),
+            transform_non_params=lambda _: whole,
+            is_leaf=masked,
+        )
+        step = jax.jit(tx.update, out_shardings=(dict.fromkeys(params, split), placed))
+        u, state = step(params, state, params)
+    matrices = [x for x in jax.tree.leaves((u, state)) if x.ndim == 2]
+    assert len(matrices) == 14 and all(x.sharding == split for x in matrices)

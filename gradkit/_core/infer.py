@@ -190,7 +190,9 @@ def _of_width_alone(
         return trace, [notes.of_depth(error)]
 
 
-def _declared(rules: Mapping[str, Any] | None, path: str, paths: Collection[str]) -> Any:
+def _declared(
+    rules: Mapping[str, Any] | None, path: str, paths: Collection[str]
+) -> Any:
     """What is declared of `path`, by the first rule that names it."""
     named = (x for rule, x in (rules or {}).items() if is_of(rule, path, paths))
     return next(named, None)
