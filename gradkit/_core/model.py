@@ -262,15 +262,13 @@ def read_model(
         ) from error
 
     def said(path: str) -> str | None:
-        named = (
-            k for rule, k in (kinds or {}).items() if is_of(rule, path, built.shapes)
-        )
+        named = (k for rule, k in (kinds or {}).items() if is_of(rule, path, paths))
         return next(named, None)
 
     notes: list[str] = []
     leaves = {
-        path: _leaf(path, shape, trace, said(path), notes, built.shapes)
-        for path, shape in built.shapes.items()
+        path: _leaf(path, shape, trace, said(path), notes, paths)
+        for path, shape in paths.items()
     }
     return ModelReading(leaves, dict.fromkeys(notes))
 
