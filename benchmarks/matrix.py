@@ -26,15 +26,16 @@ import optax
 from step_time import compare, gpt_like, seconds, step_of
 
 import gradkit as gk
-from gradkit._core import linalg
-from gradkit._core import newton_schulz as sets
+from gradkit._core.matrix import newton_schulz, polar
 
 
-def products(shape: tuple[int, ...], steps: sets.Coefficients = sets.JORDAN) -> float:
+def products(
+    shape: tuple[int, ...], steps: newton_schulz.Coefficients = newton_schulz.JORDAN
+) -> float:
     """The flops of the matrix products of one polar factor."""
     small, large = sorted(shape)
     flops = 0
-    for run in linalg.runs(steps, (small, large), jnp.float32):
+    for run in polar.runs(steps, (small, large), jnp.float32):
         squares = sum(c != 0 for _, _, c in run)
         flops += 4 * small**2 * large + 2 * small**3 * (squares + 3 * len(run) - 3)
     return flops
@@ -111,9 +112,11 @@ def against_count(count: int, shape: tuple[int, int], rounds: int, calls: int) -
 def against_sets(width: int, rounds: int) -> list[str]:
     """Rows: the time of one `[width, 4 * width]` polar factor by each published set."""
     x = jax.random.normal(jax.random.key(0), (width, 4 * width))
-    steps = {k: v for k, v in vars(sets).items() if k.isupper() and k[0] != "_"}
+    steps = {
+        k: v for k, v in vars(newton_schulz).items() if k.isupper() and k[0] != "_"
+    }
     run = {
-        k: jax.jit(functools.partial(linalg.polar, eps=0.0, coefficients=v))
+        k: jax.jit(functools.partial(polar.polar_factor, eps=0.0, coefficients=v))
         for k, v in steps.items()
     }
     times: dict[str, list[float]] = {k: [] for k in run}

@@ -69,7 +69,7 @@ def run(job: Job, base: Size, data: jax.Array, setting: dict[str, Any]) -> Any:
     def schedule(rate: Any) -> Any:
         return gk.schedule_by_linear_decay(rate, steps=steps, warmup=steps // 10)
 
-    def make(n: int) -> gk.Trial:
+    def make(n: int) -> gk.Experiment:
         size = base._replace(**{job.over: n})
         return coords.trial(job.name, base, size, batch, Start(ZEROS), schedule)
 
@@ -78,9 +78,9 @@ def run(job: Job, base: Size, data: jax.Array, setting: dict[str, Any]) -> Any:
     return verdict.numbers(found.losses[n])
 
 
-def gather(record: dict[str, Any]) -> dict[str, dict[str, gk.Transfer]]:
+def gather(record: dict[str, Any]) -> dict[str, dict[str, gk.SweepResult]]:
     """By what changes and by parametrization, what was found so far."""
-    found: dict[str, dict[str, gk.Transfer]] = {}
+    found: dict[str, dict[str, gk.SweepResult]] = {}
     for over, names in QUESTIONS.items():
         for name in names:
             begin = f"{over}/{name}/"
@@ -92,7 +92,7 @@ def gather(record: dict[str, Any]) -> dict[str, dict[str, gk.Transfer]]:
             if losses:
                 rates = tuple(record["settings"]["rates"])
                 ordered = dict(sorted(losses.items()))
-                found.setdefault(over, {})[name] = gk.Transfer(rates, ordered)
+                found.setdefault(over, {})[name] = gk.SweepResult(rates, ordered)
     return found
 
 

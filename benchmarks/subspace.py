@@ -26,7 +26,11 @@ NEVER = 10**6  # updates until the next renewal
 
 def by_normals(inner: Any, rank: int, every: int) -> Any:
     """`project_by_random` with the paper's normal numbers for signs."""
-    parts = gk.subspace.gaussian(), gk.subspace.together(every), gk.subspace.rescaled()
+    parts = (
+        gk.subspace.gaussian(),
+        gk.subspace.every_n(every),
+        gk.subspace.norm_matched(),
+    )
     return gk.subspace.project(inner, rank, *parts)
 
 

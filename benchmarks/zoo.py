@@ -94,7 +94,7 @@ def times(numbers: Mapping[str, Any], params: Any) -> Any:
     return jax.tree.map_with_path(leaf, params)
 
 
-def model(form: Any, mup: bool, zeros: bool, width: int) -> gk.Trial:
+def model(form: Any, mup: bool, zeros: bool, width: int) -> gk.Experiment:
     """A form at a width; in muP output matrices may start at `zeros`."""
     adam = functools.partial(gk.adamw, weight_decay=0.0)
     own, base = (first(form.name, n) for n in (width, WIDTHS[0]))
@@ -111,7 +111,7 @@ def model(form: Any, mup: bool, zeros: bool, width: int) -> gk.Trial:
         return error(form.apply(params, batch[0]), batch[1])
 
     if not mup:
-        return gk.Trial(functools.partial(drawn, own), plain, adam, batch)
+        return gk.Experiment(functools.partial(drawn, own), plain, adam, batch)
     grown = gk.infer_parametrization(
         form.init,
         base=size(form, WIDTHS[0]),
@@ -141,7 +141,7 @@ def model(form: Any, mup: bool, zeros: bool, width: int) -> gk.Trial:
     def tx(rate: Any) -> Any:
         return gk.chain(adam(rate), gk.transfer_by_mup(grown))
 
-    return gk.Trial(init, scaled, tx, batch)
+    return gk.Experiment(init, scaled, tx, batch)
 
 
 def checked(form: Any, mup: bool, args: argparse.Namespace) -> gk.Coordinates:

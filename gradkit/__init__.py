@@ -47,16 +47,18 @@ recipe: adabound, adagc, adam_atan2, adamomentum, adamp, adamw, adamw_subset_nor
     madgrad, mars, muon, normuon, novograd, opt_amsgrad, psgd, random_scaled_sgdm, sgd, sgdp,
     shampoo, snsm, soap, stable_spam, zclip_adamw
 
-Beside them: chain, Coordinates, Parameter, Parametrization, Transfer, Trial,
-    infer_parametrization, LeafReading, ModelReading, read_model,
-    newton_schulz, subspace, Multipliers, OPTIMIZERS, Optimizer, RULES,
-    multiplier_columns, multipliers, rescale_init, routes.
+Beside them: parametrization, subspace, chain, newton_schulz, routes, Coordinates,
+    Experiment, SweepResult, OPTIMIZERS, RULES, LeafReading, ModelReading,
+    Multipliers, Optimizer, Parameter, Parametrization, infer_parametrization,
+    multiplier_columns, multipliers, read_model, rescale_init.
 
 Written by tools/export.py.
 """
 
 from optax import apply_updates as apply_updates
 
+from gradkit import parametrization as parametrization
+from gradkit import subspace as subspace
 from gradkit._apply.manifold.conditioned_low_rank import (
     retract_by_conditioned_low_rank as retract_by_conditioned_low_rank,
 )
@@ -82,26 +84,12 @@ from gradkit._compose.reset.reset_by_period import reset_by_period as reset_by_p
 from gradkit._compose.route.route import route as route
 from gradkit._compose.route.share_norm import share_norm as share_norm
 from gradkit._compose.view.pattern import view_by_pattern as view_by_pattern
+from gradkit._core import chain as chain
 from gradkit._core import newton_schulz as newton_schulz
-from gradkit._core import subspace as subspace
-from gradkit._core.chain import chain as chain
-from gradkit._core.coordinates import Coordinates as Coordinates
-from gradkit._core.infer import infer_parametrization as infer_parametrization
-from gradkit._core.model import LeafReading as LeafReading
-from gradkit._core.model import ModelReading as ModelReading
-from gradkit._core.model import read_model as read_model
-from gradkit._core.optima import Transfer as Transfer
-from gradkit._core.routes import routes as routes
-from gradkit._core.rules import RULES as RULES
-from gradkit._core.rules import multiplier_columns as multiplier_columns
-from gradkit._core.rules import multipliers as multipliers
-from gradkit._core.scaling import OPTIMIZERS as OPTIMIZERS
-from gradkit._core.scaling import Multipliers as Multipliers
-from gradkit._core.scaling import Optimizer as Optimizer
-from gradkit._core.transfer import rescale_init as rescale_init
-from gradkit._core.trial import Trial as Trial
-from gradkit._core.width import Parameter as Parameter
-from gradkit._core.width import Parametrization as Parametrization
+from gradkit._core import routes as routes
+from gradkit._core.measure import Coordinates as Coordinates
+from gradkit._core.measure import Experiment as Experiment
+from gradkit._core.measure import SweepResult as SweepResult
 from gradkit._observe.diagnostics.check_coordinates import (
     check_coordinates as check_coordinates,
 )
@@ -357,3 +345,16 @@ from gradkit._transform.subspace.svd import project_by_svd as project_by_svd
 from gradkit._transform.subspace.weight_norm import (
     project_by_weight_norm as project_by_weight_norm,
 )
+from gradkit.parametrization import OPTIMIZERS as OPTIMIZERS
+from gradkit.parametrization import RULES as RULES
+from gradkit.parametrization import LeafReading as LeafReading
+from gradkit.parametrization import ModelReading as ModelReading
+from gradkit.parametrization import Multipliers as Multipliers
+from gradkit.parametrization import Optimizer as Optimizer
+from gradkit.parametrization import Parameter as Parameter
+from gradkit.parametrization import Parametrization as Parametrization
+from gradkit.parametrization import infer_parametrization as infer_parametrization
+from gradkit.parametrization import multiplier_columns as multiplier_columns
+from gradkit.parametrization import multipliers as multipliers
+from gradkit.parametrization import read_model as read_model
+from gradkit.parametrization import rescale_init as rescale_init

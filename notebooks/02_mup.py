@@ -110,13 +110,13 @@ def batch(key: jax.Array):
 
 
 # %% [markdown]
-# A `Trial` is all that a check or a sweep needs of one width: first parameters, loss,
+# A `Experiment` is all that a check or a sweep needs of one width: first parameters, loss,
 # optimizer by learning rate, batches.
 
 
 # %%
-def standard(width: int) -> gk.Trial:
-    return gk.Trial(
+def standard(width: int) -> gk.Experiment:
+    return gk.Experiment(
         init=lambda key: init(width, key),
         loss=lambda params, batch: loss(apply(params, batch[0], width), batch[1]),
         tx=lambda rate: gk.adamw(rate, weight_decay=DECAY),
@@ -167,7 +167,7 @@ print(grown(256).table(gk.multiplier_columns("mup")))
 
 
 # %%
-def mup(width: int) -> gk.Trial:
+def mup(width: int) -> gk.Experiment:
     grew = grown(width)
     logits = gk.multipliers(grew)["readout/kernel"].forward
     return standard(width)._replace(
@@ -238,7 +238,7 @@ plt.show()
 
 
 # %%
-def plain_mup(width: int) -> gk.Trial:
+def plain_mup(width: int) -> gk.Experiment:
     grew = grown(width)
     base = lambda key: init(BASE, key)
     return standard(width)._replace(

@@ -241,8 +241,8 @@ def test_an_error_within_a_schedule_says_which() -> None:
         (lambda: gk.adamw().init(None), "adamw: params must be passed to init"),
         (lambda: gk.routes(gk.muon(), None), "routes: params must be passed to init"),
         (
-            lambda: gk.subspace.in_turn(every=lambda count: 3),
-            "subspace.in_turn: every must be one number",
+            lambda: gk.subspace.staggered(every=lambda count: 3),
+            "subspace.staggered: every must be one number",
         ),
         (
             lambda: gk.subspace.project(optax.identity(), True, None, None, None),

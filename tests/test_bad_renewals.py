@@ -87,12 +87,12 @@ def test_a_basis_is_not_made_of_a_bad_gradient(name: str, bad: str) -> None:
                     assert usual / 2 < size < 2 * usual, (t, k, size, usual)
 
 
-@pytest.mark.parametrize("name", ["principal", "in_range", "random_walk"])
-@pytest.mark.parametrize("refresh", ["together", "in_turn", "when_shares_fall"])
+@pytest.mark.parametrize("name", ["svd", "randomized_svd", "grassmann_walk"])
+@pytest.mark.parametrize("refresh", ["every_n", "staggered", "on_energy_drop"])
 def test_each_matrix_of_a_leaf_waits_alone(name: str, refresh: str) -> None:
     """One begins late, and the others walk on; one never begins."""
-    when = getattr(subspace, refresh)(0.0 if refresh == "when_shares_fall" else 2)
-    parts = getattr(subspace, name)(), when, subspace.left_out()
+    when = getattr(subspace, refresh)(0.0 if refresh == "on_energy_drop" else 2)
+    parts = getattr(subspace, name)(), when, subspace.discard_residual()
     tx = subspace.project(optax.identity(), 1, *parts, batch_axes=(0,))
     g = one_row(0, (3, 4, 6)).at[2].set(0)
     state, step, seen = tx.init(g), jax.jit(tx.update), []
@@ -100,14 +100,14 @@ def test_each_matrix_of_a_leaf_waits_alone(name: str, refresh: str) -> None:
         now = g.at[1].multiply(float(t > 0))
         u, state = step(now, state)
         seen.append(state.bases)
-        if name != "random_walk":
+        if name != "grassmann_walk":
             np.testing.assert_allclose(u, now, atol=1e-4)
     first = jnp.eye(4)[:, 1:2]
     np.testing.assert_allclose(seen[0][0], first, atol=1e-5)
     np.testing.assert_allclose(seen[1][1], first, atol=1e-5)
     assert jnp.all(seen[3][2] == seen[0][2])
     moved = [bool(jnp.any(abs(p - first) > 0.1)) for p in seen[3]]
-    walks = name == "random_walk" and refresh != "when_shares_fall"
+    walks = name == "grassmann_walk" and refresh != "on_energy_drop"
     assert moved == [walks, walks, True]
 
 
@@ -119,8 +119,12 @@ def test_nothing_is_factorized_while_a_matrix_has_no_gradient() -> None:
         jax.debug.callback(lambda: calls.append(1))
         return principal.renew(kept, gs, key)
 
-    principal = subspace.principal()
-    parts = principal._replace(renew=renew), subspace.together(5), subspace.left_out()
+    principal = subspace.svd()
+    parts = (
+        principal._replace(renew=renew),
+        subspace.every_n(5),
+        subspace.discard_residual(),
+    )
     tx = subspace.project(optax.identity(), 1, *parts)
     gs = [jnp.zeros((4, 6)), one_row(0)]
     step, state = jax.jit(tx.update), tx.init(gs)

@@ -16,7 +16,7 @@ import pytest
 from oracles import precondition as oracles
 
 import gradkit as gk
-from gradkit._core import roots
+from gradkit._core.matrix import kronecker
 
 SHAMPOOS: dict[str, Callable[..., Any]] = {
     "shampoo": gk.precondition_by_shampoo,
@@ -217,8 +217,8 @@ def test_new_roots_are_never_limited(name: str, monkeypatch: Any) -> None:
     rng = np.random.default_rng(0)
     few = rng.normal(size=(30, 24, 1)) * rng.normal(size=(30, 1, 16))
     gs, found = np.concatenate([few, late(1.0)]), []
-    for slack in (roots.SLACK, np.inf):
-        monkeypatch.setattr(roots, "SLACK", slack)
+    for slack in (kronecker.SLACK, np.inf):
+        monkeypatch.setattr(kronecker, "SLACK", slack)
         found.append(sizes(SHAMPOOS[name](every=1), gs)[0])
     np.testing.assert_array_equal(*found)
     kept = sizes(SHAMPOOS[name](every=10), gs)[0]
@@ -248,16 +248,16 @@ def test_what_kept_roots_enlarge_is_limited_as_stated() -> None:
 )
 def test_the_most_of_an_average(b1: float, decay: float) -> None:
     for t in (1, 2, 7, 40):
-        got = roots.most_of_average(b1, decay, jnp.int32(t), jnp.float32)
+        got = kronecker.most_of_ema(b1, decay, jnp.int32(t), jnp.float32)
         np.testing.assert_allclose(
             got, oracles.most_of_average(b1, decay, t), rtol=1e-4
         )
-    assert roots.most_of_average(0.9, 0.8, jnp.int32(3), jnp.float32) == np.inf
+    assert kronecker.most_of_ema(0.9, 0.8, jnp.int32(3), jnp.float32) == np.inf
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 10, 64])
 def test_roots_are_taken_often_at_first(every: int) -> None:
-    due = [t for t in range(1, 131) if roots.due(jnp.int32(t - 1), every)]
+    due = [t for t in range(1, 131) if kronecker.due(jnp.int32(t - 1), every)]
     assert due == [t for t in range(1, 131) if oracles.roots_due(t, every)]
     assert {1, 2, 4, 8} & {*range(1, every + 1)} <= {*due}
 

@@ -308,7 +308,7 @@ def small(monkeypatch):
         )
         grew = gk.infer_parametrization(base=first, target=last, delta=other)
         output = gk.multipliers(grew)["out"].forward
-        return gk.Trial(
+        return gk.Experiment(
             lambda key: gk.rescale_init(last, grew, first),
             lambda p, x: jnp.mean(output * jnp.tanh(x @ p["in"]) @ p["out"]),
             lambda rate: coords.PARAMETRIZATIONS[name].tx(grew, rate),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import gradkit as gk
-from gradkit._core import tree
+from gradkit._core import norms
 
 pytestmark = pytest.mark.optimized
 PARAMS = {"unused": jnp.ones(4), "w": jnp.full((8, 8), 30.0)}
@@ -99,7 +99,7 @@ def test_norms_of_constants(order: Any, monkeypatch: pytest.MonkeyPatch) -> None
     want = np.array(CONSTANTS, np.float32) * np.sqrt(np.float32(5))
     outside = [jnp.full(5, x) for x in CONSTANTS]
     for leaves in (lambda: [jnp.full(5, x) for x in CONSTANTS], lambda: outside):
-        found = jax.jit(lambda leaves=leaves: tree.norms(leaves()))()
+        found = jax.jit(lambda leaves=leaves: norms.of_leaves(leaves()))()
         np.testing.assert_allclose(found, want, rtol=1e-6)
-    found = jax.jit(lambda *leaves: tree.norms(leaves))(*outside)
+    found = jax.jit(lambda *leaves: norms.of_leaves(leaves))(*outside)
     np.testing.assert_allclose(found, want, rtol=1e-6)

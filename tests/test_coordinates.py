@@ -11,8 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import gradkit as gk
-from gradkit._core import fit
-from gradkit._core.coordinates import Coordinates
+from gradkit._core.measure import fit
+from gradkit._core.measure.coordinates import Coordinates
 from gradkit._lab import coords
 from gradkit.cli import app
 
@@ -30,7 +30,7 @@ def test_students_interval():
     np.testing.assert_allclose(found.high + found.low, 4.0)
 
 
-def linear(n: int, spread: float = 0.0) -> gk.Trial:
+def linear(n: int, spread: float = 0.0) -> gk.Experiment:
     """One layer whose update by SGD grows as its number of inputs."""
 
     def init(key):
@@ -40,7 +40,7 @@ def linear(n: int, spread: float = 0.0) -> gk.Trial:
     def loss(p, x):
         return jnp.sum(x @ p["w"]) ** 2
 
-    return gk.Trial(init, loss, gk.sgd, lambda key: jnp.ones((1, n)))
+    return gk.Experiment(init, loss, gk.sgd, lambda key: jnp.ones((1, n)))
 
 
 def test_powers_table_and_failures():
@@ -98,7 +98,7 @@ def test_a_failure_tells_of_zeros_at_the_start():
     }
 
 
-def shallow(kind: str, n: int) -> gk.Trial:
+def shallow(kind: str, n: int) -> gk.Experiment:
     """A readout in muP: a product, beside one that nothing uses; or an unscaled sum."""
 
     def init(key):
@@ -116,7 +116,7 @@ def shallow(kind: str, n: int) -> gk.Trial:
         return jax.random.normal(x, (16, 8)), jax.random.normal(y, (16,))
 
     adam = functools.partial(gk.adamw, weight_decay=0.0)
-    return gk.Trial(init, loss, adam, batch)
+    return gk.Experiment(init, loss, adam, batch)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_messages():
     with pytest.raises(ValueError, match="sizes must be at least two, got \\[4\\]"):
         gk.check_coordinates(linear, [4], 0.1)
 
-    def deep(layers: int) -> gk.Trial:
-        return gk.Trial(
+    def deep(layers: int) -> gk.Experiment:
+        return gk.Experiment(
             lambda key: [jnp.eye(2)] * layers,
             lambda p, x: jnp.sum(functools.reduce(jnp.matmul, p, x)),
             gk.sgd,
@@ -224,7 +224,7 @@ def test_it_is_not_by_the_standard_parametrization():
     assert {"+ half way", "+ last block", "head/kernel"} < failures.keys()
 
 
-def residual(name: str, layers: int) -> gk.Trial:
+def residual(name: str, layers: int) -> gk.Experiment:
     """A scanned residual network; what a block adds is divided by the depth."""
     rules = {"completep": gk.transfer_by_completep, "mup": gk.transfer_by_mup}
     branch = 4 / layers if name == "completep" else 1.0
@@ -256,7 +256,7 @@ def residual(name: str, layers: int) -> gk.Trial:
         apply=apply,
         example=jnp.zeros((1, 8)),
     )
-    return gk.Trial(
+    return gk.Experiment(
         lambda key: init(layers, 16, key),
         lambda params, x: jnp.mean((apply(params, x) - x[:, :4]) ** 2),
         lambda rate: gk.chain(gk.adamw(rate, weight_decay=0.0), rules[name](grew)),

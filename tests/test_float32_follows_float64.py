@@ -15,6 +15,7 @@ from entry import ENTRIES, MADE
 
 import gradkit as gk
 from gradkit import subspace
+from gradkit._core.matrix import linalg
 from gradkit.catalogue import METHODS
 from gradkit.testing import LAWS, Subject
 
@@ -187,7 +188,7 @@ def test_no_rounding_decides_a_sign(name: str) -> None:
 @pytest.mark.parametrize("n", [2, 7, 64])
 def test_signs_have_a_margin_where_entries_tie(n: int) -> None:
     """Of axes, of what is constant, of differences, and of all signs."""
-    from gradkit._core import linalg  # tested here with what depends on it
+    # tested here with what depends on it
 
     i = np.arange(n)
     rows = [np.eye(n), np.ones((1, n)), np.eye(n)[1:] - np.eye(n)[:-1]]
@@ -205,7 +206,12 @@ def test_signs_have_a_margin_where_entries_tie(n: int) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [subspace.by_power, subspace.gaussian, subspace.random_jump, subspace.random_signs],
+    [
+        subspace.subspace_iteration,
+        subspace.gaussian,
+        subspace.grassmann_jump,
+        subspace.rademacher,
+    ],
 )
 def test_a_key_draws_the_same_in_every_dtype(make: Any) -> None:
     def draw(dtype: Any) -> np.ndarray:

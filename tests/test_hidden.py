@@ -9,7 +9,8 @@ from flax import linen, nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradkit as gk
-from gradkit._core import batch, hidden
+from gradkit._core.matrix import layout
+from gradkit._core.routing import hidden
 from gradkit.testing import check
 
 H, A = True, False  # a hidden matrix; left to Adam
@@ -500,7 +501,7 @@ def test_heads_stand_side_by_side_and_go_back(axis: int):
     for seen, dtype in zip(told[0], (jnp.float32, jnp.bfloat16)):
         kernel = seen["query"]["kernel"]
         assert kernel.dtype == dtype and kernel.ndim == 4
-        matrices = batch.upright(kernel, (axis,))
+        matrices = layout.as_matrix(kernel, (axis,))
         np.testing.assert_array_equal(matrices, jnp.asarray(LAYERS, dtype))
     for got, due in ((u, g), (state, p)):
         np.testing.assert_array_equal(got["query"]["kernel"], due["query"]["kernel"])

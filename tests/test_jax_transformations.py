@@ -13,7 +13,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 import gradkit as gk
-from gradkit._core import derivative, lapack, linalg, roots
+from gradkit._core import derivative, norms
+from gradkit._core.matrix import lapack, roots
 
 RNG = np.random.default_rng(0)
 BASIS = np.linalg.qr(RNG.normal(size=(6, 6)))[0]
@@ -56,7 +57,7 @@ def solved(**options: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
         solved(),
         lambda a, b: roots.largest_eigenvalue((a + a.mT) / 2) * b[0, 0],
         lambda a, b: roots.largest_eigenvalue(jnp.kron(a + a.mT, jnp.eye(8))) * b[0, 0],
-        lambda a, b: linalg.norms(a, (-2, -1)) * b,
+        lambda a, b: norms.along(a, (-2, -1)) * b,
     ],
 )
 def test_what_is_done_by_lapack_has_its_derivative(f: Any) -> None:
@@ -70,7 +71,7 @@ def test_what_is_done_by_lapack_has_its_derivative(f: Any) -> None:
 def test_a_root_has_no_derivative_at_zero() -> None:
     assert jax.grad(derivative.root)(0.0) == 0
     np.testing.assert_allclose(jax.grad(derivative.root)(4.0), 0.25)
-    flat = jax.grad(lambda x: jnp.sum(linalg.norms(x, -1)))(jnp.zeros((2, 3)))
+    flat = jax.grad(lambda x: jnp.sum(norms.along(x, -1)))(jnp.zeros((2, 3)))
     np.testing.assert_array_equal(flat, 0)
 
 

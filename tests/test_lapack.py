@@ -9,7 +9,7 @@ import pytest
 
 import gradkit as gk
 from gradkit import catalogue
-from gradkit._core import lapack
+from gradkit._core.matrix import lapack
 from gradkit.testing import Subject
 
 FACTORIZATIONS = {

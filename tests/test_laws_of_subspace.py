@@ -35,8 +35,8 @@ KEYED = sorted(
 )
 EVERY = {"dct": {}}  # it renews when it must
 KEPT = {
-    "dct": subspace.cosines().vectors,
-    "random": subspace.random_signs().vectors,
+    "dct": subspace.dct().vectors,
+    "random": subspace.rademacher().vectors,
 }
 
 
@@ -119,9 +119,9 @@ def test_bases_are_orthonormal(name: str, rank: int, of_rank: int) -> None:
         np.testing.assert_allclose(p.T @ p, np.eye(rank), atol=1e-5)
 
 
-@pytest.mark.parametrize("drawn", [subspace.gaussian(), subspace.random_signs()])
+@pytest.mark.parametrize("drawn", [subspace.gaussian(), subspace.rademacher()])
 def test_seeded_bases_are_near_orthonormal_and_of_their_seeds_alone(drawn: Any) -> None:
-    rest = subspace.together(2), subspace.left_out()
+    rest = subspace.every_n(2), subspace.discard_residual()
     tx = subspace.project(optax.identity(), 400, drawn, *rest)
     _, (state,) = follow(tx, [draw((400, 500))[0]])
     p = np.asarray(drawn.vectors(state.bases, 400, jnp.float32), np.float64)
@@ -210,8 +210,8 @@ def test_turned_averages_are_those_of_turned_gradients() -> None:
     for t in (1, 3, 20):
         state = follow(adam, [(g,)] * t)[1][-1]
         want = follow(adam, [(c @ g,)] * t)[1][-1]
-        turn = subspace.Turn(g, c, -2)
-        turned = subspace.turned(0.9, b2=0.99)(state, (turn,), jnp.int32(t))
+        turn = subspace.BasisChange(g, c, -2)
+        turned = subspace.rotate_moments(0.9, b2=0.99)(state, (turn,), jnp.int32(t))
         close((turned.mu, turned.nu), (want.mu, want.nu), 1e-3)
 
 
@@ -367,34 +367,34 @@ def test_walks_and_jumps_are_as_long_as_they_say() -> None:
 
 
 ORTHONORMAL: dict[str, Callable[[], Any]] = {
-    "principal": subspace.principal,
-    "in_range": subspace.in_range,
-    "by_power": subspace.by_power,
-    "cosines": subspace.cosines,
-    "random_walk": subspace.random_walk,
-    "random_jump": subspace.random_jump,
+    "svd": subspace.svd,
+    "randomized_svd": subspace.randomized_svd,
+    "subspace_iteration": subspace.subspace_iteration,
+    "dct": subspace.dct,
+    "grassmann_walk": subspace.grassmann_walk,
+    "grassmann_jump": subspace.grassmann_jump,
 }
 DRAWN: dict[str, Callable[[], Any]] = {
     "gaussian": subspace.gaussian,
-    "random_signs": subspace.random_signs,
+    "rademacher": subspace.rademacher,
 }
 REFRESHES: dict[str, Callable[[], Any]] = {
-    "together": lambda: subspace.together(2),
-    "in_turn": lambda: subspace.in_turn(2),
-    "when_shares_fall": lambda: subspace.when_shares_fall(0.9),
+    "every_n": lambda: subspace.every_n(2),
+    "staggered": lambda: subspace.staggered(2),
+    "on_energy_drop": lambda: subspace.on_energy_drop(0.9),
 }
 RESTS: dict[str, Callable[[], Any]] = {
-    "left_out": subspace.left_out,
-    "added": subspace.added,
-    "fed_back": subspace.fed_back,
-    "recovered": subspace.recovered,
-    "rescaled": subspace.rescaled,
-    "rescaled_whole": lambda: subspace.rescaled(axes=subspace.by_matrices),
+    "discard_residual": subspace.discard_residual,
+    "pass_residual": subspace.pass_residual,
+    "error_feedback": subspace.error_feedback,
+    "fira_residual": subspace.fira_residual,
+    "norm_matched": subspace.norm_matched,
+    "rescaled_whole": lambda: subspace.norm_matched(axes=subspace.tensorwise),
 }
 ALIGNS: dict[str, Callable[[Any], Any]] = {
     "kept": lambda inner: None,
-    "turned": lambda inner: subspace.turned(0.9, b2=0.99),
-    "forgotten": subspace.forgotten,
+    "rotate_moments": lambda inner: subspace.rotate_moments(0.9, b2=0.99),
+    "reset_moments": subspace.reset_moments,
 }
 
 
@@ -444,10 +444,17 @@ def test_parts_combine(basis: str, refresh: str, rest: str, align: str, side: An
         assert np.all(np.isfinite(leaf))
 
 
-LOOKING = ["principal", "in_range", "by_power", "random_walk"]  # at the gradient
+LOOKING = [
+    "svd",
+    "randomized_svd",
+    "subspace_iteration",
+    "grassmann_walk",
+]  # at the gradient
 
 
-@pytest.mark.parametrize("rest", ["left_out", "added", "fed_back"])
+@pytest.mark.parametrize(
+    "rest", ["discard_residual", "pass_residual", "error_feedback"]
+)
 @pytest.mark.parametrize(
     "basis,side",
     [*((b, "small") for b in ORTHONORMAL), *((b, "large") for b in LOOKING)],
@@ -455,7 +462,7 @@ LOOKING = ["principal", "in_range", "by_power", "random_walk"]  # at the gradien
 def test_at_full_rank_parts_are_inner(basis: str, side: Any, rest: str) -> None:
     """And remember nothing. A large side has more directions, so that gradient is steady."""
     gs = [draw((4, 6), seed=t if side == "small" else 0)[0] for t in range(3)]
-    parts = ORTHONORMAL[basis](), subspace.when_shares_fall(0.0), RESTS[rest]()
+    parts = ORTHONORMAL[basis](), subspace.on_energy_drop(0.0), RESTS[rest]()
     tx = subspace.project(optax.trace(0.9), 4, *parts, side=side)
     us, states = follow(tx, gs)
     close(us, momentum(gs), 2e-4)
@@ -468,7 +475,7 @@ def test_at_full_rank_parts_are_inner(basis: str, side: Any, rest: str) -> None:
 )
 def test_error_feedback_loses_nothing(basis: str, refresh: str, side: Any) -> None:
     """What moved and what is remembered are all gradients, for an `inner` that is linear."""
-    parts = ORTHONORMAL[basis](), REFRESHES[refresh](), subspace.fed_back()
+    parts = ORTHONORMAL[basis](), REFRESHES[refresh](), subspace.error_feedback()
     tx = subspace.project(optax.identity(), 2, *parts, side=side)
     gs = [draw((4, 6), (7, 4), seed=t) for t in range(5)]
     us, states = follow(tx, gs)
@@ -480,7 +487,7 @@ def test_error_feedback_loses_nothing(basis: str, refresh: str, side: Any) -> No
 def test_error_feedback_moves_all_of_a_steady_gradient() -> None:
     """In the long run: what is remembered stays bounded, while gradients add up."""
     g = draw((6, 8))[0]
-    parts = subspace.principal(), subspace.together(1), subspace.fed_back()
+    parts = subspace.svd(), subspace.every_n(1), subspace.error_feedback()
     us, states = follow(subspace.project(optax.identity(), 2, *parts), [g] * 60)
     size = float(jnp.linalg.norm(g))
     assert max(float(jnp.linalg.norm(s.rest)) for s in states) < 6 * size

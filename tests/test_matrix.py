@@ -11,12 +11,13 @@ import optax
 import pytest
 
 import gradkit as gk
-from gradkit._core import batch, linalg
+from gradkit._core.matrix import linalg, stacks
+from gradkit._core.matrix.polar import polar_factor
 
 BAND = 0.68, 1.21  # where five Newton-Schulz steps leave singular values above 1/650
 SIDES = [(6, 6), (4, 9), (9, 4), (1, 7), (5, 1)]
-polar = functools.partial(linalg.polar, eps=0.0)
-orthogonal = functools.partial(batch.map_wide, polar)
+polar = functools.partial(polar_factor, eps=0.0)
+orthogonal = functools.partial(stacks.map_fat, polar)
 basis = functools.partial(linalg.principal_basis, rank=3)
 
 
@@ -133,9 +134,9 @@ def test_stacked_is_one_by_one(f) -> None:
         calls.append(x.shape)
         return f(x)
 
-    stacked = batch.map_stacks(counted, xs)
+    stacked = stacks.map_stacks(counted, xs)
     assert calls == [(4, 4, 6), (5, 5, 5), (1, 3, 0)]
-    one_by_one = jax.jit(lambda xs: batch.map_shapes(f, xs))(xs)
+    one_by_one = jax.jit(lambda xs: stacks.map_shapes(f, xs))(xs)
     assert [x.shape for x in stacked] == [x.shape for x in one_by_one]
     close(stacked, one_by_one, 1e-4)
 
@@ -143,7 +144,7 @@ def test_stacked_is_one_by_one(f) -> None:
 def test_all_leaves_are_split_off_by_one_kernel() -> None:
     """Slices at places known to XLA would be compiled one by one: time for each leaf."""
     xs = draw(*[(4, 6)] * 9)
-    compiled = jax.jit(lambda xs: batch.map_shapes(polar, xs)).lower(xs).compile()
+    compiled = jax.jit(lambda xs: stacks.map_shapes(polar, xs)).lower(xs).compile()
     assert " slice(" not in compiled.as_text()
 
 
@@ -295,6 +296,6 @@ def test_one_learning_rate_moves_all_parameters(make) -> None:
 
 def test_more_leaves_than_a_stack_holds_come_back_in_order():
     leaves = [jnp.full((1 + i % 2, 2, 3), float(i)) for i in range(130)]
-    found = jax.jit(lambda xs: batch.map_shapes(lambda x: 2 * x, xs))(leaves)
+    found = jax.jit(lambda xs: stacks.map_shapes(lambda x: 2 * x, xs))(leaves)
     for x, y in zip(leaves, found, strict=True):
         np.testing.assert_array_equal(y, 2 * x)

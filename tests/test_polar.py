@@ -10,18 +10,18 @@ import pytest
 from jax.sharding import AxisType
 
 import gradkit as gk
-from gradkit._core import batch, linalg
-from gradkit._core import newton_schulz as sets
+from gradkit._core.matrix import newton_schulz, stacks
+from gradkit._core.matrix.polar import polar_factor, runs
 
 # Each published set: the least share of the norm, and where the values above it end.
 BANDS = {
-    "JORDAN": (sets.JORDAN, 1 / 650, 0.68, 1.21),
-    "YOU": (sets.YOU, 1 / 650, 0.69, 1.15),
-    "POLAR_EXPRESS": (sets.POLAR_EXPRESS, 1 / 2000, 0.999, 1.001),
-    "POLAR_EXPRESS[:5]": (sets.POLAR_EXPRESS[:5], 1 / 650, 0.87, 1.13),
-    "CANS": (sets.CANS, 1 / 1000, 0.88, 1.12),
-    "DEEPSEEK": (sets.DEEPSEEK, 1 / 5000, 0.999, 1.001),
-    "CUBIC": (sets.CUBIC, 1 / 100, 0.77, 1.31),
+    "JORDAN": (newton_schulz.JORDAN, 1 / 650, 0.68, 1.21),
+    "YOU": (newton_schulz.YOU, 1 / 650, 0.69, 1.15),
+    "POLAR_EXPRESS": (newton_schulz.POLAR_EXPRESS, 1 / 2000, 0.999, 1.001),
+    "POLAR_EXPRESS[:5]": (newton_schulz.POLAR_EXPRESS[:5], 1 / 650, 0.87, 1.13),
+    "CANS": (newton_schulz.CANS, 1 / 1000, 0.88, 1.12),
+    "DEEPSEEK": (newton_schulz.DEEPSEEK, 1 / 5000, 0.999, 1.001),
+    "CUBIC": (newton_schulz.CUBIC, 1 / 100, 0.77, 1.31),
 }
 EACH = pytest.mark.parametrize("name", BANDS)
 SIDES = pytest.mark.parametrize("sides", [(24, 24), (16, 30), (12, 48)])
@@ -47,10 +47,12 @@ def draw(*sides: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=sides), jnp.float32)
 
 
-def polar(x, coefficients: sets.Coefficients = sets.JORDAN, dtype=None) -> np.ndarray:
+def polar(
+    x, coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN, dtype=None
+) -> np.ndarray:
     """The library's polar factor of a matrix, computed from float32."""
     x = jnp.asarray(x, jnp.float32)
-    return np.asarray(linalg.polar(x, 0.0, coefficients, dtype), np.float64)
+    return np.asarray(polar_factor(x, 0.0, coefficients, dtype), np.float64)
 
 
 @SIDES
@@ -91,9 +93,9 @@ def test_half_precision_stays_near_the_band(name: str, dtype, sides) -> None:
 def test_gram_matrices_are_kept_only_where_that_is_cheaper(name: str) -> None:
     coefficients = BANDS[name][0]
     for small, large in [(32, 32), (32, 48), (32, 49), (32, 128)]:
-        runs = linalg.runs(coefficients, (small, large), jnp.float32)
-        assert sum(runs, ()) == coefficients
-        assert (len(runs) < len(coefficients)) == (2 * large > 3 * small)
+        found = runs(coefficients, (small, large), jnp.float32)
+        assert sum(found, ()) == coefficients
+        assert (len(found) < len(coefficients)) == (2 * large > 3 * small)
 
 
 @EACH
@@ -131,8 +133,8 @@ def test_a_rank_that_is_lacking_stays_lacking(name: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 11])
 def test_many_matrices_are_worked_as_one_by_one(count: int) -> None:
     xs = [draw(6, 15, seed=i) for i in range(count)] + [draw(3, 6, 15), draw(5, 5)]
-    each = functools.partial(linalg.polar, eps=0.0)
-    together = jax.jit(functools.partial(batch.map_shapes, each))(xs)
+    each = functools.partial(polar_factor, eps=0.0)
+    together = jax.jit(functools.partial(stacks.map_shapes, each))(xs)
     for x, y in zip(xs, together):
         np.testing.assert_allclose(y, each(x), atol=1e-5)
 

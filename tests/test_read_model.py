@@ -208,9 +208,9 @@ RECIPES = {
     "project": lambda model: gk.subspace.project(
         gk.scale_by_adam(),
         3,
-        gk.subspace.principal(),
-        gk.subspace.together(2),
-        gk.subspace.added(),
+        gk.subspace.svd(),
+        gk.subspace.every_n(2),
+        gk.subspace.pass_residual(),
         model=model,
     ),
 }

@@ -9,7 +9,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas
 
-from gradkit._core import primitives, record
+from gradkit._core.jaxpr import primitives, record
 
 W = {
     "w": jnp.full((3, 3), 0.5),

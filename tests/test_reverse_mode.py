@@ -10,7 +10,7 @@ import pytest
 from entry import ENTRIES
 
 import gradkit as gk
-from gradkit._core import derivative, linalg, tree
+from gradkit._core import derivative, norms, numbers, tree
 from gradkit.catalogue import METHODS
 
 ROOMS = {"adaptive", "momentum", "normalize", "clip", "size", "decay", "proximal"}
@@ -47,14 +47,14 @@ def test_a_first_update_has_a_derivative_at_zero(name: str) -> None:
 @pytest.mark.parametrize(
     "f",
     [
-        lambda t: tree.norms(t).sum(),
-        tree.norm,
-        lambda t: tree.vector_norm(t["b"]),
-        lambda t: linalg.norms(t["a"], (-2, -1)).sum(),
-        lambda t: linalg.norms_in_one_pass((t["a"], 0))[0].sum(),
-        lambda t: tree.clip_factor(tree.norm(t), 1.0),
-        lambda t: tree.inverse(tree.norm(t)),
-        lambda t: tree.average_root(0.9, t, t)["a"].sum(),
+        lambda t: norms.of_leaves(t).sum(),
+        norms.of_tree,
+        lambda t: norms.of_vector(t["b"]),
+        lambda t: norms.along(t["a"], (-2, -1)).sum(),
+        lambda t: norms.of_finite((t["a"], 0))[0].sum(),
+        lambda t: norms.clip_factor(norms.of_tree(t), 1.0),
+        lambda t: numbers.inverse(norms.of_tree(t)),
+        lambda t: tree.ema_rms(0.9, t, t)["a"].sum(),
         lambda t: derivative.root(t["a"]).sum(),
         lambda t: derivative.cube_root(t["a"]).sum(),
         lambda t: derivative.hypot(t["a"], t["a"]).sum(),
@@ -66,15 +66,15 @@ def test_what_methods_stand_on_has_derivative_zero_at_zero(f: Callable) -> None:
 
 
 def test_the_derivative_of_a_norm_is_its_direction() -> None:
-    by_leaf = jax.grad(lambda t: tree.norms(t).sum())(SOME)
-    whole = jax.grad(tree.norm)(SOME)
+    by_leaf = jax.grad(lambda t: norms.of_leaves(t).sum())(SOME)
+    whole = jax.grad(norms.of_tree)(SOME)
     for found in (by_leaf, whole):
         np.testing.assert_allclose(found["a"], SOME["a"] / 5, rtol=1e-6)
         np.testing.assert_array_equal(found["b"], [0.0, 0.0])
     both = {"a": jnp.full((1,), 3.0), "b": jnp.full((1,), 4.0)}
-    np.testing.assert_allclose(jax.grad(tree.norm)(both)["a"], [0.6], rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(norms.of_tree)(both)["a"], [0.6], rtol=1e-6)
     np.testing.assert_allclose(
-        jax.hessian(tree.norm)(both)["a"]["a"], [[0.128]], rtol=1e-5
+        jax.hessian(norms.of_tree)(both)["a"]["a"], [[0.128]], rtol=1e-5
     )
 
 

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jax.sharding import SingleDeviceSharding
 
-from gradkit._core.axes import labels, reshape, size, whole
+from gradkit._core.jaxpr.axes import labels, reshape, size, whole
 
 HIDDEN = ("hidden", (0,), (1,), ())
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradkit._core import roots
+from gradkit._core.matrix import kronecker, roots
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 
@@ -79,10 +79,10 @@ def test_power_steps_find_the_eigenvectors() -> None:
     """From a random basis, each step closer by the ratio of neighbouring eigenvalues."""
     a = positive(6, 1e5)
     start = np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0]
-    grams, bases = (roots.Sides(single(x), roots.NONE) for x in (a, start))
+    grams, bases = (kronecker.Sides(single(x), kronecker.NONE) for x in (a, start))
     for _ in range(12):
-        bases, order = roots.power_step(grams, bases)
-        assert roots.is_none(order.cols)
+        bases, order = kronecker.power_step(grams, bases)
+        assert kronecker.is_none(order.cols)
     q = np.asarray(bases.rows, np.float64)
     np.testing.assert_allclose(q @ q.T, np.eye(6), atol=1e-5)
     np.testing.assert_allclose(
@@ -93,8 +93,8 @@ def test_power_steps_find_the_eigenvectors() -> None:
 def test_a_power_step_sorts_first() -> None:
     """A basis of eigenvectors in another order is put in theirs."""
     a = single(np.diag([1.0, 3.0, 2.0]))
-    turned, order = roots.power_step(
-        roots.Sides(a, roots.NONE), roots.Sides(jnp.eye(3), roots.NONE)
+    turned, order = kronecker.power_step(
+        kronecker.Sides(a, kronecker.NONE), kronecker.Sides(jnp.eye(3), kronecker.NONE)
     )
     assert order.rows.tolist() == [1, 2, 0]
     np.testing.assert_allclose(jnp.abs(turned.rows), np.eye(3)[[1, 2, 0]])
@@ -120,7 +120,7 @@ def test_the_largest_eigenvalue_is_found_beside_directions_without_any() -> None
     [
         lambda a: roots.inverse_root(a, 0.25, 1e-6),
         roots.eigenbasis,
-        roots.orthonormal,
+        roots.orthonormal_rows,
         roots.largest_eigenvalue,
     ],
 )
@@ -136,9 +136,9 @@ def test_gradients_of_any_size_have_finite_covariances() -> None:
     start = time.monotonic()
     for entry in (jnp.inf, jnp.nan, 3e38, -1e25, 1e-30):
         g = {"w": jnp.ones((30, 40)).at[0, 0].set(entry)}
-        old = roots.zeros(g, 99)
-        grams = roots.average_grams(0.0, old, roots.read(g))
+        old = kronecker.zeros(g, 99)
+        grams = kronecker.ema_of_grams(0.0, old, kronecker.read(g))
         for f in (roots.eigenbasis, lambda a: roots.inverse_root(a, 0.5, 0.0)):
-            for x in jax.tree.leaves(roots.each(f, grams)):
+            for x in jax.tree.leaves(kronecker.each(f, grams)):
                 assert jnp.all(jnp.isfinite(x))
     assert time.monotonic() - start < 20

@@ -9,7 +9,14 @@ import optax
 import pytest
 
 import gradkit as gk
-from gradkit._core.scaling import LAYOUTS, PLAIN, READOUT, derive, grown, kronecker
+from gradkit.parametrization.scaling import (
+    LAYOUTS,
+    PLAIN,
+    READOUT,
+    derive,
+    grown,
+    kronecker,
+)
 
 N = 3.0  # the growth of every width; no power of 2, so that nothing is exact by luck
 LAYERS = {  # from a width of 4 to one of 12, with inputs and outputs that stay

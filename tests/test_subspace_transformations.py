@@ -15,35 +15,35 @@ import gradkit as gk
 from gradkit import subspace
 
 BASES: dict[str, Callable[[], Any]] = {
-    "principal": subspace.principal,
-    "in_range": subspace.in_range,
-    "by_power": subspace.by_power,
-    "cosines": subspace.cosines,
-    "random_walk": subspace.random_walk,
-    "random_jump": subspace.random_jump,
+    "svd": subspace.svd,
+    "randomized_svd": subspace.randomized_svd,
+    "subspace_iteration": subspace.subspace_iteration,
+    "dct": subspace.dct,
+    "grassmann_walk": subspace.grassmann_walk,
+    "grassmann_jump": subspace.grassmann_jump,
     "gaussian": subspace.gaussian,
-    "random_signs": subspace.random_signs,
+    "rademacher": subspace.rademacher,
 }
 REFRESHES: dict[str, Callable[[], Any]] = {
-    "together": subspace.together,
-    "in_turn": subspace.in_turn,
-    "when_shares_fall": subspace.when_shares_fall,
+    "every_n": subspace.every_n,
+    "staggered": subspace.staggered,
+    "on_energy_drop": subspace.on_energy_drop,
 }
 RESTS: dict[str, Callable[[], Any]] = {
-    "left_out": subspace.left_out,
-    "added": subspace.added,
-    "fed_back": subspace.fed_back,
-    "recovered": subspace.recovered,
-    "rescaled": subspace.rescaled,
+    "discard_residual": subspace.discard_residual,
+    "pass_residual": subspace.pass_residual,
+    "error_feedback": subspace.error_feedback,
+    "fira_residual": subspace.fira_residual,
+    "norm_matched": subspace.norm_matched,
 }
 ADAM = gk.scale_by_adam()
 ALIGNS: dict[str, Callable[[], Any]] = {
     "kept": lambda: None,
-    "turned": subspace.turned,
-    "forgotten": lambda: subspace.forgotten(ADAM),
+    "rotate_moments": subspace.rotate_moments,
+    "reset_moments": lambda: subspace.reset_moments(ADAM),
 }
 PARAMS = {"a": jnp.ones((6, 4)), "layer": {"b": jnp.ones((3, 5))}}
-PARTS = subspace.principal(), subspace.together()
+PARTS = subspace.svd(), subspace.every_n()
 
 
 def project(basis: str, refresh: str, rest: str, align: str) -> Any:
@@ -86,10 +86,10 @@ def test_one_of_each_device_in_shard_map(i: int, given: bool) -> None:
     jax.eval_shape(spread, both, *[jax.vmap(tx.init)(both)] * given)
 
 
-@pytest.mark.parametrize("basis", ["principal", "random_walk"])
+@pytest.mark.parametrize("basis", ["svd", "grassmann_walk"])
 def test_a_batch_is_a_loop(basis: str) -> None:
     """Also where one of it waits for a gradient, and one has its basis already."""
-    tx = project(basis, "together", "left_out", "kept")
+    tx = project(basis, "every_n", "discard_residual", "kept")
     gs = [jax.tree.map(jnp.zeros_like, PARAMS), draw(0)], [draw(1), draw(2)]
     states = [tx.init(PARAMS) for _ in range(2)]
     stack = lambda ts: jax.tree.map(lambda *x: jnp.stack(x), *ts)
@@ -109,11 +109,11 @@ def test_a_batch_is_a_loop(basis: str) -> None:
 @pytest.mark.parametrize("rest", RESTS)
 def test_what_is_kept_is_a_tree_like_the_parameters(rest: str) -> None:
     """So that a tree of anything for each parameter reaches bases, residuals and moments."""
-    tx = project("principal", "together", rest, "kept")
+    tx = project("svd", "every_n", rest, "kept")
     state: Any = tx.init(PARAMS)
     names = {"a": "a", "layer": {"b": "b"}}
     mapped: Any = optax.tree_map_params(tx, lambda _, name: name, state, names)
-    kept = rest not in ("left_out", "added")
+    kept = rest not in ("discard_residual", "pass_residual")
     assert mapped.rest == (names if kept else ())
     assert (mapped.bases, mapped.inner.mu, mapped.inner.nu) == (names,) * 3
     assert mapped.refresh == mapped.key == ()
@@ -123,8 +123,13 @@ def test_inner_sees_names() -> None:
     """And what it keeps of some alone is turned with their bases."""
     adam = lambda: gk.scale_by_adam(b2=0.5)
     inner = gk.route({"layer": optax.identity()}, default=adam())
-    turned = subspace.turned(b2=0.5)
-    parts = subspace.random_jump(), subspace.together(1), subspace.left_out(), turned
+    turned = subspace.rotate_moments(b2=0.5)
+    parts = (
+        subspace.grassmann_jump(),
+        subspace.every_n(1),
+        subspace.discard_residual(),
+        turned,
+    )
     tx = subspace.project(inner, 2, *parts)
     alone = subspace.project(adam(), 2, *parts)
     state, of_a = tx.init(PARAMS), alone.init({"a": PARAMS["a"]})
@@ -164,10 +169,10 @@ def test_a_derivative_is_refused_by_name(factory: Any) -> None:
         jax.grad(end)(draw(0))
 
 
-@pytest.mark.parametrize("basis", ["cosines", "random_jump"])
+@pytest.mark.parametrize("basis", ["dct", "grassmann_jump"])
 def test_a_derivative_of_what_factors_no_gradient(basis: str) -> None:
     """Of two updates of which the second keeps the basis, as differences have it."""
-    parts = BASES[basis](), subspace.together(), subspace.recovered()
+    parts = BASES[basis](), subspace.every_n(), subspace.fira_residual()
     tx = subspace.project(optax.trace(0.9), 2, *parts)
 
     @jax.jit
@@ -190,15 +195,15 @@ def test_a_derivative_of_what_factors_no_gradient(basis: str) -> None:
         *(("basis", part, name) for name, part in BASES.items()),
         *(("refresh", part, name) for name, part in REFRESHES.items()),
         *(("rest", part, name) for name, part in RESTS.items()),
-        ("align", subspace.turned, "turned"),
-        ("align", subspace.forgotten, "forgotten"),
+        ("align", subspace.rotate_moments, "rotate_moments"),
+        ("align", subspace.reset_moments, "reset_moments"),
     ],
 )
 def test_a_part_that_was_not_called(kind: str, part: Any, name: str) -> None:
     parts = {
-        "basis": subspace.principal(),
-        "refresh": subspace.together(),
-        "rest": subspace.left_out(),
+        "basis": subspace.svd(),
+        "refresh": subspace.every_n(),
+        "rest": subspace.discard_residual(),
         kind: part,
     }
     said = (
@@ -221,13 +226,13 @@ def test_a_state_of_another_rank(factory: Any) -> None:
 
 
 def test_a_state_of_other_parameters() -> None:
-    tx = subspace.project(ADAM, 2, *PARTS, subspace.fed_back())
+    tx = subspace.project(ADAM, 2, *PARTS, subspace.error_feedback())
     wider = {**PARAMS, "a": jnp.ones((8, 4))}
     for other in ({"a": PARAMS["a"]}, wider):
         with pytest.raises(
             ValueError, match=r"gradkit.subspace.project: state must be"
         ):
             tx.update(PARAMS, tx.init(other))
-    without = subspace.project(ADAM, 2, *PARTS, subspace.left_out())
+    without = subspace.project(ADAM, 2, *PARTS, subspace.discard_residual())
     with pytest.raises(ValueError, match=r"gradkit.subspace.project: state must be"):
         tx.update(PARAMS, without.init(PARAMS))

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 import gradkit as gk
-from gradkit._core import fit
-from gradkit._core.optima import Transfer
+from gradkit._core.measure import fit
+from gradkit._core.measure.sweep_result import SweepResult
 
 RATES = tuple(2.0 ** np.arange(-6, 1))
 
 
-def bowl(n: int, scale: float = 1.0, noise: float = 0.0) -> gk.Trial:
+def bowl(n: int, scale: float = 1.0, noise: float = 0.0) -> gk.Experiment:
     """A parabola that SGD leaves in one step at the rate `0.5 / scale`."""
-    return gk.Trial(
+    return gk.Experiment(
         lambda key: jnp.ones(n) + noise * jax.random.normal(key, (n,)),
         lambda w, x: scale * jnp.mean(w**2),
         lambda rate: gk.sgd(n * rate),
@@ -22,10 +22,10 @@ def bowl(n: int, scale: float = 1.0, noise: float = 0.0) -> gk.Trial:
     )
 
 
-def parabolas(*minima: float, seeds: int = 4) -> Transfer:
+def parabolas(*minima: float, seeds: int = 4) -> SweepResult:
     """Losses that are lowest at these powers of 2."""
     x, noise = np.log2(RATES), np.random.default_rng(0).normal(size=seeds) * 0.2
-    return Transfer(
+    return SweepResult(
         RATES, {8 * 2**i: (x[:, None] - m - noise) ** 2 for i, m in enumerate(minima)}
     )
 

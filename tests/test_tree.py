@@ -10,7 +10,7 @@ import pytest
 from jax.core import eval_jaxpr
 
 import gradkit as gk
-from gradkit._core import alike, tree
+from gradkit._core import alike, norms, numbers, tree
 
 
 def test_a_ratio_is_zero_over_zero_and_hides_no_nan() -> None:
@@ -25,11 +25,11 @@ def test_a_ratio_is_zero_over_zero_and_hides_no_nan() -> None:
 def test_opaque_is_exact(dtype: Any) -> None:
     """Bit for bit, so that a zero keeps its sign."""
     x = jnp.array([-0.0, 0.0, 1.0, -jnp.inf, jnp.inf, jnp.nan, -3e38]).astype(dtype)
-    for found in (tree.opaque(x), jax.jit(tree.opaque)(x)):
+    for found in (numbers.opaque(x), jax.jit(numbers.opaque)(x)):
         got, want = np.asarray(found, np.float32), np.asarray(x, np.float32)
         np.testing.assert_array_equal(got, want)
         np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
-    known = jax.jit(lambda: tree.opaque(jnp.zeros([], dtype)))()
+    known = jax.jit(lambda: numbers.opaque(jnp.zeros([], dtype)))()
     assert known == 0 and not np.signbit(np.float32(known))
 
 
@@ -43,9 +43,9 @@ def test_an_angle_where_all_is_known_to_be_zero() -> None:
 
 def test_a_clip_factor_divides_by_no_zero() -> None:
     with jax.debug_nans(True), jax.debug_infs(True):
-        found = tree.clip_factor(jnp.array([0.0, 1.0, 4.0]), 2.0)
+        found = norms.clip_factor(jnp.array([0.0, 1.0, 4.0]), 2.0)
         np.testing.assert_array_equal(found, [1.0, 1.0, 0.5])
-        np.testing.assert_array_equal(tree.clip_factor(jnp.zeros(1), 0.0), [1.0])
+        np.testing.assert_array_equal(norms.clip_factor(jnp.zeros(1), 0.0), [1.0])
 
 
 SIZES = {"huge": 1e25, "tiny": 1e-30, "one": 1.0, "zero": 0.0, "largest": 3e38}
@@ -59,18 +59,18 @@ def test_norms_of_leaves_of_all_sizes(jit: Any, dtype: Any) -> None:
     t = {k: jnp.full((3, 3), x, dtype).at[0].set(jnp.nan) for k, x in SIZES.items()}
     exact = np.array([np.sqrt(6) * float(t[k][1, 1]) for k in sorted(t)])
     want = np.minimum(exact, np.finfo(np.float32).max)
-    np.testing.assert_allclose(jit(tree.norms)(t), want, rtol=1e-6)
+    np.testing.assert_allclose(jit(norms.of_leaves)(t), want, rtol=1e-6)
     for k, x in zip(sorted(t), want):
-        np.testing.assert_allclose(jit(tree.norm)({k: t[k]}), x, rtol=1e-6)
+        np.testing.assert_allclose(jit(norms.of_tree)({k: t[k]}), x, rtol=1e-6)
     two = [jnp.full(4, 1e-30), jnp.full(4, 3e-30)]
-    np.testing.assert_allclose(jit(tree.norm)(two), np.sqrt(40) * 1e-30, rtol=1e-6)
+    np.testing.assert_allclose(jit(norms.of_tree)(two), np.sqrt(40) * 1e-30, rtol=1e-6)
 
 
 @pytest.mark.optimized
 def test_norms_of_constants() -> None:
     def of_constants() -> tuple[jax.Array, jax.Array]:
         t = [jnp.full(4, x) for x in SIZES.values()]
-        return tree.norms(t), tree.norm(t[1:2])
+        return norms.of_leaves(t), norms.of_tree(t[1:2])
 
     each, tiny = jax.jit(of_constants)()
     want = np.minimum([2 * x for x in SIZES.values()], np.finfo(np.float32).max)
@@ -90,7 +90,7 @@ def test_nothing_is_summed_again_where_a_leaf_is_zero() -> None:
 
 def count_turns(t: Any) -> jax.Array:
     """How often the scale of the loop in `tree.norm` has been lowered when it ends."""
-    norm: Any = tree._norm
+    norm: Any = norms._of_tree
     closed = jax.make_jaxpr(norm.fun)(t)
     (loop,) = [e for e in closed.eqns if e.primitive.name == "while"]
     seen = closed.jaxpr.replace(outvars=loop.outvars[:1])
@@ -101,13 +101,13 @@ def count_turns(t: Any) -> jax.Array:
 def test_norms_under_vmap_are_those_of_each() -> None:
     t = {"a": jnp.array([1e-30, 1.0, 1e25, jnp.nan])[:, None] * jnp.ones((4, 3))}
     np.testing.assert_array_equal(
-        jax.vmap(tree.norms)(t),
-        [tree.norms(jax.tree.map(lambda x, i=i: x[i], t)) for i in range(4)],
+        jax.vmap(norms.of_leaves)(t),
+        [norms.of_leaves(jax.tree.map(lambda x, i=i: x[i], t)) for i in range(4)],
     )
 
 
 def test_the_numbers_of_leaves() -> None:
-    for of in (tree.numbers, jax.jit(tree.numbers)):
+    for of in (tree.entries, jax.jit(tree.entries)):
         assert [float(x) for x in of(jnp.arange(5.0))] == [0, 1, 2, 3, 4]
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradkit as gk
-from gradkit._core.scaling import kronecker
+from gradkit.parametrization.scaling import kronecker
 
 SIZES = (8, 8), (32, 8), (8, 32), (32, 32)  # of a layer: its inputs, its outputs
 QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running

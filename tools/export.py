@@ -1,6 +1,7 @@
 """Write `gradkit/__init__.py` from the catalogue; `--check` fails when it is stale."""
 
 import argparse
+import ast
 import pathlib
 import runpy
 import sys
@@ -24,28 +25,26 @@ Written by tools/export.py.
 from optax import apply_updates as apply_updates
 
 '''
-OTHERS = {  # public names that are not methods, and the modules that define them
-    "chain": "gradkit._core.chain",
-    "Coordinates": "gradkit._core.coordinates",
-    "Parameter": "gradkit._core.width",
-    "Parametrization": "gradkit._core.width",
-    "Transfer": "gradkit._core.optima",
-    "Trial": "gradkit._core.trial",
-    "infer_parametrization": "gradkit._core.infer",
-    "LeafReading": "gradkit._core.model",
-    "ModelReading": "gradkit._core.model",
-    "read_model": "gradkit._core.model",
-    "newton_schulz": "gradkit._core",
-    "subspace": "gradkit._core",
-    "Multipliers": "gradkit._core.scaling",
-    "OPTIMIZERS": "gradkit._core.scaling",
-    "Optimizer": "gradkit._core.scaling",
-    "RULES": "gradkit._core.rules",
-    "multiplier_columns": "gradkit._core.rules",
-    "multipliers": "gradkit._core.rules",
-    "rescale_init": "gradkit._core.transfer",
-    "routes": "gradkit._core.routes",
-}
+FLAT = ("gradkit._core", "gradkit._core.measure", "gradkit.parametrization")
+PACKAGES = ("parametrization", "subspace")  # public as they are
+
+
+def others() -> dict[str, str]:
+    """Public names that are not methods, and the modules that say so in `__all__`."""
+    found = {name: "gradkit" for name in PACKAGES}
+    for module in FLAT:
+        path = PACKAGE.parent.joinpath(*module.split("."), "__init__.py")
+        names = public_names(path)
+        found |= {name: module for name in names}
+    return found
+
+
+def public_names(path: pathlib.Path) -> list[str]:
+    """The `__all__` of a module, which is not imported: JAX takes seconds."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    raise ValueError(f"{path} has no __all__")
 
 
 def line(name: str, module: str) -> str:
@@ -72,13 +71,13 @@ def families(methods: Iterable[Any]) -> str:
 def text() -> str:
     """The package's `__init__.py`: every public name, imported as itself."""
     methods = runpy.run_path(str(PACKAGE / "catalogue.py"))["METHODS"]
-    names = {m.name: m.module for m in methods} | OTHERS
+    names = {m.name: m.module for m in methods} | others()
 
     def order(name: str) -> tuple[str, bool, bool, str]:
         """By module; constants, then classes, then functions: as the linter sorts imports."""
         return names[name], not name.isupper(), name[0].islower(), name
 
-    head = HEAD.format(families=families(methods), others=filled(OTHERS, "", 78)[1:])
+    head = HEAD.format(families=families(methods), others=filled(others(), "", 78)[1:])
     return head + "".join(line(name, names[name]) for name in sorted(names, key=order))
 
 

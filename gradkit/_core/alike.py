@@ -37,7 +37,7 @@ def apart(groups: Groups, stacks: Sequence[Any]) -> list[Any]:
     found: dict[int, Any] = {}
     for group, stack in zip(groups, stacks):
         columns, structure = jax.tree.flatten(stack)
-        items = zip(*map(tree.numbers, columns)) if columns else [()] * len(group)
+        items = zip(*map(tree.entries, columns)) if columns else [()] * len(group)
         found.update(zip(group, map(structure.unflatten, items)))
     return [found[i] for i in range(len(found))]
 

@@ -4,16 +4,9 @@ from typing import Any
 
 import optax
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    AnyTransform,
-    Extra,
-    Params,
-    Transform,
-    Updates,
-    wrapper,
-)
+from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
 
 
 @factory
@@ -44,13 +37,13 @@ def chain(*transforms: AnyTransform) -> Transform:
     inner = optax.with_extra_args_support(optax.chain(*transforms))
 
     def init(params: Params) -> Any:
-        return inner.init(tree.wide(params))
+        return inner.init(numbers.wide(params))
 
     def update(
         updates: Updates, state: Any, params: Params = None, **extra: Extra
     ) -> tuple[Updates, Any]:
-        wide = tree.wide(tree.opaque(updates))
-        u, state = inner.update(wide, state, tree.wide(params), **extra)
-        return tree.like(u, updates if params is None else params), state
+        wide = numbers.wide(numbers.opaque(updates))
+        u, state = inner.update(wide, state, numbers.wide(params), **extra)
+        return numbers.like(u, updates if params is None else params), state
 
     return wrapper(init, update)

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradkit._core.called import error
+from gradkit._core.call import error
 from gradkit._core.mismatch import mismatch
-from gradkit._core.tree import is_real, paths
+from gradkit._core.numbers import is_real
+from gradkit._core.paths import leaf_paths
 
 
 def _require(
@@ -248,9 +249,18 @@ def not_array(method: str, name: str, value: Any) -> None:
         raise error(TypeError, method, text)
 
 
+def reading(method: str, value: Any) -> None:
+    """`value` is what `gradkit.read_model` returns."""
+    if not hasattr(value, "shown_to"):
+        got = type(value).__name__
+        text = f"model must be what gradkit.read_model returns, got {got}"
+        remedy = "Call read_model(apply, params, example)."
+        raise error(TypeError, method, f"{text}. {remedy}")
+
+
 def leaves(tree: Any) -> list[tuple[str, Any]]:
     """The path and value of every leaf, paths as `route` takes them."""
-    return list(zip(paths(tree), jax.tree.leaves(tree)))
+    return list(zip(leaf_paths(tree), jax.tree.leaves(tree)))
 
 
 def real(method: str, tree: Any) -> None:
@@ -286,7 +296,7 @@ def alike(method: str, updates: Any, params: Any) -> None:
     if same and all(g.shape == p.shape for g, p in zip(gs, ps)):
         return
     remedy = "Take gradients with respect to these params."
-    if paths(updates) == paths(params):
+    if leaf_paths(updates) == leaf_paths(params):
         for (path, g), p in zip(leaves(updates), ps):
             what = f"leaf {path} must have the shape of its parameter {p.shape}"
             holds(method, g.shape == p.shape, what, g.shape, remedy)

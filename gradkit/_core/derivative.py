@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core.called import called
+from gradkit._core.call import called
 
 
 def refuse(method: str, x: Any) -> Any:

@@ -16,11 +16,10 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gradkit._core import check, sample, scheduled, tree
-from gradkit._core.called import called, calling, error, is_building
+from gradkit._core import check, random, rate
+from gradkit._core.call import are_stacked, called, calling, error, is_building
 from gradkit._core.mismatch import of_state
-from gradkit._core.modelled import by_model
-from gradkit._core.stacked import are_stacked
+from gradkit._core.numbers import increment
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -70,7 +69,8 @@ def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
     def build(given: Mapping[str, Any]) -> Any:
         arguments = {k: _read(name, k, kinds[k], x) for k, x in given.items()}
         if (model := arguments.pop("model", None)) is not None:
-            return by_model(name, build, arguments, {*kinds}, model)
+            check.reading(name, model)
+            return model.shown_to(name, build, arguments, kinds)
         schedules = {
             k: x
             for k, x in arguments.items()
@@ -142,7 +142,7 @@ def _scheduled(
     ) -> tuple[Updates, ScheduledState]:
         tx = at(state.count)
         u, inner = tx.update(updates, state.inner, params, **extra)
-        return u, ScheduledState(tree.increment(state.count), inner)
+        return u, ScheduledState(increment(state.count), inner)
 
     return wrapper(init, update)
 
@@ -300,8 +300,8 @@ def _read(name: str, argument: str, kind: Any, value: Any) -> Any:
     if value is None:
         return value
     if may_vary and callable(value):
-        return scheduled.checked(name, argument, value)
-    if kind == sample.Key and argument == "key":
+        return rate.checked_schedule(name, argument, value)
+    if kind == random.Key and argument == "key":
         check.key(name, value)
     elif may_vary or kind == Scalar:
         check.hyperparameter(name, argument, value, may_vary)

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import linalg, roots
+from gradkit._core import norms
+from gradkit._core.matrix import kronecker, roots
 from gradkit._core.types import Scalar
 
 Factor = Any  # an array, or `roots.NONE`
@@ -27,9 +28,9 @@ def natural(
     """
 
     def far(seen: Factor, own: Factor, other: Factor, length: int) -> Factor:
-        if roots.is_none(own):
-            return roots.NONE
-        trace = length if roots.is_none(other) else _trace(other.mT @ other)
+        if kronecker.is_none(own):
+            return kronecker.NONE
+        trace = length if kronecker.is_none(other) else _trace(other.mT @ other)
         known = damping * trace * (own.mT @ own)
         curvature = (known + seen) / max(length, 1)
         return (curvature - roots.identity(own)) / 2
@@ -40,7 +41,7 @@ def natural(
 
 def moved(factor: jax.Array, move: jax.Array, pull: Scalar) -> jax.Array:
     """The factor after a move, at most `pull` long; as it was where that is not finite."""
-    length = linalg.norms(move, (-2, -1))
+    length = norms.along(move, (-2, -1))
     share = jnp.asarray(pull, factor.dtype) / jnp.maximum(length, 1)
     return finite(factor - share * (factor @ move), factor)
 
@@ -57,16 +58,16 @@ def _seen(
     r"""$H H^T$ and $H^T H$ of sides with a factor, from a gradient or from the covariances that it stands for."""
     if covariances is None:
         h = _between(a, g, b)
-        rows = roots.NONE if roots.is_none(a) else h @ h.mT
-        return rows, roots.NONE if roots.is_none(b) else h.mT @ h
+        rows = kronecker.NONE if kronecker.is_none(a) else h @ h.mT
+        return rows, kronecker.NONE if kronecker.is_none(b) else h.mT @ h
     u, v = (_between(x, c, x) for x, c in zip((a, b), covariances))
     return _trace(v) * u, _trace(u) * v
 
 
 def _between(a: Factor, x: jax.Array, b: Factor) -> jax.Array:
     r"""$A^T x B$."""
-    x = x if roots.is_none(a) else a.mT @ x.astype(a.dtype)
-    return x if roots.is_none(b) else x.astype(b.dtype) @ b
+    x = x if kronecker.is_none(a) else a.mT @ x.astype(a.dtype)
+    return x if kronecker.is_none(b) else x.astype(b.dtype) @ b
 
 
 def _trace(x: jax.Array) -> jax.Array:

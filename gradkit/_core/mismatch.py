@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradkit._core import tree
+from gradkit._core.paths import leaf_paths, unboxed
 
 SHOWN = 4  # paths, of as many as there are
 
@@ -26,7 +26,7 @@ def mismatch(got: Any, want: Any) -> str | None:
             )
         path = next(path for path in gs if gs[path] != ws[path])
         return f"shape {gs[path]} instead of {ws[path]} for leaf {path}"
-    return _containers(tree.bare(got), tree.bare(want))
+    return _containers(unboxed(got), unboxed(want))
 
 
 def of_state(
@@ -45,7 +45,7 @@ def of_state(
 
 def _shapes(t: Any) -> dict[str, tuple[int, ...]]:
     """The shape of each leaf, by its path."""
-    return dict(zip(tree.paths(t), map(np.shape, jax.tree.leaves(t))))
+    return dict(zip(leaf_paths(t), map(np.shape, jax.tree.leaves(t))))
 
 
 def _made(init: Callable[[Any], Any], t: Any) -> Sequence[Any]:

@@ -1,12 +1,15 @@
 """Hyperparameters that may be numbers or schedules of the updates made so far."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers
+from gradkit._core.call import error
 from gradkit._core.types import Rate, Scalar, Schedule
 
 
@@ -47,7 +50,7 @@ def before_debiasing(eps: Scalar, b2: Scalar) -> Schedule:
 
     def schedule(step: jax.Array) -> jax.Array:
         t = step.astype(jnp.result_type(float)) + 1
-        return eps / jnp.sqrt(tree.one_minus_power(b2, t, t.dtype))
+        return eps / jnp.sqrt(numbers.one_minus_power(b2, t, t.dtype))
 
     return schedule
 
@@ -57,7 +60,7 @@ def debiasing(decay: Scalar) -> Callable[[ArrayLike], jax.Array]:
 
     def schedule(step: ArrayLike) -> jax.Array:
         t = jnp.asarray(step, jnp.result_type(float)) + 1
-        return 1 / tree.one_minus_power(decay, t, t.dtype)
+        return 1 / numbers.one_minus_power(decay, t, t.dtype)
 
     return schedule
 
@@ -66,3 +69,31 @@ def adam_debiasing(b1: Scalar, b2: Scalar) -> Callable[[ArrayLike], jax.Array]:
     """What debiasing makes of the plain ratio of Adam's averages, as a factor."""
     mean, square = debiasing(b1), debiasing(b2)
     return lambda step: mean(step) / jnp.sqrt(square(step))
+
+
+def checked_schedule(method: str, name: str, schedule: Callable[..., Any]) -> Schedule:
+    """`schedule`, the argument `name` of `method`; it must return one number, traced or not."""
+    what = f"{name}, a schedule,"
+    try:
+        inspect.signature(schedule).bind(0)
+    except TypeError as wrong:
+        text = f"{what} must take the updates made so far alone, got: {wrong}."
+        remedy = "Write lambda count: ..., say."
+        raise error(TypeError, method, f"{text} {remedy}") from None
+    except ValueError:  # nothing is known of a builtin's arguments
+        pass
+
+    def read(count: jax.Array) -> Any:
+        try:
+            value = schedule(count)
+        except jax.errors.ConcretizationTypeError as wrong:
+            text = f"{what} must be a function that JAX can trace, got {schedule!r}."
+            remedy = "Branch by jnp.where, or join schedules by optax.join_schedules."
+            raise error(TypeError, method, f"{text} {remedy}") from wrong
+        except Exception as wrong:
+            wrong.add_note(f"Raised by the schedule {name} of gradkit.{method}.")
+            raise
+        check.hyperparameter(method, name, value, False)
+        return value
+
+    return read

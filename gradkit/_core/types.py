@@ -1,12 +1,12 @@
 """The shapes that flow, and the one way a pair of pure functions becomes a transform."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol, cast
 
 import jax
 import optax
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers
 
 Params = Any  # a pytree of real arrays
 Updates = Any  # a pytree like Params: gradients, directions, or updates
@@ -17,6 +17,23 @@ Rate = Scalar | Schedule
 Hyper = Scalar | Any  # a number to the method; its `factory` takes schedules too
 Transform = optax.GradientTransformationExtraArgs
 AnyTransform = optax.GradientTransformation  # what a wrapper takes: optax's or ours
+
+
+class Reading(Protocol):
+    """What `gradkit.read_model` read of a model, as a factory of matrices takes it."""
+
+    def shown_to(
+        self,
+        factory: str,
+        build: Callable[[Mapping[str, Any]], Any],
+        arguments: Mapping[str, Any],
+        takes: Collection[str],
+    ) -> Transform:
+        """What `build` makes of the arguments that `factory` takes, shown the model's matrices."""
+        ...
+
+
+Model = Reading | None
 
 
 def transform(
@@ -36,7 +53,7 @@ def transform(
         check.real(name, updates)
         if params is not None:
             check.alike(name, updates, params)
-        hidden = tree.opaque(updates)
+        hidden = numbers.opaque(updates)
         return update(hidden, state, params, **extra)
 
     return cast(Transform, Transform(checked_init, checked_update))

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, lapack, linalg, roots, tree
+from gradkit._core import check, norms, numbers
 from gradkit._core.condition import on_axes_of
+from gradkit._core.matrix import lapack, layout, roots
 from gradkit._core.types import Scalar
 
 Factor = jax.Array | None
@@ -32,11 +33,11 @@ class Factors(NamedTuple):
     cols_curvature: Factor
 
 
-def identities(p: Any, max_size: int, batch_axes: batch.Axes) -> Factors:
+def identities(p: Any, max_size: int, batch_axes: layout.Axes) -> Factors:
     """The first factors of a leaf: triangles of the sides of a matrix up to `max_size`."""
     check.concrete("precondition_by_psgd", max_size=max_size)
-    lengths, rows, cols = batch.shape(p, batch_axes)
-    matrix, dtype = rows > 1 and cols > 1, tree.wide_dtype(p)
+    lengths, rows, cols = layout.shape(p, batch_axes)
+    matrix, dtype = rows > 1 and cols > 1, numbers.wide_dtype(p)
 
     def factor(n: int) -> jax.Array:
         one = (jnp.eye if matrix and n <= max_size else jnp.ones)(n, dtype=dtype)
@@ -128,8 +129,8 @@ def whitened(
     """
     size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
     unit = x / jnp.where(size > 0, size, 1)
-    u = tree.finite(scale**2 * product(f.rows_gram, unit, f.cols_gram))
-    rms = linalg.norms(u, (-2, -1)) / max(math.prod(u.shape[-2:]), 1) ** 0.5
+    u = numbers.finite(scale**2 * product(f.rows_gram, unit, f.cols_gram))
+    rms = norms.along(u, (-2, -1)) / max(math.prod(u.shape[-2:]), 1) ** 0.5
     room = max_rms / jnp.where(rms > 0, rms, 1)
     short = (u * jnp.minimum(size, room)).astype(u.dtype)
     return jnp.clip(short, -max_entry, max_entry).astype(u.dtype)

@@ -117,7 +117,7 @@ class Plan(NamedTuple):
     seeds: int
     rate: float | None = None
 
-    def maker(self, name: str, data: jax.Array) -> Callable[[int], gk.Trial]:
+    def maker(self, name: str, data: jax.Array) -> Callable[[int], gk.Experiment]:
         """From a size, the trial in the parametrization `name` on windows of `data`."""
         batch = functools.partial(windows, data, CONTEXT, 8)
         start = PARAMETRIZATIONS[name].start if self.over == "width" else DEPTH
@@ -231,7 +231,7 @@ def trial(
     batch: Callable[[jax.Array], Any],
     start: Start,
     schedule: Callable[[Any], Any] = lambda rate: rate,
-) -> gk.Trial:
+) -> gk.Experiment:
     """A transformer of this size, with hyperparameters that were right for `base`."""
     chosen, grew = PARAMETRIZATIONS[name], grown(base, size)
     forward = multipliers(chosen, grew, base, size)
@@ -247,7 +247,9 @@ def trial(
     def loss(params: models.Params, tokens: jax.Array) -> jax.Array:
         return tasks.cross_entropy(apply(params, tokens[:, :-1]), tokens[:, 1:])
 
-    return gk.Trial(first, loss, lambda rate: chosen.tx(grew, schedule(rate)), batch)
+    return gk.Experiment(
+        first, loss, lambda rate: chosen.tx(grew, schedule(rate)), batch
+    )
 
 
 def transformer(size: Size, **forward: float) -> Any:
@@ -302,7 +304,7 @@ def measure(plan: Plan, name: str, data: jax.Array, log: Console) -> Any:
     scale = functools.partial(plan.scale, name)
     with log.status(Text(name)) as status:
 
-        def said(n: int) -> gk.Trial:
+        def said(n: int) -> gk.Experiment:
             status.update(Text(f"{name}, {plan.over} {n}"))
             return make(n)
 

@@ -2,13 +2,14 @@
 
 import optax
 
-from gradkit._core import batch, check, rate, sample, subspace
+from gradkit import subspace
+from gradkit._core import check, random, rate
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
-from gradkit._core.hidden import Hidden, split
-from gradkit._core.model import Model
-from gradkit._core.types import Hyper, Rate, Transform
+from gradkit._core.mask import Mask
+from gradkit._core.matrix import layout
+from gradkit._core.routing.hidden import Hidden, split
+from gradkit._core.types import Hyper, Model, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -28,9 +29,9 @@ def apollo_mini(
     floor: Hyper = 0.0,
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
-    key: sample.Key = 0,
+    key: random.Key = 0,
     hidden: Hidden = None,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
     """Step along the gradient, each matrix as long as Adam makes one random projection of it.
@@ -74,10 +75,10 @@ def apollo_mini(
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
     debiasing = rate.adam_debiasing(b1, b2)
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
-    rest = subspace.rescaled(
-        scale, growth=growth, eps=shadow_eps, floor=floor, axes=subspace.by_matrices
+    rest = subspace.norm_matched(
+        scale, growth=growth, eps=shadow_eps, floor=floor, axes=subspace.tensorwise
     )
-    drawn, due = subspace.random_signs(), subspace.together(every)
+    drawn, due = subspace.rademacher(), subspace.every_n(every)
     shadows = subspace.project(
         biased, 1, drawn, due, rest, key=key, batch_axes=batch_axes
     )

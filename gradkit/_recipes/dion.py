@@ -1,12 +1,12 @@
 """Dion for hidden matrices, Adam for everything else."""
 
-from gradkit._core import batch, check, rate, sample
+from gradkit._core import check, random, rate
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
-from gradkit._core.hidden import Hidden, split
-from gradkit._core.model import Model
-from gradkit._core.types import Hyper, Rate, Transform
+from gradkit._core.mask import Mask
+from gradkit._core.matrix import layout
+from gradkit._core.routing.hidden import Hidden, split
+from gradkit._core.types import Hyper, Model, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -27,9 +27,9 @@ def dion(
     adam_eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.01,
     mask: Mask = None,
-    key: sample.Key = 0,
+    key: random.Key = 0,
     hidden: Hidden = None,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
     """Orthonormal updates of low rank, for matrices between hidden layers.

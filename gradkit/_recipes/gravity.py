@@ -1,6 +1,6 @@
 """Gravity, as its authors release it for Keras."""
 
-from gradkit._core import sample
+from gradkit._core import random
 from gradkit._core.chain import chain
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Rate, Transform
@@ -14,7 +14,7 @@ def gravity(
     *,
     decay: Hyper = 0.9,
     start: Hyper = 0.1,
-    key: sample.Key = 0,
+    key: random.Key = 0,
 ) -> Transform:
     """A velocity that steep slopes hardly move.
 

@@ -1,8 +1,8 @@
 """INNAprop, as its authors release it."""
 
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
+from gradkit._core.mask import Mask
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.innaprop import scale_by_innaprop

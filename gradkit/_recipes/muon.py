@@ -1,12 +1,12 @@
 """Muon for hidden matrices, Adam for everything else."""
 
-from gradkit._core import batch, check, newton_schulz, rate
+from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
-from gradkit._core.hidden import Hidden, split
-from gradkit._core.model import Model
-from gradkit._core.types import Hyper, Rate, Transform
+from gradkit._core.mask import Mask
+from gradkit._core.matrix import layout, newton_schulz
+from gradkit._core.routing.hidden import Hidden, split
+from gradkit._core.types import Hyper, Model, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -28,7 +28,7 @@ def muon(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
     hidden: Hidden = None,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
     model: Model = None,
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
 ) -> Transform:

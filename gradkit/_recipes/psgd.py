@@ -1,12 +1,12 @@
 """PSGD with Kronecker factors and gradient whitening."""
 
-from gradkit._core import batch, rate, sample
+from gradkit._core import random, rate
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
-from gradkit._core.hidden import seen
-from gradkit._core.model import Model
-from gradkit._core.types import Hyper, Rate, Transform
+from gradkit._core.mask import Mask
+from gradkit._core.matrix import layout
+from gradkit._core.routing.hidden import seen
+from gradkit._core.types import Hyper, Model, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.precondition.psgd import annealed, precondition_by_psgd
@@ -27,8 +27,8 @@ def psgd(
     max_size: int = 8192,
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
-    key: sample.Key = 0,
-    batch_axes: batch.Axes = (),
+    key: random.Key = 0,
+    batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
     """Momentum, whitened by triangular factors that are fitted to gradients.

@@ -1,9 +1,9 @@
 """Momentum with steps of random length."""
 
-from gradkit._core import check, rate, sample
+from gradkit._core import check, random, rate
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
+from gradkit._core.mask import Mask
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
@@ -17,7 +17,7 @@ def random_scaled_sgdm(
     momentum: Hyper = 0.99,
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
-    key: sample.Key = 0,
+    key: random.Key = 0,
 ) -> Transform:
     """Average gradients, each step times a random number of mean 1.
 

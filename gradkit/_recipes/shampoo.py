@@ -2,13 +2,13 @@
 
 import optax
 
-from gradkit._core import batch, check, rate
+from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
-from gradkit._core.hidden import Hidden, split
-from gradkit._core.model import Model
-from gradkit._core.types import Hyper, Rate, Transform
+from gradkit._core.mask import Mask
+from gradkit._core.matrix import layout
+from gradkit._core.routing.hidden import Hidden, split
+from gradkit._core.types import Hyper, Model, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
@@ -30,7 +30,7 @@ def shampoo(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
     hidden: Hidden = None,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
     """Average gradients between fourth roots of their covariances, for hidden matrices.

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import batch, check, rate
+from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
-from gradkit._core.hidden import seen
-from gradkit._core.model import Model
-from gradkit._core.types import Hyper, Rate, Transform
+from gradkit._core.mask import Mask
+from gradkit._core.matrix import layout
+from gradkit._core.routing.hidden import seen
+from gradkit._core.types import Hyper, Model, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.precondition.soap import precondition_by_soap
@@ -30,7 +30,7 @@ def soap(
     max_size: int = 10000,
     weight_decay: Hyper = 1e-2,
     mask: Mask = None,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
     """Adam in the eigenbases of Shampoo's covariances, with weight decay.

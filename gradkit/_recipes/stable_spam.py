@@ -3,8 +3,8 @@
 from gradkit._compose.reset.reset_by_period import reset_by_period
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
-from gradkit._core.decayed import Mask
 from gradkit._core.factory import factory
+from gradkit._core.mask import Mask
 from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import tree
+from gradkit._core.paths import leaf_paths
 
 
 class Row(NamedTuple):
@@ -119,7 +119,7 @@ GAIN = Read("vector", (), (0,))  # biases too
 
 def leaves(params: Any) -> Mapping[str, Any]:
     """The leaves that can be trained, by path."""
-    found = zip(tree.paths(params), jax.tree.leaves(params))
+    found = zip(leaf_paths(params), jax.tree.leaves(params))
     real = lambda x: hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
     return {path: x for path, x in found if real(x)}
 

@@ -5,8 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, derivative, lapack, tree
+from gradkit._core import check, derivative, numbers
 from gradkit._core.factory import factory
+from gradkit._core.matrix import lapack, layout, stacks
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -20,7 +21,7 @@ from gradkit._core.types import (
 
 @factory
 def retract_by_conditioned_low_rank(
-    rank: int = 128, *, max_condition: Hyper = 2.0, batch_axes: batch.Axes = ()
+    rank: int = 128, *, max_condition: Hyper = 2.0, batch_axes: layout.Axes = ()
 ) -> Transform:
     r"""Land on the nearest matrix of some rank, its singular values drawn towards their mean.
 
@@ -64,13 +65,13 @@ def retract_by_conditioned_low_rank(
         check.matrix(name, updates, batch_axes)
         check.given(name, params)
         p = jax.tree.map(
-            lambda p, u: p.astype(u.dtype), tree.read(params), tree.wide(updates)
+            lambda p, u: p.astype(u.dtype), numbers.read(params), numbers.wide(updates)
         )
-        reached = jax.tree.map(jnp.add, p, tree.read(updates))
+        reached = jax.tree.map(jnp.add, p, numbers.read(updates))
         nearest = functools.partial(condition, rank=rank, max_condition=max_condition)
         reached = derivative.refuse(name, reached)
-        q = batch.map_wide(nearest, reached, batch_axes)
-        return tree.like(jax.tree.map(jnp.subtract, q, p), updates)
+        q = stacks.map_fat(nearest, reached, batch_axes)
+        return numbers.like(jax.tree.map(jnp.subtract, q, p), updates)
 
     return stateless(update)
 
@@ -80,7 +81,7 @@ def condition(x: jax.Array, rank: int | jax.Array, max_condition: Scalar) -> jax
     if not x.size:
         return x
     largest = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
-    largest = jnp.where(largest > 0, tree.divisible(largest), 1)
+    largest = jnp.where(largest > 0, numbers.divisible(largest), 1)
     u, s, v = lapack.svd(x / largest)
     kept = jnp.arange(s.shape[-1]) < rank
     s = jnp.where(kept, s, 0)

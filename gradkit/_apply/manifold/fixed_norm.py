@@ -5,16 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.matrix import linalg
+from gradkit._core.norms import along, of_leaves
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class FixedNormState(NamedTuple):
@@ -65,23 +60,25 @@ def retract_by_fixed_norm(free_steps: Hyper = 0) -> Transform:
         check.given("retract_by_fixed_norm", params)
         step = state.count.astype(jnp.float32)
         wanted = jnp.asarray(free_steps, jnp.float32)
-        p = tree.read(params)
-        now = tree.norms(p).astype(state.norms.dtype)
+        p = numbers.read(params)
+        now = of_leaves(p).astype(state.norms.dtype)
         norms = jnp.where(step <= wanted, now, state.norms)
-        leaves, structure = jax.tree.flatten(tree.read(updates))
+        leaves, structure = jax.tree.flatten(numbers.read(updates))
 
         def retract(u: jax.Array, p: jax.Array, c: jax.Array) -> jax.Array:
             if u.ndim < 2:
                 return u
             p, c = p.astype(u.dtype), c.astype(u.dtype)
             every = tuple(range(u.ndim))
-            norm = linalg.norms(p, every)
-            unit = p / jnp.where(norm > 0, tree.divisible(norm), 1)
+            norm = along(p, every)
+            unit = p / jnp.where(norm > 0, numbers.divisible(norm), 1)
             tangent = u - jnp.sum(u * unit, keepdims=True) * unit
             on_sphere = linalg.onto_sphere(p, tangent, c)
             return jnp.where((step < wanted) | (c == 0), u, on_sphere)
 
         u = structure.unflatten(map(retract, leaves, jax.tree.leaves(p), norms))
-        return tree.like(u, updates), FixedNormState(tree.increment(state.count), norms)
+        return numbers.like(u, updates), FixedNormState(
+            numbers.increment(state.count), norms
+        )
 
     return transform(init, update)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, tree
+from gradkit._core import check, norms, numbers, tree
 from gradkit._core.factory import factory
+from gradkit._core.matrix import linalg
 from gradkit._core.types import Extra, Params, Transform, Updates, transform
 
 
@@ -56,9 +57,9 @@ def retract_by_hyperball() -> Transform:
     ) -> tuple[Updates, HyperballState]:
         del extra
         check.given("retract_by_hyperball", params)
-        now = tree.norms(params).astype(state.radii.dtype)
+        now = norms.of_leaves(params).astype(state.radii.dtype)
         radii = jnp.where(state.count == 0, now, state.radii)
-        leaves, structure = jax.tree.flatten(tree.read(updates))
+        leaves, structure = jax.tree.flatten(numbers.read(updates))
 
         def retract(u: jax.Array, p: jax.Array, radius: jax.Array) -> jax.Array:
             if u.ndim < 2:
@@ -67,8 +68,10 @@ def retract_by_hyperball() -> Transform:
             on_sphere = linalg.onto_sphere(p.astype(u.dtype), u, radius)
             return jnp.where(radius > 0, on_sphere, u)
 
-        ps = jax.tree.leaves(tree.read(params))
+        ps = jax.tree.leaves(numbers.read(params))
         u = structure.unflatten(map(retract, leaves, ps, radii))
-        return tree.like(u, updates), HyperballState(tree.increment(state.count), radii)
+        return numbers.like(u, updates), HyperballState(
+            numbers.increment(state.count), radii
+        )
 
     return transform(init, update)

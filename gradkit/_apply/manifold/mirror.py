@@ -3,16 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -66,7 +59,7 @@ def retract_by_mirror(power: Hyper = 3.0) -> Transform:
             near = p * jnp.expm1(jnp.log1p(jnp.where(small, ratio, 0)) / n)
             return jnp.where(small, near, far)
 
-        u = jax.tree.map(move, tree.read(updates), tree.read(params))
-        return tree.like(u, updates)
+        u = jax.tree.map(move, numbers.read(updates), numbers.read(params))
+        return numbers.like(u, updates)
 
     return stateless(update)

@@ -3,16 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, tree
+from gradkit._core import check, norms, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.matrix import linalg
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -51,12 +45,12 @@ def retract_by_radial_brake(outward: Hyper = 0.5, *, inward: Hyper = 1.0) -> Tra
             if u.ndim < 2:
                 return u
             p, every = p.astype(u.dtype), tuple(range(u.ndim))
-            norm = linalg.norms(p, every)
-            gain = linalg.norms(p + u, every) - norm
+            norm = norms.along(p, every)
+            gain = norms.along(p + u, every) - norm
             kept = jnp.where(gain > 0, outward, inward).astype(u.dtype)
             return linalg.onto_sphere(p, u, norm + kept * gain)
 
-        u = jax.tree.map(brake, tree.read(updates), tree.read(params))
-        return tree.like(u, updates)
+        u = jax.tree.map(brake, numbers.read(updates), numbers.read(params))
+        return numbers.like(u, updates)
 
     return stateless(update)

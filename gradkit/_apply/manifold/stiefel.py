@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, derivative, lapack, linalg, rate, tree
+from gradkit._core import check, derivative, norms, numbers, rate, tree
 from gradkit._core.factory import factory
+from gradkit._core.matrix import lapack, layout, stacks
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -80,33 +81,33 @@ def retract_by_stiefel(
     ) -> tuple[Updates, StiefelState]:
         del extra
         check.given(name, params)
-        gs, structure = jax.tree.flatten(tree.read(updates))
-        ps, ms = jax.tree.leaves(tree.read(params)), jax.tree.leaves(state.mu)
-        xs = [batch.wide(p).astype(m.dtype) for p, m in zip(ps, ms)]
-        gs = [tangent(x, batch.wide(g).astype(x.dtype)) for x, g in zip(xs, gs)]
-        ms = [tangent(x, batch.wide(m)) for x, m in zip(xs, ms)]
-        ms = tree.average(b1, ms, gs)
+        gs, structure = jax.tree.flatten(numbers.read(updates))
+        ps, ms = jax.tree.leaves(numbers.read(params)), jax.tree.leaves(state.mu)
+        xs = [layout.fat(p).astype(m.dtype) for p, m in zip(ps, ms)]
+        gs = [tangent(x, layout.fat(g).astype(x.dtype)) for x, g in zip(xs, gs)]
+        ms = [tangent(x, layout.fat(m)) for x, m in zip(xs, ms)]
+        ms = tree.ema(b1, ms, gs)
 
-        nu = tree.average_root(b2, state.nu, tree.norms(gs).astype(state.nu.dtype))
+        nu = tree.ema_rms(b2, state.nu, norms.of_leaves(gs).astype(state.nu.dtype))
         most = jnp.maximum(state.most, nu)
         length = rate.at(learning_rate, state.count)
         steps = (length * tree.ratio(m, n.astype(m.dtype)) for m, n in zip(ms, most))
         reached = [x - step.astype(x.dtype) for x, step in zip(xs, steps)]
         reached = derivative.refuse(name, reached)
-        us = [y - x for y, x in zip(batch.map_shapes(orthonormal, reached), xs)]
+        us = [y - x for y, x in zip(stacks.map_shapes(orthonormal, reached), xs)]
 
         def shape(matrices: list[jax.Array]) -> Updates:
-            return structure.unflatten(map(batch.unwide, matrices, ps))
+            return structure.unflatten(map(layout.from_fat, matrices, ps))
 
-        new = StiefelState(tree.increment(state.count), shape(ms), nu, most)
-        return tree.like(shape(us), updates), new
+        new = StiefelState(numbers.increment(state.count), shape(ms), nu, most)
+        return numbers.like(shape(us), updates), new
 
     return transform(init, update)
 
 
 def tangent(x: jax.Array, z: jax.Array) -> jax.Array:
     """What of `z` keeps `x`, of orthonormal rows, so at first order; the same at any size."""
-    largest = tree.divisible(linalg.norms(z, (-2, -1)))
+    largest = numbers.divisible(norms.along(z, (-2, -1)))
     z = z / largest
     half = jnp.matmul(z, x.mT, precision=jax.lax.Precision.HIGHEST) / 2
     inside = jnp.matmul(half + half.mT, x, precision=jax.lax.Precision.HIGHEST)

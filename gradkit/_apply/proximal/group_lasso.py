@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, rate, tree
+from gradkit._core import check, norms, numbers, rate
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
@@ -67,12 +67,12 @@ def shrink_by_group_lasso(
             p = p.astype(u.dtype)
             numbering = {axis % u.ndim for axis in axes}
             inside = tuple(axis for axis in range(u.ndim) if axis not in numbering)
-            norm = linalg.norms(p + u, inside)
+            norm = norms.along(p + u, inside)
             short = norm <= jnp.asarray(loss, u.dtype)
             share = (loss / jnp.where(short, 1, norm)).astype(u.dtype)
             return jnp.where(short, -p, u - share * (p + u))
 
-        u = jax.tree.map(shrink, tree.read(updates), params)
-        return tree.like(u, updates), GroupLassoState(tree.increment(state.count))
+        u = jax.tree.map(shrink, numbers.read(updates), params)
+        return numbers.like(u, updates), GroupLassoState(numbers.increment(state.count))
 
     return transform(init, update)

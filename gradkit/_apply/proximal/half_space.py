@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, rate, tree
+from gradkit._core import check, norms, numbers, rate
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -85,15 +85,15 @@ def shrink_by_half_space(
             p = p.astype(u.dtype)
             numbering = {axis % u.ndim for axis in axes}
             inside = tuple(axis for axis in range(u.ndim) if axis not in numbering)
-            norm = linalg.norms(p, inside)
-            unit = p / jnp.where(norm > 0, tree.divisible(norm), 1)
+            norm = norms.along(p, inside)
+            unit = p / jnp.where(norm > 0, numbers.divisible(norm), 1)
             trial = (u - loss * unit).astype(u.dtype)
             # the length of p + trial along p, in units of p
             along = norm + jnp.sum(trial * unit, inside, keepdims=True)
             gone = (along < jnp.asarray(eps, u.dtype) * norm) | (norm == 0)
             return jnp.where(gone & ~warm, -p, trial)
 
-        u = jax.tree.map(shrink, tree.read(updates), params)
-        return tree.like(u, updates), HalfSpaceState(tree.increment(state.count))
+        u = jax.tree.map(shrink, numbers.read(updates), params)
+        return numbers.like(u, updates), HalfSpaceState(numbers.increment(state.count))
 
     return transform(init, update)

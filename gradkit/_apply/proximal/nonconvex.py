@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -75,11 +75,11 @@ def shrink_by_nonconvex(shrinkage: Rate = 1e-4, *, plateau: Hyper = 1e-2) -> Tra
             p = p.astype(u.dtype)
             low, high = jnp.asarray(least, u.dtype), jnp.asarray(plateau, u.dtype)
             size = jnp.abs(p + u)
-            between = low / tree.divisible(high - low) * (high - size)
+            between = low / numbers.divisible(high - low) * (high - size)
             moved = u - jnp.sign(p + u) * jnp.maximum(between, 0)
             return jnp.where(size <= low, -p, moved)
 
-        u = jax.tree.map(shrink, tree.read(updates), params)
-        return tree.like(u, updates), NonconvexState(tree.increment(state.count))
+        u = jax.tree.map(shrink, numbers.read(updates), params)
+        return numbers.like(u, updates), NonconvexState(numbers.increment(state.count))
 
     return transform(init, update)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers
 from gradkit._core.factory import factory
+from gradkit._core.paths import leaf_paths, map_with_path
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -68,7 +69,7 @@ def reset_by_period(
 
     def init(params: Params) -> ResetState:
         state = inner.init(params)
-        paths = tree.paths(state)
+        paths = leaf_paths(state)
         check.holds(
             "reset_by_period",
             not jax.tree.leaves(params) or any(re.search(only, x) for x in paths),
@@ -87,8 +88,8 @@ def reset_by_period(
         def renew(path: str, old: Any, new: Any) -> Any:
             return jnp.where(again, new, old) if re.search(only, path) else old
 
-        before = tree.map_with_path(renew, state.inner, inner.init(params))
+        before = map_with_path(renew, state.inner, inner.init(params))
         u, after = inner.update(updates, before, params, **extra)
-        return u, ResetState(tree.increment(state.count), after)
+        return u, ResetState(numbers.increment(state.count), after)
 
     return wrapper(init, update)

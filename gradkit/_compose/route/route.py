@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 
-from gradkit._core import check, groups, tree
+from gradkit._core import check
 from gradkit._core.factory import factory
-from gradkit._core.groups import Choice
+from gradkit._core.paths import leaf_paths
+from gradkit._core.routing import groups
+from gradkit._core.routing.groups import Choice
 from gradkit._core.types import AnyTransform, Params, Transform
 
 Rule = str | re.Pattern[str] | Callable[[str, Any], bool]
@@ -57,7 +59,7 @@ def route(
     transforms = [*rules.values()] + ([] if default is None else [default])
 
     def choose(params: Params) -> list[Choice]:
-        leaves = zip(tree.paths(params), jax.tree.leaves(params))
+        leaves = zip(leaf_paths(params), jax.tree.leaves(params))
         return [_choice(named, default is not None, path, x) for path, x in leaves]
 
     return groups.grouped("route", transforms, choose)

@@ -3,16 +3,9 @@
 import jax
 import optax
 
-from gradkit._core import tree
+from gradkit._core import norms, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    AnyTransform,
-    Extra,
-    Params,
-    Transform,
-    Updates,
-    wrapper,
-)
+from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
 
 
 @factory
@@ -45,8 +38,8 @@ def share_norm(inner: AnyTransform) -> Transform:
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
-        real = [x for x in jax.tree.leaves(updates) if tree.is_real(x)]
-        extra.setdefault("global_norm", tree.norm(real))
+        real = [x for x in jax.tree.leaves(updates) if numbers.is_real(x)]
+        extra.setdefault("global_norm", norms.of_tree(real))
         return inner.update(updates, state, params, **extra)
 
     return wrapper(init, update)

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import optax
 
-from gradkit._core import check, tree, view
+from gradkit._core import check
 from gradkit._core.factory import factory
+from gradkit._core.matrix.patterns import Pattern, read, upright
+from gradkit._core.paths import leaf_paths
+from gradkit._core.routing.viewed import viewed
 from gradkit._core.types import AnyTransform, Params, Transform, wrapper
-from gradkit._core.viewed import viewed
 
 
 @factory
@@ -64,12 +66,12 @@ def view_by_pattern(
     check.holds("view_by_pattern", is_map, what, repr(patterns), remedy)
     known = {rule: _read(rule, text) for rule, text in patterns.items()}
 
-    def pattern_of(path: str, x: Any) -> view.Pattern:
+    def pattern_of(path: str, x: Any) -> Pattern:
         rules = [rule for rule in known if re.search(rule, path)]
         if len(rules) > 1:
             what = f"leaf {path} must have at most one pattern"
             raise _wrong(what, f"those of {rules}", "Make the expressions exclusive.")
-        return known[rules[0]] if rules else view.upright(x.ndim)
+        return known[rules[0]] if rules else upright(x.ndim)
 
     seen = viewed("view_by_pattern", inner, pattern_of)
 
@@ -84,19 +86,19 @@ def _wrong(what: str, got: Any, remedy: str) -> ValueError:
     return ValueError(f"gradkit.view_by_pattern: {what}, got {got}. {remedy}")
 
 
-def _read(rule: str, text: str) -> view.Pattern:
+def _read(rule: str, text: str) -> Pattern:
     check.expression("view_by_pattern", "the key of a pattern", rule)
     try:
-        return view.read(text)
+        return read(text)
     except (TypeError, ValueError) as error:
         what = f"the pattern of {rule!r} must read like 'in (h=8 d) -> h in d'"
         raise _wrong(what, f"{text!r}: {error}", "Rewrite it.") from None
 
 
-def _check_all_used(known: Mapping[str, view.Pattern], params: Params) -> None:
+def _check_all_used(known: Mapping[str, Pattern], params: Params) -> None:
     """Every pattern names a leaf, unless some are masked out, as in `optax.partition`."""
     masked = lambda x: isinstance(x, optax.MaskedNode)
-    paths = tree.paths(params, is_leaf=masked)
+    paths = leaf_paths(params, is_leaf=masked)
     idle = [rule for rule in known if not any(re.search(rule, x) for x in paths)]
     if idle and paths and not any(map(masked, jax.tree.leaves(params, is_leaf=masked))):
         what = "every pattern must name a parameter"

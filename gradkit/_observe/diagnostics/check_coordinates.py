@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._core import check, record, trial
-from gradkit._core.coordinates import Coordinates
+from gradkit._core import check
+from gradkit._core.jaxpr import record
+from gradkit._core.measure import experiment
+from gradkit._core.measure.coordinates import Coordinates
 
 Rename = Callable[[int, str], str | None]  # from a size and a site
 Scale = Callable[[int, str], float]
@@ -17,7 +19,7 @@ QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than run
 
 
 def check_coordinates(
-    make: trial.Make,
+    make: experiment.Make,
     sizes: Sequence[int],
     learning_rate: float,
     steps: int = 5,
@@ -42,7 +44,7 @@ def check_coordinates(
     powers of up to 0.1.
 
     Args:
-        make: from a size, the `Trial` of a model that large: pure functions of init, loss,
+        make: from a size, the `Experiment` of a model that large: pure functions of init, loss,
             transform by learning rate, and batch.
         sizes: widths or depths, at least two.
         learning_rate: given to each trial's `tx`, the same at every size.
@@ -69,7 +71,7 @@ def check_coordinates(
         or at an output matrix, a readout or one inside the model, that starts random. Take
         larger widths for the one, and for the other let it start at zero.
 
-    >>> net = lambda n: gk.Trial(lambda key: {"w": jnp.ones((n, 3)) / n},  # SGD's update
+    >>> net = lambda n: gk.Experiment(lambda key: {"w": jnp.ones((n, 3)) / n},  # SGD's update
     ...     lambda p, x: (x @ p["w"]).sum(), gk.sgd, lambda key: jnp.ones((1, n)))
     >>> gk.check_coordinates(net, [2, 4, 8], learning_rate=0.1).failures()
     {'w': 'change grows'}
@@ -109,7 +111,7 @@ def check_coordinates(
 
 
 def _measure(
-    model: trial.Trial,
+    model: experiment.Experiment,
     learning_rate: float,
     steps: int,
     seeds: int,
@@ -139,13 +141,13 @@ def _measure(
                 (jnp.mean(jnp.abs(x)), jnp.mean(jnp.abs(x - x0)))
                 for x, x0 in zip(now, first)
             ]
-            params, opt, _ = trial.train(model, tx, params, opt, batch)
+            params, opt, _ = experiment.train(model, tx, params, opt, batch)
             return (params, opt, first), means
 
         start = params, tx.init(params), unknown
         return jax.lax.scan(step, start, jnp.arange(steps + 1))[1]
 
-    means = jax.jit(jax.vmap(run), compiler_options=QUICK)(trial.keys(seeds))
+    means = jax.jit(jax.vmap(run), compiler_options=QUICK)(experiment.keys(seeds))
     groups: dict[str, list[Any]] = {}
     for name, pair in zip(names, means):
         shared = rename(name)

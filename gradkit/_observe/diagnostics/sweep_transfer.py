@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._core import check, trial
-from gradkit._core.optima import Transfer
+from gradkit._core import check
+from gradkit._core.measure import experiment
+from gradkit._core.measure.sweep_result import SweepResult
 
 
 def sweep_transfer(
-    make: trial.Make,
+    make: experiment.Make,
     sizes: Sequence[int],
     rates: Sequence[float],
     steps: int = 100,
     seeds: int = 3,
-) -> Transfer:
+) -> SweepResult:
     r"""Train every size at every learning rate, and see whether the best one stays.
 
     With $\ell_n(r)$ the loss of size $n$ at rate $r$, its mean over the last tenth of all
@@ -30,7 +31,7 @@ def sweep_transfer(
     and its two neighbours. Intervals are the middle 95 % over bootstrapped seeds.
 
     Args:
-        make: from a size, the `Trial` of a model that large: pure functions of init, loss,
+        make: from a size, the `Experiment` of a model that large: pure functions of init, loss,
             transform by learning rate, and batch. Every step draws a batch, the same
             for all sizes and rates.
         sizes: widths or depths; shifts are from the first.
@@ -44,7 +45,7 @@ def sweep_transfer(
         both branches. A short run's best rate may differ from a long one's. With few
         seeds the interval is rough; an optimum at the grid's edge has none to be trusted.
 
-    >>> bowl = lambda n: gk.Trial(lambda k: jnp.ones(n), lambda w, x: (w**2).sum(),
+    >>> bowl = lambda n: gk.Experiment(lambda k: jnp.ones(n), lambda w, x: (w**2).sum(),
     ...     gk.sgd, lambda k: jnp.zeros(()))  # at rate 1/2 one step is enough
     >>> gk.sweep_transfer(bowl, [1, 4], [0.125, 0.25, 0.5, 1.0, 2.0], steps=2).shift
     0.0
@@ -55,13 +56,13 @@ def sweep_transfer(
             "gradkit.sweep_transfer: rates must be three or more, above 0 and rising, got "
             f"{list(rates)}. Space them evenly in their logarithm, as 2.0**k."
         )
-    return Transfer(
+    return SweepResult(
         tuple(rates), {n: _train(make(n), rates, steps, seeds) for n in sizes}
     )
 
 
 def _train(
-    model: trial.Trial, rates: Sequence[float], steps: int, seeds: int
+    model: experiment.Experiment, rates: Sequence[float], steps: int, seeds: int
 ) -> np.ndarray:
     """Final losses, `[rates, seeds]`, nan where diverged: all in one compiled program."""
 
@@ -71,7 +72,9 @@ def _train(
 
         def step(carry: Any, key: jax.Array) -> Any:
             params, opt = carry
-            params, opt, loss = trial.train(model, tx, params, opt, model.batch(key))
+            params, opt, loss = experiment.train(
+                model, tx, params, opt, model.batch(key)
+            )
             return (params, opt), loss
 
         batches = jax.random.split(for_batches, steps)
@@ -79,7 +82,7 @@ def _train(
 
     over_seeds = jax.vmap(run, (None, 0))
     grid = jnp.asarray(rates, jnp.result_type(float))
-    runs = jax.jit(jax.vmap(over_seeds, (0, None)))(grid, trial.keys(seeds))
+    runs = jax.jit(jax.vmap(over_seeds, (0, None)))(grid, experiment.keys(seeds))
     losses = np.asarray(runs, np.float64)
     final = losses[..., -max(1, steps // 10) :].mean(axis=-1)
     return np.where(final <= losses[..., 0], final, np.nan)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
@@ -53,7 +53,7 @@ def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
         **extra: Extra,
     ) -> tuple[Updates, CautiousDecayState]:
         del extra
-        count = tree.increment(state.count)
+        count = numbers.increment(state.count)
         if rate.is_zero(weight_decay):
             return updates, CautiousDecayState(count)
         check.given("decay_by_caution", params)
@@ -64,7 +64,7 @@ def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
             towards_zero = jnp.sign(u) * jnp.sign(p) <= 0  # u * p itself could vanish
             return jnp.where(towards_zero, u - share * p, u).astype(u.dtype)
 
-        u = jax.tree.map(shrink, tree.wide(updates), params)
-        return tree.like(u, updates), CautiousDecayState(count)
+        u = jax.tree.map(shrink, numbers.wide(updates), params)
+        return numbers.like(u, updates), CautiousDecayState(count)
 
     return transform(init, update)

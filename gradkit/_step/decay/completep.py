@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, rules, transfer, tree
+from gradkit._core import check, numbers, paths, rate
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -17,7 +17,8 @@ from gradkit._core.types import (
     Updates,
     transform,
 )
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply, rules
+from gradkit.parametrization.parameter import Parametrization
 
 
 class CompletePDecayState(NamedTuple):
@@ -78,19 +79,19 @@ def decay_by_completep(
         **extra: Extra,
     ) -> tuple[Updates, CompletePDecayState]:
         del extra
-        count = tree.increment(state.count)
+        count = numbers.increment(state.count)
         if rate.is_zero(weight_decay):
             return updates, CompletePDecayState(count)
         check.given(method, params)
         base = rate.at(weight_decay, state.count)
 
         def shrink(path: str, u: jax.Array, p: jax.Array) -> jax.Array:
-            transfer.fits(path, u, parametrization, method)
+            apply.fits(path, u, parametrization, method)
             m = found[path]
             share = base * m.weight_decay * m.learning_rate
             return (u - share * p.astype(u.dtype)).astype(u.dtype)
 
-        u = tree.map_with_path(shrink, tree.wide(updates), params)
-        return tree.like(u, updates), CompletePDecayState(count)
+        u = paths.map_with_path(shrink, numbers.wide(updates), params)
+        return numbers.like(u, updates), CompletePDecayState(count)
 
     return transform(init, update)

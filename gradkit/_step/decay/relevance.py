@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -68,11 +68,11 @@ def decay_by_relevance(
     def update(
         updates: Updates, state: RelevanceState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, RelevanceState]:
-        g = tree.read(updates)
+        g = numbers.read(updates)
         moved, inner_state = inner.update(g, state.inner, params, **extra)
-        step = tree.increment(state.count)
+        step = numbers.increment(state.count)
         if rate.is_zero(weight_decay):
-            return tree.like(moved, updates), RelevanceState(step, inner_state)
+            return numbers.like(moved, updates), RelevanceState(step, inner_state)
         check.given("decay_by_relevance", params)
         most = rate.at(weight_decay, state.count)
 
@@ -80,7 +80,7 @@ def decay_by_relevance(
             share = most * jnp.exp(-jnp.abs(x) / scale)
             return (u - share.astype(u.dtype) * p.astype(u.dtype)).astype(u.dtype)
 
-        u = jax.tree.map(shrink, tree.wide(moved), g, params)
-        return tree.like(u, updates), RelevanceState(step, inner_state)
+        u = jax.tree.map(shrink, numbers.wide(moved), g, params)
+        return numbers.like(u, updates), RelevanceState(step, inner_state)
 
     return transform(init, update)

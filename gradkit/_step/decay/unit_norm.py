@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, rate, tree
+from gradkit._core import check, norms, numbers, rate
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
@@ -57,7 +57,7 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
         updates: Updates, state: UnitNormState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, UnitNormState]:
         del extra
-        count = tree.increment(state.count)
+        count = numbers.increment(state.count)
         if rate.is_zero(weight_decay):
             return updates, UnitNormState(count)
         check.given("decay_by_unit_norm", params)
@@ -67,11 +67,11 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
             if u.ndim < 2:
                 return u
             w = p.astype(u.dtype)
-            norm = linalg.norms(w, tuple(range(w.ndim - 1)))
-            unit = w / jnp.where(norm > 0, tree.divisible(norm), 1)
+            norm = norms.along(w, tuple(range(w.ndim - 1)))
+            unit = w / jnp.where(norm > 0, numbers.divisible(norm), 1)
             return (u - 2 * share * (w - unit)).astype(u.dtype)
 
-        u = jax.tree.map(draw, tree.wide(updates), params)
-        return tree.like(u, updates), UnitNormState(count)
+        u = jax.tree.map(draw, numbers.wide(updates), params)
+        return numbers.like(u, updates), UnitNormState(count)
 
     return transform(init, update)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
-from gradkit._core.decayed import Mask, check_mask, decayed
+from gradkit._core import check, numbers, rate
 from gradkit._core.factory import factory
+from gradkit._core.mask import Mask, check_mask, decayed
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
 
@@ -55,7 +55,7 @@ def decay_by_weight(weight_decay: Rate = 1e-2, *, mask: Mask = None) -> Transfor
         updates: Updates, state: WeightDecayState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, WeightDecayState]:
         del extra
-        count = tree.increment(state.count)
+        count = numbers.increment(state.count)
         if rate.is_zero(weight_decay):
             return updates, WeightDecayState(count)
         check.given("decay_by_weight", params)
@@ -65,7 +65,7 @@ def decay_by_weight(weight_decay: Rate = 1e-2, *, mask: Mask = None) -> Transfor
             return (u - share * p.astype(u.dtype)).astype(u.dtype)
 
         shrinking = decayed("decay_by_weight", mask, params)
-        u = jax.tree.map(shrink, tree.wide(updates), shrinking)
-        return tree.like(u, updates), WeightDecayState(count)
+        u = jax.tree.map(shrink, numbers.wide(updates), shrinking)
+        return numbers.like(u, updates), WeightDecayState(count)
 
     return transform(init, update)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
@@ -51,7 +51,9 @@ def step_by_learning_rate(learning_rate: Rate = 1e-3) -> Transform:
     ) -> tuple[Updates, LearningRateState]:
         del params, extra
         factor = -rate.at(learning_rate, state.count)
-        u = tree.scale(factor, tree.wide(updates))
-        return tree.like(u, updates), LearningRateState(tree.increment(state.count))
+        u = tree.scale(factor, numbers.wide(updates))
+        return numbers.like(u, updates), LearningRateState(
+            numbers.increment(state.count)
+        )
 
     return transform(init, update)

@@ -3,16 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, tree
+from gradkit._core import check, norms, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -51,12 +44,12 @@ def step_by_weight_floor(floor: Hyper = 0.3825) -> Transform:
             if d.ndim < 2:
                 return d
             axes = tuple(range(d.ndim - 1))
-            norm = linalg.norms(d, axes)
-            least = (floor * linalg.norms(w.astype(d.dtype), axes)).astype(d.dtype)
-            unit = d * tree.inverse(norm)
+            norm = norms.along(d, axes)
+            least = (floor * norms.along(w.astype(d.dtype), axes)).astype(d.dtype)
+            unit = d * numbers.inverse(norm)
             return jnp.where(norm < least, least * unit, d)
 
-        u = jax.tree.map(lengthen, tree.wide(updates), params)
-        return tree.like(u, updates)
+        u = jax.tree.map(lengthen, numbers.wide(updates), params)
+        return numbers.like(u, updates)
 
     return stateless(update)

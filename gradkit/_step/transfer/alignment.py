@@ -2,11 +2,12 @@
 
 import functools
 
-from gradkit._core import check, rules, transfer
+from gradkit._core import check
 from gradkit._core.factory import factory
-from gradkit._core.scaling import LAYOUTS, Optimizer
 from gradkit._core.types import Hyper, Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply, rules
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import LAYOUTS, Optimizer
 
 
 @factory
@@ -60,4 +61,4 @@ def transfer_by_alignment(
     check.share(method, alignment=alignment)
     layout = rules.chosen(method, "table", LAYOUTS, table)
     rule = functools.partial(rules.in_layout, layout, alignment=alignment)
-    return transfer.by_rule(method, parametrization, rule, optimizer)
+    return apply.by_rule(method, parametrization, rule, optimizer)

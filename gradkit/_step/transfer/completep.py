@@ -2,11 +2,12 @@
 
 import functools
 
-from gradkit._core import check, rules, transfer
+from gradkit._core import check
 from gradkit._core.factory import factory
-from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Hyper, Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply, rules
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import Optimizer
 
 
 @factory
@@ -48,4 +49,4 @@ def transfer_by_completep(
     method = "transfer_by_completep"
     check.share(method, branch=branch)
     rule = functools.partial(rules.completep, branch=branch)
-    return transfer.by_rule(method, parametrization, rule, optimizer)
+    return apply.by_rule(method, parametrization, rule, optimizer)

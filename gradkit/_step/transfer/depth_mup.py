@@ -1,10 +1,10 @@
 """Depth-muP: a learning rate that is right for any width, and any number of one-layer blocks."""
 
-from gradkit._core import transfer
 from gradkit._core.factory import factory
-from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import Optimizer
 
 
 @factory
@@ -41,4 +41,4 @@ def transfer_by_depth_mup(
     0.5
     """
     method = "transfer_by_depth_mup"
-    return transfer.by_rule(method, parametrization, "depth_mup", optimizer)
+    return apply.by_rule(method, parametrization, "depth_mup", optimizer)

@@ -2,11 +2,12 @@
 
 import math
 
-from gradkit._core import check, transfer
+from gradkit._core import check
 from gradkit._core.factory import factory
-from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
-from gradkit._core.width import Parameter, Parametrization
+from gradkit.parametrization import apply
+from gradkit.parametrization.parameter import Parameter, Parametrization
+from gradkit.parametrization.scaling import Optimizer
 
 
 @factory
@@ -63,7 +64,7 @@ def transfer_by_expert_mup(
             f"shapes {p.base} and {p.shape}",
             "Keep their number: muP has a rule for the width of experts alone.",
         )
-    return transfer.by_rule(method, parametrization, "mup", optimizer)
+    return apply.by_rule(method, parametrization, "mup", optimizer)
 
 
 def _experts_stay(p: Parameter) -> bool:

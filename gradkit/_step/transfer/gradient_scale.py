@@ -1,10 +1,10 @@
 """Gradients in the units they had at the base size, so that Adam's eps keeps its meaning."""
 
-from gradkit._core import rules, transfer
 from gradkit._core.factory import factory
-from gradkit._core.scaling import OPTIMIZERS
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply, rules
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import OPTIMIZERS
 
 
 @factory
@@ -39,6 +39,6 @@ def transfer_by_gradient_scale(
     """
     method = "transfer_by_gradient_scale"
     found = rules.follow(method, parametrization, rule, OPTIMIZERS["adam"])
-    return transfer.multiply(
+    return apply.multiply(
         method, parametrization, {path: 1 / m.eps for path, m in found.items()}
     )

@@ -1,9 +1,9 @@
 """muP for learned optimizers."""
 
-from gradkit._core import rules, transfer
 from gradkit._core.factory import factory
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply, rules
+from gradkit.parametrization.parameter import Parametrization
 
 
 @factory
@@ -40,6 +40,6 @@ def transfer_by_learned_mup(parametrization: Parametrization) -> Transform:
         base = parameter.base_fan_in if parameter.kind == "hidden" else 1
         return float(found[path].learning_rate / base)
 
-    return transfer.multiply(
+    return apply.multiply(
         method, parametrization, {path: factor(path) for path in found}
     )

@@ -1,10 +1,10 @@
 """muP: the learning rate tuned on a narrow model, right for a wide one."""
 
-from gradkit._core import transfer
 from gradkit._core.factory import factory
-from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import Optimizer
 
 
 @factory
@@ -46,4 +46,4 @@ def transfer_by_mup(
     >>> print(tx.update(wide, tx.init(wide))[0]["w"][0, 0])  # Adam: a quarter as far
     0.25
     """
-    return transfer.by_rule("transfer_by_mup", parametrization, "mup", optimizer)
+    return apply.by_rule("transfer_by_mup", parametrization, "mup", optimizer)

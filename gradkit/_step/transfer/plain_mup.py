@@ -1,10 +1,10 @@
 """muP without forward multipliers: init and learning rate alone make a wide model right."""
 
-from gradkit._core import transfer
 from gradkit._core.factory import factory
-from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import Optimizer
 
 
 @factory
@@ -40,6 +40,6 @@ def transfer_by_plain_mup(
     >>> print(tx.update(wide, tx.init(wide))[0]["w"][0, 0])  # a readout
     0.25
     """
-    return transfer.by_rule(
+    return apply.by_rule(
         "transfer_by_plain_mup", parametrization, "plain_mup", optimizer
     )

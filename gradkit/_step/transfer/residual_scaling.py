@@ -1,10 +1,10 @@
 """Residual networks in the mean-field parametrization, at any width and depth."""
 
-from gradkit._core import transfer
 from gradkit._core.factory import factory
-from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import Optimizer
 
 
 @factory
@@ -42,4 +42,4 @@ def transfer_by_residual_scaling(
     0.25
     """
     method = "transfer_by_residual_scaling"
-    return transfer.by_rule(method, parametrization, "residual_scaling", optimizer)
+    return apply.by_rule(method, parametrization, "residual_scaling", optimizer)

@@ -1,10 +1,11 @@
 """muP for second-order optimizers: learning rates from the exponents of their factors."""
 
-from gradkit._core import check, transfer
+from gradkit._core import check
 from gradkit._core.factory import factory
-from gradkit._core.scaling import kronecker
 from gradkit._core.types import Hyper, Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import kronecker
 
 
 @factory
@@ -47,4 +48,4 @@ def transfer_by_second_order_mup(
     exponents = {"input_exponent": input_exponent, "output_exponent": output_exponent}
     check.nonnegative(method, **exponents)
     optimizer = kronecker(input_exponent, output_exponent)
-    return transfer.by_rule(method, parametrization, "second_order_mup", optimizer)
+    return apply.by_rule(method, parametrization, "second_order_mup", optimizer)

@@ -1,10 +1,10 @@
 """The spectral condition: updates that change any layer's outputs by as much as its weights."""
 
-from gradkit._core import transfer
 from gradkit._core.factory import factory
-from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import Optimizer
 
 
 @factory
@@ -42,4 +42,4 @@ def transfer_by_spectral(
     2.0
     """
     method = "transfer_by_spectral"
-    return transfer.by_rule(method, parametrization, "spectral", optimizer)
+    return apply.by_rule(method, parametrization, "spectral", optimizer)

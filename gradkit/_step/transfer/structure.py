@@ -4,10 +4,11 @@ import collections
 import re
 from collections.abc import Mapping
 
-from gradkit._core import check, rules, transfer
+from gradkit._core import check
 from gradkit._core.factory import factory
 from gradkit._core.types import Transform
-from gradkit._core.width import Parameter, Parametrization
+from gradkit.parametrization import apply, rules
+from gradkit.parametrization.parameter import Parameter, Parametrization
 
 
 @factory
@@ -62,6 +63,6 @@ def transfer_by_structure(
             return float(found[path].learning_rate)
         return inputs[path] / parameter.fan_in / factors[path.rpartition("/")[0]]
 
-    return transfer.multiply(
+    return apply.multiply(
         method, parametrization, {k: factor(k, p) for k, p in parametrization.items()}
     )

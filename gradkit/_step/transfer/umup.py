@@ -1,10 +1,10 @@
 """u-muP: learning rates for a model whose weights and gradients all have size 1."""
 
-from gradkit._core import transfer
 from gradkit._core.factory import factory
-from gradkit._core.scaling import Optimizer
 from gradkit._core.types import Transform
-from gradkit._core.width import Parametrization
+from gradkit.parametrization import apply
+from gradkit.parametrization.parameter import Parametrization
+from gradkit.parametrization.scaling import Optimizer
 
 
 @factory
@@ -42,4 +42,4 @@ def transfer_by_umup(
     >>> print(tx.update({"w": jnp.ones((64, 256))}, tx.init({}))[0]["w"][0, 0])  # 1/8, 1/2
     0.0625
     """
-    return transfer.by_rule("transfer_by_umup", parametrization, "umup", optimizer)
+    return apply.by_rule("transfer_by_umup", parametrization, "umup", optimizer)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate, tree
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -63,18 +63,18 @@ def scale_by_adam(b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8) -> Tr
         updates: Updates, state: AdamState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, AdamState]:
         del params, extra
-        step = tree.increment(state.count)
+        step = numbers.increment(state.count)
         bias1, bias2 = (tree.one_minus_powers(b, step, state.mu) for b in (b1, b2))
         floor = rate.at(eps, state.count)
 
         def leaf(m: jax.Array, v: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-            g = tree.read_squarable(g)
-            m, v = tree.average(b1, m, g), tree.average_square(b2, v, g)
+            g = numbers.read_squarable(g)
+            m, v = tree.ema(b1, m, g), tree.ema_of_squares(b2, v, g)
             size = root(v / bias2[v.dtype])
             return m, v, tree.over_root(m / bias1[m.dtype], size, floor)
 
         leaves = tree.map_by_shape(leaf, state.mu, state.nu, updates)
         mu, nu, u = tree.unzip(state.mu, leaves, 3)
-        return tree.like(u, updates), AdamState(step, mu, nu)
+        return numbers.like(u, updates), AdamState(step, mu, nu)
 
     return transform(init, update)

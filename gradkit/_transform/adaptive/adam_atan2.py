@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class AdamAtan2State(NamedTuple):
@@ -66,17 +59,17 @@ def scale_by_adam_atan2(
         updates: Updates, state: AdamAtan2State, params: Params = None, **extra: Extra
     ) -> tuple[Updates, AdamAtan2State]:
         del params, extra
-        g = tree.read(updates)
-        step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, g)
-        root = tree.average_root(b2, state.root, g)
+        g = numbers.read(updates)
+        step = numbers.increment(state.count)
+        mu = tree.ema(b1, state.mu, g)
+        root = tree.ema_rms(b2, state.root, g)
 
         def angle(m: jax.Array, r: jax.Array) -> jax.Array:
             none = r == 0  # no gradient yet
             return jnp.where(none, 0, a * jnp.arctan2(m, jnp.where(none, 1, b * r)))
 
-        m, r = tree.debias(mu, b1, step), tree.debias_root(root, b2, step)
+        m, r = tree.debias(mu, b1, step), tree.debias_rms(root, b2, step)
         u = jax.tree.map(angle, m, r)
-        return tree.like(u, updates), AdamAtan2State(step, mu, root)
+        return numbers.like(u, updates), AdamAtan2State(step, mu, root)
 
     return transform(init, update)

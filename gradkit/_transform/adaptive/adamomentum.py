@@ -5,17 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class AdaMomentumState(NamedTuple):
@@ -66,10 +59,10 @@ def scale_by_adamomentum(
         updates: Updates, state: AdaMomentumState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, AdaMomentumState]:
         del params, extra
-        g = tree.read_squarable(updates)
-        step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, g)
-        nu = tree.average_square(b2, state.nu, mu)
+        g = numbers.read_squarable(updates)
+        step = numbers.increment(state.count)
+        mu = tree.ema(b1, state.mu, g)
+        nu = tree.ema_of_squares(b2, state.nu, mu)
         nu = jax.tree.map(lambda v: (v + eps).astype(v.dtype), nu)
 
         u = jax.tree.map(
@@ -77,6 +70,6 @@ def scale_by_adamomentum(
             tree.debias(mu, b1, step),
             tree.debias(nu, b2, step),
         )
-        return tree.like(u, updates), AdaMomentumState(step, mu, nu)
+        return numbers.like(u, updates), AdaMomentumState(step, mu, nu)
 
     return transform(init, update)

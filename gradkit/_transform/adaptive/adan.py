@@ -5,17 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class AdanState(NamedTuple):
@@ -71,15 +64,15 @@ def scale_by_adan(
         updates: Updates, state: AdanState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, AdanState]:
         del params, extra
-        g = tree.like(tree.read_squarable(updates), state.previous)
-        step = tree.increment(state.count)
+        g = numbers.like(numbers.read_squarable(updates), state.previous)
+        step = numbers.increment(state.count)
         delta = jax.tree.map(
             lambda g, before: jnp.where(step == 1, 0, g - before), g, state.previous
         )
         ahead = jax.tree.map(lambda g, d: (g + b2 * d).astype(g.dtype), g, delta)
-        mu = tree.average(b1, state.mu, g)
-        slope = tree.average(b2, state.slope, delta)
-        nu = tree.average_square(b3, state.nu, tree.read_squarable(ahead))
+        mu = tree.ema(b1, state.mu, g)
+        slope = tree.ema(b2, state.slope, delta)
+        nu = tree.ema_of_squares(b3, state.nu, numbers.read_squarable(ahead))
 
         u = jax.tree.map(
             lambda m, d, v: tree.ratio(m + b2 * d, root(v) + eps),
@@ -87,6 +80,6 @@ def scale_by_adan(
             tree.debias(slope, b2, step),
             tree.debias(nu, b3, step),
         )
-        return tree.like(u, updates), AdanState(step, mu, slope, nu, g)
+        return numbers.like(u, updates), AdanState(step, mu, slope, nu, g)
 
     return transform(init, update)

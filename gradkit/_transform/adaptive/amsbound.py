@@ -5,17 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class AMSBoundState(NamedTuple):
@@ -79,21 +72,21 @@ def scale_by_amsbound(
         updates: Updates, state: AMSBoundState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, AMSBoundState]:
         del params, extra
-        g = tree.read_squarable(updates)
-        step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, g)
-        nu = tree.average_square(b2, state.nu, g)
+        g = numbers.read_squarable(updates)
+        step = numbers.increment(state.count)
+        mu = tree.ema(b1, state.mu, g)
+        nu = tree.ema_of_squares(b2, state.nu, g)
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
 
         def direction(m: jax.Array, v: jax.Array) -> jax.Array:
-            debias1 = tree.one_minus_power(b1, step, v.dtype)
-            debias2 = tree.one_minus_power(b2, step, v.dtype)
+            debias1 = numbers.one_minus_power(b1, step, v.dtype)
+            debias2 = numbers.one_minus_power(b2, step, v.dtype)
             size = jnp.sqrt(debias2) / debias1 / (root(v) + eps)
             x = gamma * step.astype(v.dtype)
             low, high = final_ratio * x / (x + 1), final_ratio * (1 + 1 / x)
             return m * jnp.clip(size, low, high)
 
         u = jax.tree.map(direction, mu, nu_max)
-        return tree.like(u, updates), AMSBoundState(step, mu, nu, nu_max)
+        return numbers.like(u, updates), AMSBoundState(step, mu, nu, nu_max)
 
     return transform(init, update)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate, tree
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -70,10 +70,10 @@ def scale_by_amsgrad(
         updates: Updates, state: AMSGradState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, AMSGradState]:
         del params, extra
-        g = tree.read_squarable(updates)
-        step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, g)
-        nu = tree.average_square(b2, state.nu, g)
+        g = numbers.read_squarable(updates)
+        step = numbers.increment(state.count)
+        mu = tree.ema(b1, state.mu, g)
+        nu = tree.ema_of_squares(b2, state.nu, g)
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
         floor = rate.at(eps, state.count)
 
@@ -82,6 +82,6 @@ def scale_by_amsgrad(
             tree.debias(mu, b1, step),
             tree.debias(nu_max, b2, step),
         )
-        return tree.like(u, updates), AMSGradState(step, mu, nu, nu_max)
+        return numbers.like(u, updates), AMSGradState(step, mu, nu, nu_max)
 
     return transform(init, update)

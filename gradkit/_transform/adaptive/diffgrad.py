@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate, tree
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -70,10 +70,10 @@ def scale_by_diffgrad(
         updates: Updates, state: DiffGradState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, DiffGradState]:
         del params, extra
-        g = tree.like(tree.read_squarable(updates), state.previous)
-        step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, g)
-        nu = tree.average_square(b2, state.nu, g)
+        g = numbers.like(numbers.read_squarable(updates), state.previous)
+        step = numbers.increment(state.count)
+        mu = tree.ema(b1, state.mu, g)
+        nu = tree.ema_of_squares(b2, state.nu, g)
         floor = rate.at(eps, state.count)
 
         def direction(
@@ -84,6 +84,6 @@ def scale_by_diffgrad(
 
         m, v = tree.debias(mu, b1, step), tree.debias(nu, b2, step)
         u = jax.tree.map(direction, m, v, g, state.previous)
-        return tree.like(u, updates), DiffGradState(step, mu, nu, g)
+        return numbers.like(u, updates), DiffGradState(step, mu, nu, g)
 
     return transform(init, update)

@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, norms, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class GradientNormState(NamedTuple):
@@ -70,15 +63,15 @@ def scale_by_gradient_norm(
         **extra: Extra,
     ) -> tuple[Updates, GradientNormState]:
         del params, extra
-        g = tree.read(updates)
-        n = tree.norms(updates).astype(state.mu.dtype)
-        step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, n)
-        root_nu = tree.average_root(b2, state.root_nu, n)
-        root = tree.debias_root(root_nu, b2, step)
+        g = numbers.read(updates)
+        n = norms.of_leaves(updates).astype(state.mu.dtype)
+        step = numbers.increment(state.count)
+        mu = tree.ema(b1, state.mu, n)
+        root_nu = tree.ema_rms(b2, state.root_nu, n)
+        root = tree.debias_rms(root_nu, b2, step)
         length = tree.ratio(tree.debias(mu, b1, step), root + eps).astype(n.dtype)
-        unit = tree.scale_each(tree.inverse(n), g)
+        unit = tree.scale_each(numbers.inverse(n), g)
         u = tree.scale_each(length, unit)
-        return tree.like(u, updates), GradientNormState(step, mu, root_nu)
+        return numbers.like(u, updates), GradientNormState(step, mu, root_nu)
 
     return transform(init, update)

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
-from gradkit._core.decayed import Mask, decayed
+from gradkit._core import check, numbers, rate, tree
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
+from gradkit._core.mask import Mask, decayed
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -90,10 +90,10 @@ def scale_by_innaprop(
     ) -> tuple[Updates, INNApropState]:
         del extra
         check.given(name, params)
-        g = tree.read_squarable(updates)
-        p = tree.like(params, state.psi)
-        step = tree.increment(state.count)
-        nu = tree.average_square(decay, state.nu, g)
+        g = numbers.read_squarable(updates)
+        p = numbers.like(params, state.psi)
+        step = numbers.increment(state.count)
+        nu = tree.ema_of_squares(decay, state.nu, g)
         lr = rate.at(learning_rate, state.count)
         fading = decayed(name, mask, p)
         shrunk = jax.tree.map(lambda p, x: p - lr * weight_decay * x, p, fading)
@@ -119,6 +119,6 @@ def scale_by_innaprop(
         u = jax.tree.map(
             direction, psi, tree.debias(nu, decay, step), g, fading, shrunk
         )
-        return tree.like(u, updates), INNApropState(step, psi, nu)
+        return numbers.like(u, updates), INNApropState(step, psi, nu)
 
     return transform(init, update)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate, tree
 from gradkit._core.derivative import cube_root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -77,9 +77,9 @@ def scale_by_madgrad(
     ) -> tuple[Updates, MADGRADState]:
         del extra
         check.given(name, params)
-        g = tree.like(tree.read_squarable(updates), state.total)
-        p = tree.like(params, state.anchor)
-        step = tree.increment(state.count)
+        g = numbers.like(numbers.read_squarable(updates), state.total)
+        p = numbers.like(params, state.anchor)
+        step = numbers.increment(state.count)
         size = rate.at(learning_rate, state.count) + eps
 
         def gather(total: jax.Array, new: jax.Array) -> jax.Array:
@@ -99,6 +99,6 @@ def scale_by_madgrad(
         total = jax.tree.map(gather, state.total, g)
         squares = jax.tree.map(gather, state.squares, jax.tree.map(jnp.square, g))
         u = jax.tree.map(direction, p, anchor, total, squares)
-        return tree.like(u, updates), MADGRADState(step, total, squares, anchor)
+        return numbers.like(u, updates), MADGRADState(step, total, squares, anchor)
 
     return transform(init, update)

@@ -5,16 +5,10 @@ from typing import NamedTuple
 
 import jax
 
-from gradkit._core import batch, check, linalg, tree
+from gradkit._core import check, norms, numbers, paths, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.matrix import layout
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class NeuronNormState(NamedTuple):
@@ -25,7 +19,7 @@ class NeuronNormState(NamedTuple):
 
 @factory
 def scale_by_neuron_norm(
-    decay: Hyper = 0.95, *, eps: Hyper = 1e-10, batch_axes: batch.Axes = ()
+    decay: Hyper = 0.95, *, eps: Hyper = 1e-10, batch_axes: layout.Axes = ()
 ) -> Transform:
     r"""Divide each neuron's part by its root mean square of late, and keep each matrix's norm.
 
@@ -71,26 +65,28 @@ def scale_by_neuron_norm(
         """The root mean square of every neuron."""
         inputs = inside(x)[:-1]
         count = math.prod(x.shape[axis] for axis in inputs)
-        return linalg.norms(x, inputs) / max(1, count) ** 0.5
+        return norms.along(x, inputs) / max(1, count) ** 0.5
 
     def init(params: Params) -> NeuronNormState:
         check.matrix("scale_by_neuron_norm", params, batch_axes)
-        return NeuronNormState(jax.tree.map(mean_size, tree.bare(tree.zeros(params))))
+        return NeuronNormState(
+            jax.tree.map(mean_size, paths.unboxed(tree.zeros(params)))
+        )
 
     def update(
         updates: Updates, state: NeuronNormState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, NeuronNormState]:
         del params, extra
-        gs = tree.read(updates)
-        sizes = jax.tree.map(mean_size, tree.bare(gs))
-        root = tree.average_root(decay, state.root, sizes)
+        gs = numbers.read(updates)
+        sizes = jax.tree.map(mean_size, paths.unboxed(gs))
+        root = tree.ema_rms(decay, state.root, sizes)
 
         def even(g: jax.Array, root: jax.Array) -> jax.Array:
             u = tree.ratio(g.astype(root.dtype), root + eps)
-            norm = linalg.norms(u, inside(u))
-            return u * tree.ratio(linalg.norms(g.astype(u.dtype), inside(u)), norm)
+            norm = norms.along(u, inside(u))
+            return u * tree.ratio(norms.along(g.astype(u.dtype), inside(u)), norm)
 
-        u = tree.map_bare(even, gs, root)
-        return tree.like(u, updates), NeuronNormState(root)
+        u = paths.map_unboxed(even, gs, root)
+        return numbers.like(u, updates), NeuronNormState(root)
 
     return transform(init, update)

@@ -5,17 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
-from gradkit._core.decayed import Mask, decayed
+from gradkit._core import check, numbers, rate, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.mask import Mask, decayed
+from gradkit._core.norms import of_leaves
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class NovoGradState(NamedTuple):
@@ -77,11 +71,11 @@ def scale_by_novograd(
         updates: Updates, state: NovoGradState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, NovoGradState]:
         del extra
-        g = tree.read(updates)
-        step = tree.increment(state.count)
-        norms = tree.norms(updates).astype(state.root.dtype)
+        g = numbers.read(updates)
+        step = numbers.increment(state.count)
+        norms = of_leaves(updates).astype(state.root.dtype)
         norms = jnp.minimum(norms, jnp.finfo(norms.dtype).max)
-        root = tree.average_root(b2, state.root, norms)
+        root = tree.ema_rms(b2, state.root, norms)
         root = jnp.where(state.root == 0, norms, root)
         unit = tree.scale_each(tree.ratio(1, root + eps), g)
 
@@ -95,6 +89,6 @@ def scale_by_novograd(
             return (b1 * m + u.astype(m.dtype)).astype(m.dtype)
 
         mu = jax.tree.map(gather, state.mu, unit)
-        return tree.like(mu, updates), NovoGradState(step, mu, root)
+        return numbers.like(mu, updates), NovoGradState(step, mu, root)
 
     return transform(init, update)

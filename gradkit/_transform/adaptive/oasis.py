@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class OASISState(NamedTuple):
@@ -81,9 +74,9 @@ def scale_by_oasis(decay: Hyper = 0.99, *, min_curvature: Hyper = 1e-3) -> Trans
             shapes[0] if hessian_diagonal is not None else None,
             "Call tx.update(grads, state, params, hessian_diagonal=estimate).",
         )
-        g = tree.like(tree.read(updates), state.curvature)
-        h = tree.like(tree.read(hessian_diagonal), state.curvature)
-        average = tree.average(decay, state.curvature, h)
+        g = numbers.like(numbers.read(updates), state.curvature)
+        h = numbers.like(numbers.read(hessian_diagonal), state.curvature)
+        average = tree.ema(decay, state.curvature, h)
         curvature = jax.tree.map(
             lambda new, kept: jnp.where(state.count == 0, new, kept), h, average
         )
@@ -92,6 +85,8 @@ def scale_by_oasis(decay: Hyper = 0.99, *, min_curvature: Hyper = 1e-3) -> Trans
             return g / jnp.maximum(jnp.abs(d), min_curvature)
 
         u = jax.tree.map(divide, g, curvature)
-        return tree.like(u, updates), OASISState(tree.increment(state.count), curvature)
+        return numbers.like(u, updates), OASISState(
+            numbers.increment(state.count), curvature
+        )
 
     return transform(init, update)

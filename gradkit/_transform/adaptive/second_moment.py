@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -62,7 +62,7 @@ def scale_by_second_moment(
     def init(params: Params) -> SecondMomentState:
         step = jnp.zeros([], jnp.int32)
         return SecondMomentState(
-            step, tree.zeros(params), inner.init(tree.wide(params))
+            step, tree.zeros(params), inner.init(numbers.wide(params))
         )
 
     def update(
@@ -71,12 +71,12 @@ def scale_by_second_moment(
         params: Params = None,
         **extra: Extra,
     ) -> tuple[Updates, SecondMomentState]:
-        g = tree.read_squarable(updates)
-        step = tree.increment(state.count)
-        nu = tree.average_square(b2, state.nu, g)
-        m, inner_state = inner.update(g, state.inner, tree.wide(params), **extra)
+        g = numbers.read_squarable(updates)
+        step = numbers.increment(state.count)
+        nu = tree.ema_of_squares(b2, state.nu, g)
+        m, inner_state = inner.update(g, state.inner, numbers.wide(params), **extra)
         v = tree.debias(nu, b2, step)
         u = jax.tree.map(lambda m, v: tree.ratio(m, root(v) + eps), m, v)
-        return tree.like(u, updates), SecondMomentState(step, nu, inner_state)
+        return numbers.like(u, updates), SecondMomentState(step, nu, inner_state)
 
     return transform(init, update)

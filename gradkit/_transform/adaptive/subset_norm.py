@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, linalg, rate, shard, tree
+from gradkit._core import check, numbers, paths, rate, shard, tree
 from gradkit._core.condition import on_axes_of
 from gradkit._core.factory import factory
+from gradkit._core.norms import along
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -71,23 +72,23 @@ def scale_by_subset_norm(
     def init(params: Params) -> SubsetNormState:
         def start(p: jax.Array) -> jax.Array:
             return on_axes_of(
-                jnp.zeros(p.size // subset(p.size), tree.wide_dtype(p)), p
+                jnp.zeros(p.size // subset(p.size), numbers.wide_dtype(p)), p
             )
 
-        roots = jax.tree.map(start, tree.bare(params))
+        roots = jax.tree.map(start, paths.unboxed(params))
         return SubsetNormState(
-            jnp.zeros([], jnp.int32), roots, inner.init(tree.wide(params))
+            jnp.zeros([], jnp.int32), roots, inner.init(numbers.wide(params))
         )
 
     def update(
         updates: Updates, state: SubsetNormState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SubsetNormState]:
-        g = tree.read(updates)
-        step = tree.increment(state.count)
-        norms = jax.tree.map(subset_norms, tree.bare(g))
-        roots = tree.average_root(b2, state.roots, norms)
+        g = numbers.read(updates)
+        step = numbers.increment(state.count)
+        norms = jax.tree.map(subset_norms, paths.unboxed(g))
+        roots = tree.ema_rms(b2, state.roots, norms)
         direction, inner_state = inner.update(
-            g, state.inner, tree.wide(params), **extra
+            g, state.inner, numbers.wide(params), **extra
         )
         floor = rate.at(eps, state.count)
 
@@ -97,8 +98,8 @@ def scale_by_subset_norm(
             spread = spread.ravel().reshape(m.shape)  # in two steps for Explicit meshes
             return tree.ratio(m, shard.alike(spread, m) + floor)
 
-        u = tree.map_bare(divide, direction, tree.debias_root(roots, b2, step))
-        return tree.like(u, updates), SubsetNormState(step, roots, inner_state)
+        u = paths.map_unboxed(divide, direction, tree.debias_rms(roots, b2, step))
+        return numbers.like(u, updates), SubsetNormState(step, roots, inner_state)
 
     return transform(init, update)
 
@@ -113,4 +114,4 @@ def subset_norms(g: jax.Array) -> jax.Array:
     """The norms of a leaf's subsets, `[subsets]`, each divided by its largest entry first."""
     k = subset(g.size)
     rows = shard.whole(g).ravel().reshape(g.size // k, k)
-    return jnp.minimum(linalg.norms(rows, 1)[:, 0], jnp.finfo(g.dtype).max)
+    return jnp.minimum(along(rows, 1)[:, 0], jnp.finfo(g.dtype).max)

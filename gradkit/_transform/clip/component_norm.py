@@ -1,15 +1,9 @@
 """Clip the norm of every tensor by itself."""
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.norms import clip_factor, of_leaves
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -39,9 +33,9 @@ def clip_by_component_norm(max_norm: Hyper = 1.0) -> Transform:
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
-        g = tree.read(updates)
-        norms = tree.norms(updates)
-        factors = tree.clip_factor(norms, max_norm)
-        return tree.like(tree.scale_each(factors, g), updates)
+        g = numbers.read(updates)
+        norms = of_leaves(updates)
+        factors = clip_factor(norms, max_norm)
+        return numbers.like(tree.scale_each(factors, g), updates)
 
     return stateless(update)

@@ -5,16 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.norms import clip_factor, given_or, of_leaves, of_vector
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class EmaNormState(NamedTuple):
@@ -81,23 +75,23 @@ def clip_by_ema_norm(
         **extra: Extra,
     ) -> tuple[Updates, EmaNormState]:
         del params, extra
-        g = tree.read(updates)
-        norms = tree.norms(updates).astype(state.norms.dtype)
-        whole = tree.whole_norm(tree.vector_norm(norms), global_norm)
-        step = tree.increment(state.count)
+        g = numbers.read(updates)
+        norms = of_leaves(updates).astype(state.norms.dtype)
+        whole = given_or(of_vector(norms), global_norm)
+        step = numbers.increment(state.count)
 
         unseen = state.norms == 0
         started = step.astype(norms.dtype) >= jnp.asarray(warmup, norms.dtype)
         warm = unseen | ~started
         size = jnp.where(warm, whole, norms)
         limit = jnp.where(warm, max_norm, max_ratio * state.norms)
-        factors = tree.clip_factor(size, limit)
+        factors = clip_factor(size, limit)
 
         clipped = factors * norms
         least = jnp.where(unseen, clipped, jnp.minimum(state.norms, clipped))
         average = decay * state.norms + (1 - decay) * clipped
         moved = jnp.where(clipped > 0, jnp.where(warm, least, average), state.norms)
-        return tree.like(tree.scale_each(factors, g), updates), EmaNormState(
+        return numbers.like(tree.scale_each(factors, g), updates), EmaNormState(
             step, moved.astype(state.norms.dtype)
         )
 

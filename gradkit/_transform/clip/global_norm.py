@@ -2,16 +2,9 @@
 
 import jax
 
-from gradkit._core import check, tree
+from gradkit._core import check, norms, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -47,9 +40,9 @@ def clip_by_global_norm(max_norm: Hyper = 1.0) -> Transform:
         **extra: Extra,
     ) -> Updates:
         del params, extra
-        norm = tree.whole_norm(tree.norm(updates), global_norm)
-        factor = tree.clip_factor(norm, max_norm)
-        shrink = lambda g: tree.scale(factor, tree.without_nan(tree.wide(g)))
-        return tree.like(tree.map_by_shape(shrink, updates), updates)
+        norm = norms.given_or(norms.of_tree(updates), global_norm)
+        factor = norms.clip_factor(norm, max_norm)
+        shrink = lambda g: tree.scale(factor, numbers.without_nan(numbers.wide(g)))
+        return numbers.like(tree.map_by_shape(shrink, updates), updates)
 
     return stateless(update)

@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, norms, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class MedianState(NamedTuple):
@@ -60,11 +53,11 @@ def clip_by_median(max_norm: Hyper = 1.0) -> Transform:
     ) -> tuple[Updates, MedianState]:
         del params, extra
         away = jax.tree.map(
-            lambda g, m: g.astype(m.dtype) - m, tree.read(updates), state.mu
+            lambda g, m: g.astype(m.dtype) - m, numbers.read(updates), state.mu
         )
-        distance = tree.norm(away)
-        factor = tree.clip_factor(distance, max_norm)
+        distance = norms.of_tree(away)
+        factor = norms.clip_factor(distance, max_norm)
         mu = jax.tree.map(jnp.add, state.mu, tree.scale(factor, away))
-        return tree.like(mu, updates), MedianState(mu)
+        return numbers.like(mu, updates), MedianState(mu)
 
     return transform(init, update)

@@ -5,16 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.norms import of_leaves
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class NormGrowthState(NamedTuple):
@@ -61,12 +55,12 @@ def clip_by_norm_growth(max_growth: Hyper = 1.01, *, floor: Hyper = 0.0) -> Tran
     ) -> tuple[Updates, NormGrowthState]:
         del params, extra
         last = state.norms
-        norms = tree.norms(updates).astype(last.dtype)
+        norms = of_leaves(updates).astype(last.dtype)
         limits = jnp.maximum(max_growth * last, floor).astype(last.dtype)
         large = (last > 0) & (norms > limits)
         factors = jnp.where(large, limits / jnp.where(large, norms, 1), 1)
         kept = jnp.where(large, limits, jnp.where(norms > 0, norms, last))
-        u = tree.scale_each(factors, tree.read(updates))
-        return tree.like(u, updates), NormGrowthState(kept)
+        u = tree.scale_each(factors, numbers.read(updates))
+        return numbers.like(u, updates), NormGrowthState(kept)
 
     return transform(init, update)

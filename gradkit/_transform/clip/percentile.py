@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, condition, tree
+from gradkit._core import check, condition, numbers, tree
 from gradkit._core.factory import factory
+from gradkit._core.norms import given_or, of_tree
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -70,21 +71,19 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
         **extra: Extra,
     ) -> tuple[Updates, PercentileState]:
         del params, extra
-        g = tree.read(updates)
-        norm = tree.whole_norm(tree.norm(updates), global_norm).astype(
-            state.norms.dtype
-        )
+        g = numbers.read(updates)
+        norm = given_or(of_tree(updates), global_norm).astype(state.norms.dtype)
         size = state.norms.size
         place = jnp.arange(size, dtype=jnp.int32)
         here = (place == state.seen % size) & (norm > 0)
         norms = jnp.where(here, norm, state.norms)
-        seen = jnp.where(norm > 0, tree.increment(state.seen), state.seen)
+        seen = jnp.where(norm > 0, numbers.increment(state.seen), state.seen)
 
         kept = jnp.minimum(seen, size)
         limit = percentile_of(norms, kept, percentile)
         share = limit / jnp.where(norm > 0, norm, 1)
         u = tree.scale(jnp.where(norm > limit, share, 1), g)
-        return tree.like(u, updates), PercentileState(seen, norms)
+        return numbers.like(u, updates), PercentileState(seen, norms)
 
     return transform(init, update)
 

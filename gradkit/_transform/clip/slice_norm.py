@@ -3,16 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, tree
+from gradkit._core import check, norms, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -52,10 +45,10 @@ def clip_by_slice_norm(
 
         def clip(g: jax.Array) -> jax.Array:
             own = {a % g.ndim for a in axes if -g.ndim <= a < g.ndim}
-            norm = linalg.norms(g, tuple(sorted(own)))
+            norm = norms.along(g, tuple(sorted(own)))
             bound = jnp.asarray(max_norm, g.dtype)
-            return tree.clip_factor(norm, bound) * g
+            return norms.clip_factor(norm, bound) * g
 
-        return tree.like(jax.tree.map(clip, tree.read(updates)), updates)
+        return numbers.like(jax.tree.map(clip, numbers.read(updates)), updates)
 
     return stateless(update)

@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class SpikeState(NamedTuple):
@@ -59,17 +52,17 @@ def clip_by_spike(decay: Hyper = 0.999) -> Transform:
         updates: Updates, state: SpikeState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SpikeState]:
         del params, extra
-        gs, structure = jax.tree.flatten(tree.read(updates))
+        gs, structure = jax.tree.flatten(numbers.read(updates))
         if not gs:
-            return updates, SpikeState(tree.increment(state.count), state.largest)
+            return updates, SpikeState(numbers.increment(state.count), state.largest)
         maxima = [
             jnp.max(jnp.abs(g), initial=0).astype(state.largest.dtype) for g in gs
         ]
-        largest = tree.average(decay, state.largest, jnp.stack(maxima))
-        limits = tree.debias(largest, decay, tree.increment(state.count))
+        largest = tree.ema(decay, state.largest, jnp.stack(maxima))
+        limits = tree.debias(largest, decay, numbers.increment(state.count))
         u = [shrink(*leaf) for leaf in zip(gs, maxima, limits)]
-        return tree.like(structure.unflatten(u), updates), SpikeState(
-            tree.increment(state.count), largest
+        return numbers.like(structure.unflatten(u), updates), SpikeState(
+            numbers.increment(state.count), largest
         )
 
     return transform(init, update)

@@ -3,16 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, tree
+from gradkit._core import check, norms, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -54,12 +47,12 @@ def clip_by_unit_norm(max_ratio: Hyper = 0.01, *, eps: Hyper = 1e-3) -> Transfor
 
         def clip(g: jax.Array, w: jax.Array) -> jax.Array:
             axes = tuple(range(g.ndim))[: max(g.ndim - 1, 1)]
-            norm = linalg.norms(g, axes)
-            weight = linalg.norms(w.astype(g.dtype), axes)
+            norm = norms.along(g, axes)
+            weight = norms.along(w.astype(g.dtype), axes)
             bound = (max_ratio * jnp.maximum(weight, eps)).astype(g.dtype)
-            return tree.clip_factor(norm, bound) * g
+            return norms.clip_factor(norm, bound) * g
 
-        u = jax.tree.map(clip, tree.read(updates), params)
-        return tree.like(u, updates)
+        u = jax.tree.map(clip, numbers.read(updates), params)
+        return numbers.like(u, updates)
 
     return stateless(update)

@@ -5,17 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, condition, tree
+from gradkit._core import check, condition, norms, numbers, tree
 from gradkit._core.derivative import hypot, root
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class ZscoreState(NamedTuple):
@@ -87,10 +80,10 @@ def clip_by_zscore(
         **extra: Extra,
     ) -> tuple[Updates, ZscoreState]:
         del params, extra
-        g = tree.read(updates)
+        g = numbers.read(updates)
         _, mean, deviation = state
-        norm = tree.whole_norm(tree.norm(updates), global_norm).astype(mean.dtype)
-        seen = tree.increment(state.seen)
+        norm = norms.given_or(norms.of_tree(updates), global_norm).astype(mean.dtype)
+        seen = numbers.increment(state.seen)
         n = seen.astype(mean.dtype)
         warm = n <= jnp.asarray(warmup, mean.dtype)
 
@@ -109,6 +102,6 @@ def clip_by_zscore(
 
         moved = ZscoreState(seen, new_mean, spread)
         moved = jax.tree.map(lambda a, b: jnp.where(norm > 0, a, b), moved, state)
-        return tree.like(tree.scale(factor, g), updates), moved
+        return numbers.like(tree.scale(factor, g), updates), moved
 
     return transform(init, update)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, rate, tree
+from gradkit._core import check, numbers, rate, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -64,12 +64,12 @@ def average_by_ademamix(
         updates: Updates, state: AdEMAMixState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, AdEMAMixState]:
         del params, extra
-        g = tree.read(updates)
-        step = tree.increment(state.count)
-        fast = tree.average(b1, state.fast, g)
-        slow = tree.average(rate.at(b3, state.count), state.slow, g)
+        g = numbers.read(updates)
+        step = numbers.increment(state.count)
+        fast = tree.ema(b1, state.fast, g)
+        slow = tree.ema(rate.at(b3, state.count), state.slow, g)
         weight = rate.at(alpha, state.count)
         u = jax.tree.map(lambda m, s: m + weight * s, tree.debias(fast, b1, step), slow)
-        return tree.like(u, updates), AdEMAMixState(step, fast, slow)
+        return numbers.like(u, updates), AdEMAMixState(step, fast, slow)
 
     return transform(init, update)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -50,19 +50,19 @@ def direct_by_caution(inner: AnyTransform, *, eps: Hyper = 1.0) -> Transform:
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> optax.OptState:
-        return inner.init(tree.wide(params))
+        return inner.init(numbers.wide(params))
 
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
-        g = tree.read(updates)
-        direction, state = inner.update(g, state, tree.wide(params), **extra)
+        g = numbers.read(updates)
+        direction, state = inner.update(g, state, numbers.wide(params), **extra)
 
         def keep(d: jax.Array, g: jax.Array) -> jax.Array:
             agree = jnp.sign(d) * jnp.sign(g) > 0  # d * g itself could vanish
             scale = d.size / (jnp.sum(agree, dtype=d.dtype) + eps)
             return jnp.where(agree, d * scale, 0).astype(d.dtype)
 
-        return tree.like(jax.tree.map(keep, direction, g), updates), state
+        return numbers.like(jax.tree.map(keep, direction, g), updates), state
 
     return transform(init, update)

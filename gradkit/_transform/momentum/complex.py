@@ -6,16 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class ComplexState(NamedTuple):
@@ -63,7 +56,7 @@ def average_by_complex(decay: Hyper = 0.8, *, angle: Hyper = math.pi / 8) -> Tra
         updates: Updates, state: ComplexState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, ComplexState]:
         del params, extra
-        g = tree.like(tree.read(updates), state.real)
+        g = numbers.like(numbers.read(updates), state.real)
         cos, sin = decay * jnp.cos(angle), decay * jnp.sin(angle)
 
         def real_part(g: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -74,6 +67,6 @@ def average_by_complex(decay: Hyper = 0.8, *, angle: Hyper = math.pi / 8) -> Tra
 
         real = jax.tree.map(real_part, g, state.real, state.imaginary)
         imaginary = jax.tree.map(imaginary_part, state.real, state.imaginary)
-        return tree.like(real, updates), ComplexState(real, imaginary)
+        return numbers.like(real, updates), ComplexState(real, imaginary)
 
     return transform(init, update)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import tree
+from gradkit._core import numbers
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -41,14 +41,14 @@ def direct_by_grams(inner: AnyTransform) -> Transform:
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> optax.OptState:
-        return inner.init(tree.wide(params))
+        return inner.init(numbers.wide(params))
 
     def update(
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
-        g = tree.read(updates)
-        magnitude, state = inner.update(g, state, tree.wide(params), **extra)
+        g = numbers.read(updates)
+        magnitude, state = inner.update(g, state, numbers.wide(params), **extra)
         u = jax.tree.map(lambda gi, mi: jnp.sign(gi) * jnp.abs(mi), g, magnitude)
-        return tree.like(u, updates), state
+        return numbers.like(u, updates), state
 
     return transform(init, update)

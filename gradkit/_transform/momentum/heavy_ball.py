@@ -4,16 +4,9 @@ from typing import NamedTuple
 
 import jax
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class HeavyBallState(NamedTuple):
@@ -60,7 +53,7 @@ def average_by_heavy_ball(decay: Hyper = 0.9) -> Transform:
         def add(m: jax.Array, g: jax.Array) -> jax.Array:
             return (g.astype(m.dtype) + decay * m).astype(m.dtype)
 
-        mu = jax.tree.map(add, state.mu, tree.read(updates))
-        return tree.like(mu, updates), HeavyBallState(mu)
+        mu = jax.tree.map(add, state.mu, numbers.read(updates))
+        return numbers.like(mu, updates), HeavyBallState(mu)
 
     return transform(init, update)

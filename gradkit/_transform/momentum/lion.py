@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class LionState(NamedTuple):
@@ -56,8 +49,8 @@ def average_by_lion(b1: Hyper = 0.9, *, b2: Hyper = 0.99) -> Transform:
         updates: Updates, state: LionState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, LionState]:
         del params, extra
-        g = tree.read(updates)
-        u = jax.tree.map(jnp.sign, tree.average(b1, state.mu, g))
-        return tree.like(u, updates), LionState(tree.average(b2, state.mu, g))
+        g = numbers.read(updates)
+        u = jax.tree.map(jnp.sign, tree.ema(b1, state.mu, g))
+        return numbers.like(u, updates), LionState(tree.ema(b2, state.mu, g))
 
     return transform(init, update)

@@ -6,16 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class LionKappaState(NamedTuple):
@@ -67,8 +60,8 @@ def average_by_lion_kappa(
         updates: Updates, state: LionKappaState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, LionKappaState]:
         del params, extra
-        g = tree.read(updates)
-        u = jax.tree.map(kappa, tree.average(b1, state.mu, g))
-        return tree.like(u, updates), LionKappaState(tree.average(b2, state.mu, g))
+        g = numbers.read(updates)
+        u = jax.tree.map(kappa, tree.ema(b1, state.mu, g))
+        return numbers.like(u, updates), LionKappaState(tree.ema(b2, state.mu, g))
 
     return transform(init, update)

@@ -4,16 +4,9 @@ from typing import NamedTuple
 
 import jax
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class MARSState(NamedTuple):
@@ -56,13 +49,13 @@ def average_by_mars(gamma: Hyper = 0.025, *, b1: Hyper = 0.95) -> Transform:
         updates: Updates, state: MARSState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, MARSState]:
         del params, extra
-        g = tree.like(tree.read(updates), state.previous)
+        g = numbers.like(numbers.read(updates), state.previous)
         weight = gamma * b1 / (1 - b1)
 
         def correct(g: jax.Array, before: jax.Array) -> jax.Array:
             return (g + weight * (g - before)).astype(g.dtype)
 
         u = jax.tree.map(correct, g, state.previous)
-        return tree.like(u, updates), MARSState(g)
+        return numbers.like(u, updates), MARSState(g)
 
     return transform(init, update)

@@ -4,16 +4,9 @@ from typing import NamedTuple
 
 import jax
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class NesterovState(NamedTuple):
@@ -58,13 +51,13 @@ def average_by_nesterov(decay: Hyper = 0.9) -> Transform:
         updates: Updates, state: NesterovState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, NesterovState]:
         del params, extra
-        g = tree.read(updates)
+        g = numbers.read(updates)
 
         def add(m: jax.Array, g: jax.Array) -> jax.Array:
             return (g.astype(m.dtype) + decay * m).astype(m.dtype)
 
         mu = jax.tree.map(add, state.mu, g)
         u = jax.tree.map(add, mu, g)
-        return tree.like(u, updates), NesterovState(mu)
+        return numbers.like(u, updates), NesterovState(mu)
 
     return transform(init, update)

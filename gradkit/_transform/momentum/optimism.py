@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from gradkit._core import tree
+from gradkit._core import numbers, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -55,21 +55,21 @@ def average_by_optimism(inner: AnyTransform) -> Transform:
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> OptimismState:
-        return OptimismState(tree.zeros(params), inner.init(tree.wide(params)))
+        return OptimismState(tree.zeros(params), inner.init(numbers.wide(params)))
 
     def update(
         updates: Updates, state: OptimismState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, OptimismState]:
-        g = tree.read(updates)
+        g = numbers.read(updates)
         direction, inner_state = inner.update(
-            g, state.inner, tree.wide(params), **extra
+            g, state.inner, numbers.wide(params), **extra
         )
-        direction = tree.like(direction, state.guess)
+        direction = numbers.like(direction, state.guess)
 
         def look_ahead(d: jax.Array, guess: jax.Array) -> jax.Array:
             return d + (d - guess)
 
         u = jax.tree.map(look_ahead, direction, state.guess)
-        return tree.like(u, updates), OptimismState(direction, inner_state)
+        return numbers.like(u, updates), OptimismState(direction, inner_state)
 
     return transform(init, update)

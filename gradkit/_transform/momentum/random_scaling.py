@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, sample, tree
+from gradkit._core import check, numbers, random, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class RandomScalingState(NamedTuple):
@@ -25,7 +18,7 @@ class RandomScalingState(NamedTuple):
 
 
 @factory
-def average_by_random_scaling(decay: Hyper = 0.99, *, key: sample.Key = 0) -> Transform:
+def average_by_random_scaling(decay: Hyper = 0.99, *, key: random.Key = 0) -> Transform:
     r"""Replace each gradient by the average so far, at a random length.
 
     $$m_t = \mathrm{decay} \, m_{t-1} + (1 - \mathrm{decay}) g_t, \qquad
@@ -56,7 +49,7 @@ def average_by_random_scaling(decay: Hyper = 0.99, *, key: sample.Key = 0) -> Tr
     check.nonnegative("average_by_random_scaling", key=key)
 
     def init(params: Params) -> RandomScalingState:
-        start = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
+        start = jnp.array(jax.random.key_data(random.typed(key)), copy=True)
         return RandomScalingState(tree.zeros(params), start)
 
     def update(
@@ -66,14 +59,14 @@ def average_by_random_scaling(decay: Hyper = 0.99, *, key: sample.Key = 0) -> Tr
         **extra: Extra,
     ) -> tuple[Updates, RandomScalingState]:
         del params, extra
-        mu = tree.average(decay, state.mu, tree.read(updates))
-        impl = jax.random.key_impl(sample.typed(key))
+        mu = tree.ema(decay, state.mu, numbers.read(updates))
+        impl = jax.random.key_impl(random.typed(key))
         following, now = jax.random.split(
             jax.random.wrap_key_data(state.key, impl=impl)
         )
         length = jax.random.exponential(now, dtype=jnp.float32)
         u = jax.tree.map(lambda m: length.astype(m.dtype) * m, mu)
-        return tree.like(u, updates), RandomScalingState(
+        return numbers.like(u, updates), RandomScalingState(
             mu, jax.random.key_data(following)
         )
 

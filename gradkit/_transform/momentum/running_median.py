@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import tree
+from gradkit._core import numbers, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, transform
 
@@ -48,7 +48,7 @@ def average_by_running_median() -> Transform:
         **extra: Extra,
     ) -> tuple[Updates, RunningMedianState]:
         del params, extra
-        g = tree.like(tree.read(updates), state.last)
+        g = numbers.like(numbers.read(updates), state.last)
         first = state.count == 0
 
         def known(g: jax.Array, kept: jax.Array) -> jax.Array:
@@ -57,8 +57,8 @@ def average_by_running_median() -> Transform:
         last = jax.tree.map(known, g, state.last)
         before = jax.tree.map(known, g, state.before)
         u = jax.tree.map(median, g, last, before)
-        return tree.like(u, updates), RunningMedianState(
-            tree.increment(state.count), g, last
+        return numbers.like(u, updates), RunningMedianState(
+            numbers.increment(state.count), g, last
         )
 
     return transform(init, update)

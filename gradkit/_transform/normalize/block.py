@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import tree
+from gradkit._core import numbers
 from gradkit._core.factory import factory
+from gradkit._core.norms import of_leaves
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 
@@ -29,11 +30,11 @@ def normalize_by_block() -> Transform:
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
-        g = tree.read(updates)
-        norms = tree.norms(updates)
+        g = numbers.read(updates)
+        norms = of_leaves(updates)
         leaves, structure = jax.tree.flatten(g)
         divisors = jnp.where(norms > 0, norms, 1)
         u = [gi / d.astype(gi.dtype) for gi, d in zip(leaves, divisors)]
-        return tree.like(structure.unflatten(u), updates)
+        return numbers.like(structure.unflatten(u), updates)
 
     return stateless(update)

@@ -8,8 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, linalg, tree
+from gradkit._core import numbers, paths
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout, stacks
+from gradkit._core.matrix.polar import polar_factor
+from gradkit._core.norms import along
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 ROLES = ("sign", "column", "spectral")
@@ -59,15 +62,15 @@ def normalize_by_dual_norm(roles: Roles | None = None) -> Transform:
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
-        named = tree.map_with_path(
+        named = paths.map_with_path(
             functools.partial(role_among, roles or role_of), updates
         )
-        g, structure = jax.tree.flatten(tree.read(updates))
+        g, structure = jax.tree.flatten(numbers.read(updates))
         labels = jax.tree.leaves(named)
         matrices = [x if r == "spectral" else None for r, x in zip(labels, g)]
-        polars = batch.map_wide(functools.partial(linalg.polar, eps=0.0), matrices)
+        polars = stacks.map_fat(functools.partial(polar_factor, eps=0.0), matrices)
         u = [dual(*each) for each in zip(labels, g, polars)]
-        return tree.like(structure.unflatten(u), updates)
+        return numbers.like(structure.unflatten(u), updates)
 
     return stateless(update)
 
@@ -88,7 +91,7 @@ def dual(role: str, g: jax.Array, polar: jax.Array) -> jax.Array:
     if role == "sign":
         return jnp.sign(g)
     if role == "column":
-        norms = linalg.norms(g, -1)
+        norms = along(g, -1)
         return math.sqrt(g.shape[-1]) * (g / jnp.where(norms > 0, norms, 1))
-    _, rows, cols = batch.shape(g)
+    _, rows, cols = layout.shape(g)
     return math.sqrt(cols / max(1, rows)) * polar

@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, sample, tree
+from gradkit._core import check, numbers, random, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class GravityState(NamedTuple):
@@ -27,7 +20,7 @@ class GravityState(NamedTuple):
 
 @factory
 def normalize_by_gravity(
-    decay: Hyper = 0.9, *, start: Hyper = 0.1, key: sample.Key = 0
+    decay: Hyper = 0.9, *, start: Hyper = 0.1, key: random.Key = 0
 ) -> Transform:
     r"""Average gradients of which an entry counts less where it is steep in a steep leaf.
 
@@ -62,12 +55,12 @@ def normalize_by_gravity(
 
     def init(params: Params) -> GravityState:
         zeros, structure = jax.tree.flatten(tree.zeros(params))
-        keys = [jax.random.fold_in(sample.typed(key), i) for i in range(len(zeros))]
+        keys = [jax.random.fold_in(random.typed(key), i) for i in range(len(zeros))]
         draws = [
             jax.random.normal(k, x.shape, jnp.float32) for k, x in zip(keys, zeros)
         ]
         mu = [x + draw.astype(x.dtype) for x, draw in zip(zeros, draws)]  # sharded as x
-        kept = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
+        kept = jnp.array(jax.random.key_data(random.typed(key)), copy=True)
         return GravityState(jnp.zeros([], jnp.int32), structure.unflatten(mu), kept)
 
     def update(
@@ -81,9 +74,9 @@ def normalize_by_gravity(
             b = (decay * t + 1) / (t + 2)
             return (b * jnp.where(t > 0, 1, start) * m + (1 - b) * z).astype(m.dtype)
 
-        mu = jax.tree.map(roll, state.mu, tree.read(updates))
-        return tree.like(mu, updates), GravityState(
-            tree.increment(state.count), mu, state.key
+        mu = jax.tree.map(roll, state.mu, numbers.read(updates))
+        return numbers.like(mu, updates), GravityState(
+            numbers.increment(state.count), mu, state.key
         )
 
     return transform(init, update)

@@ -3,16 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, norms, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -51,9 +44,9 @@ def normalize_by_norm_power(power: Hyper = 2 / 3) -> Transform:
         **extra: Extra,
     ) -> Updates:
         del params, extra
-        norm = tree.whole_norm(tree.norm(updates), global_norm)
-        unit = tree.scale(tree.inverse(norm), tree.read(updates))
+        norm = norms.given_or(norms.of_tree(updates), global_norm)
+        unit = tree.scale(numbers.inverse(norm), numbers.read(updates))
         length = jnp.where(norm > 0, norm, 1) ** (1 - power)  # of a direction of zeros
-        return tree.like(tree.scale(length, unit), updates)
+        return numbers.like(tree.scale(length, unit), updates)
 
     return stateless(update)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, norms, numbers
 from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
@@ -38,12 +38,12 @@ def normalize_by_orthograd() -> Transform:
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del extra
         check.given("normalize_by_orthograd", params)
-        g = tree.read(updates)
+        g = numbers.read(updates)
         gs, structure = jax.tree.flatten(g)
-        ws = jax.tree.leaves(tree.wide(params))
-        sizes = zip(tree.norms(g), tree.norms(params))
+        ws = jax.tree.leaves(numbers.wide(params))
+        sizes = zip(norms.of_leaves(g), norms.of_leaves(params))
         u = [project(gi, wi, *size) for gi, wi, size in zip(gs, ws, sizes)]
-        return tree.like(structure.unflatten(u), updates)
+        return numbers.like(structure.unflatten(u), updates)
 
     return stateless(update)
 
@@ -57,6 +57,6 @@ def project(
     w = (w / jnp.where(w_norm > 0, w_norm, 1)).astype(g.dtype)
     for _ in range(2):  # the second takes what rounding left of the first
         o = o - jnp.sum(w * o) * w
-    size = root(tree.sum_squares(o))
+    size = root(norms.sum_squares(o))
     parallel = size <= 16 * jnp.finfo(g.dtype).eps
     return jnp.where(parallel, 0, o / jnp.where(parallel, 1, size)) * g_norm

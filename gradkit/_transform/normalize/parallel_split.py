@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, linalg, tree
+from gradkit._core import check, norms, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class ParallelSplitState(NamedTuple):
@@ -78,15 +71,15 @@ def normalize_by_parallel_split(
 
         def split(m: jax.Array, w: jax.Array) -> jax.Array:
             axes = tuple(range(m.ndim))
-            norm = linalg.norms(m, axes)
-            d = tree.clip_factor(norm, max_norm).astype(m.dtype) * m
-            size = linalg.norms(w.astype(m.dtype), axes)
+            norm = norms.along(m, axes)
+            d = norms.clip_factor(norm, max_norm).astype(m.dtype) * m
+            size = norms.along(w.astype(m.dtype), axes)
             w = w.astype(m.dtype) / jnp.where(size > 0, size, 1)
             along = jnp.sum(d * w) * w
             return (d - along + parallel * along).astype(m.dtype)
 
-        mu = jax.tree.map(subtract, tree.read(updates), state.mu)
+        mu = jax.tree.map(subtract, numbers.read(updates), state.mu)
         u = jax.tree.map(split, mu, params)
-        return tree.like(u, updates), ParallelSplitState(mu)
+        return numbers.like(u, updates), ParallelSplitState(mu)
 
     return transform(init, update)

@@ -6,16 +6,11 @@ from typing import Any
 
 import jax
 
-from gradkit._core import batch, check, linalg, newton_schulz, tree
+from gradkit._core import check, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.matrix import layout, newton_schulz, stacks
+from gradkit._core.matrix.polar import polar_factor
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -23,7 +18,7 @@ def normalize_by_polar(
     eps: Hyper = 1e-7,
     *,
     consistent_rms: Hyper | None = None,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
     dtype: Any = None,
 ) -> Transform:
@@ -79,16 +74,16 @@ def normalize_by_polar(
         del params, extra
         check.matrix("normalize_by_polar", updates, batch_axes)
         polar = functools.partial(
-            linalg.polar, eps=eps, coefficients=coefficients, dtype=dtype
+            polar_factor, eps=eps, coefficients=coefficients, dtype=dtype
         )
-        u = batch.map_wide(polar, tree.read(updates), batch_axes)
+        u = stacks.map_fat(polar, numbers.read(updates), batch_axes)
 
         def scaled(u: jax.Array) -> jax.Array:
-            _, rows, cols = batch.shape(u, batch_axes)
+            _, rows, cols = layout.shape(u, batch_axes)
             if consistent_rms is not None:
                 return (consistent_rms * math.sqrt(max(rows, cols)) * u).astype(u.dtype)
             return math.sqrt(max(1, cols / max(1, rows))) * u
 
-        return tree.like(jax.tree.map(scaled, u), updates)
+        return numbers.like(jax.tree.map(scaled, u), updates)
 
     return stateless(update)

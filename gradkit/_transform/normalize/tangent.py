@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, linalg, tree
+from gradkit._core import check, norms, numbers, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -64,7 +64,7 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
         check.given("normalize_by_tangent", params)
-        g = tree.read(updates)
+        g = numbers.read(updates)
         direction, state = inner.update(g, state, params, **extra)
 
         def project(d: jax.Array, g: jax.Array, w: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
             return tangent(d.astype(g.dtype), g, w.astype(g.dtype), delta)
 
         u = jax.tree.map(project, direction, g, params)
-        return tree.like(u, updates), state
+        return numbers.like(u, updates), state
 
     return transform(init, update)
 
@@ -81,13 +81,13 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
 def tangent(d: jax.Array, g: jax.Array, w: jax.Array, delta: Scalar) -> jax.Array:
     """`d` without its part along `w`: along that of every unit, or along the whole leaf."""
     units, delta = tuple(range(g.ndim - 1)), jnp.asarray(delta, g.dtype)
-    g_norms, w_norms = linalg.norms(g, units), linalg.norms(w, units)
+    g_norms, w_norms = norms.along(g, units), norms.along(w, units)
     unit = tree.ratio(w, w_norms)
     cosines = jnp.sum(tree.ratio(g, g_norms) * unit, units, keepdims=True)
     along = jnp.sum(d * unit, units, keepdims=True)
 
-    g_shares = tree.ratio(g_norms, linalg.norms(g_norms, -1))
-    w_shares = tree.ratio(w_norms, linalg.norms(w_norms, -1))
+    g_shares = tree.ratio(g_norms, norms.along(g_norms, -1))
+    w_shares = tree.ratio(w_norms, norms.along(w_norms, -1))
     cosine = jnp.sum(g_shares * w_shares * cosines)  # of the leaf, seen by its units
     whole = jnp.sum(w_shares * along) * w_shares
 

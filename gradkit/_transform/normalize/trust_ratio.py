@@ -5,17 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
-from gradkit._core.decayed import Mask, decayed
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.mask import Mask, decayed
+from gradkit._core.norms import of_leaves
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -64,20 +58,20 @@ def normalize_by_trust_ratio(
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del extra
         check.given("normalize_by_trust_ratio", params)
-        norms = tree.norms(updates)
-        weights = tree.norms(params).astype(norms.dtype)
+        norms = of_leaves(updates)
+        weights = of_leaves(params).astype(norms.dtype)
         wanted = jnp.clip(weights, min_norm, max_norm).astype(norms.dtype)
         shrinking = decayed("normalize_by_trust_ratio", mask, params)
-        added = weights if mask is None else tree.norms(shrinking).astype(norms.dtype)
+        added = weights if mask is None else of_leaves(shrinking).astype(norms.dtype)
         length = (norms + weight_decay * added).astype(norms.dtype)
         trusted = (wanted > 0) & (length > 0)
 
         def with_decay(d: jax.Array, p: jax.Array) -> jax.Array:
             return (d + weight_decay * p.astype(d.dtype)).astype(d.dtype)
 
-        r = jax.tree.map(with_decay, tree.read(updates), shrinking)
-        unit = tree.scale_each(jnp.where(trusted, 1 / tree.divisible(length), 1), r)
+        r = jax.tree.map(with_decay, numbers.read(updates), shrinking)
+        unit = tree.scale_each(jnp.where(trusted, 1 / numbers.divisible(length), 1), r)
         u = tree.scale_each(jnp.where(trusted, wanted, 1), unit)
-        return tree.like(u, updates)
+        return numbers.like(u, updates)
 
     return stateless(update)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, inverse_free, rate, roots, tree
+from gradkit._core import check, inverse_free, numbers, paths, rate, tree
 from gradkit._core.condition import when
 from gradkit._core.factory import factory
+from gradkit._core.matrix import kronecker, layout, roots
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -24,8 +25,8 @@ class InverseFreeKFACState(NamedTuple):
     """The factors, and how they have been moving."""
 
     count: jax.Array  # updates so far, int32 []
-    factors: roots.Sides  # A of the rows, B of the columns
-    moves: roots.Sides  # decayed sums of natural gradients, like the factors
+    factors: kronecker.Sides  # A of the rows, B of the columns
+    moves: kronecker.Sides  # decayed sums of natural gradients, like the factors
 
 
 def warmed(step: jax.Array) -> jax.Array:
@@ -41,7 +42,7 @@ def precondition_by_inverse_free_kfac(
     fit_rate: Rate = warmed,
     every: int = 10,
     max_size: int = 8192,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Multiply each matrix by factors of the inverse of its curvature, fitted without inverses.
 
@@ -101,7 +102,7 @@ def precondition_by_inverse_free_kfac(
     def init(params: Params) -> InverseFreeKFACState:
         check.matrix(name, params, batch_axes)
         check.concrete(name, max_size=max_size)
-        still = roots.zeros(params, max_size, batch_axes)
+        still = kronecker.zeros(params, max_size, batch_axes)
         first = jax.tree.map(roots.identity, still)
         return InverseFreeKFACState(jnp.zeros([], jnp.int32), first, still)
 
@@ -114,18 +115,18 @@ def precondition_by_inverse_free_kfac(
         **extra: Extra,
     ) -> tuple[Updates, InverseFreeKFACState]:
         del params, extra
-        g = roots.read(updates)
+        g = kronecker.read(updates)
         given = () if covariances is None else (covariances,)
 
         def natural(g: jax.Array, a: Any, b: Any, *pair: Any) -> tuple[Any, Any]:
-            x = batch.upright(g, batch_axes)
+            x = layout.as_matrix(g, batch_axes)
             return inverse_free.natural(x, a, b, damping, *pair)
 
-        def fit(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
+        def fit(kept: tuple[kronecker.Sides, kronecker.Sides]) -> tuple[Any, Any]:
             factors, old = kept
-            xs = tree.bare(g)
+            xs = paths.unboxed(g)
             found = jax.tree.map(natural, xs, *factors, *given)
-            pulls = roots.Sides(*tree.unzip(xs, found, 2))
+            pulls = kronecker.Sides(*tree.unzip(xs, found, 2))
             moves = jax.tree.map(lambda m, n: decay * m + n, old, pulls)
             moved = functools.partial(
                 inverse_free.moved, pull=rate.at(fit_rate, state.count)
@@ -137,10 +138,10 @@ def precondition_by_inverse_free_kfac(
 
         due = state.count % every == 0
         factors, moves = when(due, fit, (state.factors, state.moves))
-        back = roots.turned(factors)
-        inside = roots.between(back.rows, g, factors.cols, batch_axes)
-        u = roots.between(factors.rows, inside, back.cols, batch_axes)
-        new = InverseFreeKFACState(tree.increment(state.count), factors, moves)
-        return tree.like(u, updates), new
+        back = kronecker.transposed(factors)
+        inside = kronecker.between(back.rows, g, factors.cols, batch_axes)
+        u = kronecker.between(factors.rows, inside, back.cols, batch_axes)
+        new = InverseFreeKFACState(numbers.increment(state.count), factors, moves)
+        return numbers.like(u, updates), new
 
     return transform(init, update)

@@ -5,17 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, derivative, roots, tree
+from gradkit._core import check, derivative, numbers, paths, tree
 from gradkit._core.condition import on_axes_of, when
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.matrix import kronecker, layout, roots
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class KLShampooState(NamedTuple):
@@ -23,9 +17,9 @@ class KLShampooState(NamedTuple):
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
-    grams: roots.Sides  # S: average covariances
-    bases: roots.Sides  # Q^T: about their eigenvectors, as rows, as last used
-    values: roots.Sides  # their eigenvalues as the bases see them, [*batch, n]
+    grams: kronecker.Sides  # S: average covariances
+    bases: kronecker.Sides  # Q^T: about their eigenvectors, as rows, as last used
+    values: kronecker.Sides  # their eigenvalues as the bases see them, [*batch, n]
 
 
 @factory
@@ -38,7 +32,7 @@ def precondition_by_kl_shampoo(
     every: int = 10,
     max_norm: Hyper = 1.5,
     max_size: int = 8192,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Divide each average gradient by roots of covariances that explain it together.
 
@@ -105,7 +99,7 @@ def precondition_by_kl_shampoo(
     def init(params: Params) -> KLShampooState:
         check.matrix(name, params, batch_axes)
         check.concrete(name, max_size=max_size)
-        grams = roots.zeros(params, max_size, batch_axes)
+        grams = kronecker.zeros(params, max_size, batch_axes)
         bases = jax.tree.map(roots.identity, grams)
         one = lambda s: on_axes_of(jnp.ones(s.shape[:-1], s.dtype), s)
         ones = jax.tree.map(one, grams)
@@ -116,59 +110,61 @@ def precondition_by_kl_shampoo(
         updates: Updates, state: KLShampooState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, KLShampooState]:
         del params, extra
-        g, values, moves = roots.read(updates), state.values, state.count > 0
+        g, values, moves = kronecker.read(updates), state.values, state.count > 0
 
-        def first(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
+        def first(kept: tuple[kronecker.Sides, kronecker.Sides]) -> tuple[Any, Any]:
             grams, _ = kept
             fixed = derivative.refuse(name, grams)
-            return grams, roots.each(roots.eigenbasis, fixed)
+            return grams, kronecker.each(roots.eigenbasis, fixed)
 
-        def turn(kept: tuple[roots.Sides, roots.Sides]) -> tuple[Any, Any]:
+        def turn(kept: tuple[kronecker.Sides, kronecker.Sides]) -> tuple[Any, Any]:
             grams, _ = kept
-            moved = roots.pushed(*derivative.refuse(name, kept))
-            return grams, roots.each(roots.orthonormal, moved)
+            moved = kronecker.pushed(*derivative.refuse(name, kept))
+            return grams, kronecker.each(roots.orthonormal_rows, moved)
 
         due = moves & ((state.count - 1) % every == 0)
         kept = when(state.count == 1, first, (state.grams, state.bases))
         grams, bases = when(due & (state.count > 1), turn, kept)
         late = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
-        mu = tree.average(b1, state.mu, late)
-        back = roots.turned(bases)
+        mu = tree.ema(b1, state.mu, late)
+        back = kronecker.transposed(bases)
         with jax.default_matmul_precision("highest"):
-            low = roots.between(bases.rows, mu, back.cols, batch_axes)
-        low = roots.above_rounding(low, bases, batch_axes)
+            low = kronecker.between(bases.rows, mu, back.cols, batch_axes)
+        low = kronecker.above_rounding(low, bases, batch_axes)
 
         limit = jnp.where(every > 1, max_norm, jnp.inf)
 
         def white(x: jax.Array, a: Any, b: Any) -> jax.Array:
-            if roots.is_none(a) and roots.is_none(b):
+            if kronecker.is_none(a) and kronecker.is_none(b):
                 return x
-            y = batch.upright(x, batch_axes)
-            rows = 1 if roots.is_none(a) else jnp.sqrt(a)[..., :, None]
-            cols = 1 if roots.is_none(b) else jnp.sqrt(b)[..., None, :]
+            y = layout.as_matrix(x, batch_axes)
+            rows = 1 if kronecker.is_none(a) else jnp.sqrt(a)[..., :, None]
+            cols = 1 if kronecker.is_none(b) else jnp.sqrt(b)[..., None, :]
             scale = rows * cols + eps
             most = limit * max(y.shape[-2:]) ** 0.5
-            return batch.like(
-                roots.limited(lambda y: y / scale, y, most), x, batch_axes
+            return layout.like(
+                kronecker.limited(lambda y: y / scale, y, most), x, batch_axes
             )
 
-        d = tree.map_bare(white, low, *values)
-        u = roots.between(back.rows, d, bases.cols, batch_axes)
+        d = paths.map_unboxed(white, low, *values)
+        u = kronecker.between(back.rows, d, bases.cols, batch_axes)
 
-        xs = jax.tree.map(lambda x: batch.upright(x, batch_axes), tree.bare(g))
+        xs = jax.tree.map(lambda x: layout.as_matrix(x, batch_axes), paths.unboxed(g))
         rows = jax.tree.map(_explained, xs, *bases, values.cols)
-        cols = jax.tree.map(_explained, roots.turned(xs), *bases[::-1], values.rows)
+        cols = jax.tree.map(
+            _explained, kronecker.transposed(xs), *bases[::-1], values.rows
+        )
         seen, along = zip(tree.unzip(xs, rows, 2), tree.unzip(xs, cols, 2))
-        grams = tree.average(decay, grams, roots.Sides(*seen))
-        new = tree.average(decay, values, roots.Sides(*along))
+        grams = tree.ema(decay, grams, kronecker.Sides(*seen))
+        new = tree.ema(decay, values, kronecker.Sides(*along))
 
         def limited(v: jax.Array) -> jax.Array:
             least = max(10, min(v.shape[-1], 4000)) ** -2.0
             return jnp.where(moves, jnp.maximum(v, least), start).astype(v.dtype)
 
         values = jax.tree.map(limited, new)
-        return tree.like(u, updates), KLShampooState(
-            tree.increment(state.count), mu, grams, bases, values
+        return numbers.like(u, updates), KLShampooState(
+            numbers.increment(state.count), mu, grams, bases, values
         )
 
     return transform(init, update)
@@ -176,10 +172,10 @@ def precondition_by_kl_shampoo(
 
 def _explained(g: jax.Array, own: Any, other: Any, values: Any) -> tuple[Any, Any]:
     """The covariance of the rows of `g`, its columns made white, and its diagonal in `own`."""
-    if roots.is_none(own):
-        return roots.NONE, roots.NONE
+    if kronecker.is_none(own):
+        return kronecker.NONE, kronecker.NONE
     x = g.astype(own.dtype)
-    if not roots.is_none(other):
+    if not kronecker.is_none(other):
         x = x @ other.mT / jnp.sqrt(values)[..., None, :]
     x, n = roots.squarable(x), max(g.shape[-1], 1)
     return roots.gram(x) / n, jnp.sum(jnp.square(own @ x), -1) / n

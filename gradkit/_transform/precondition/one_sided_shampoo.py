@@ -6,16 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, roots, tree
+from gradkit._core import check, numbers, paths, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.matrix import kronecker, layout
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class OneSidedShampooState(NamedTuple):
@@ -23,8 +17,10 @@ class OneSidedShampooState(NamedTuple):
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
-    grams: roots.Sides  # averages of g g^T on the small side, [*batch, small, small]
-    roots: roots.Sides  # their inverse roots, when these were last taken
+    grams: (
+        kronecker.Sides
+    )  # averages of g g^T on the small side, [*batch, small, small]
+    roots: kronecker.Sides  # their inverse roots, when these were last taken
 
 
 @factory
@@ -35,7 +31,7 @@ def precondition_by_one_sided_shampoo(
     damping: Hyper = 1e-6,
     every: int = 10,
     max_size: int = 8192,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Divide each average gradient by the root of the covariance of its small side.
 
@@ -88,14 +84,14 @@ def precondition_by_one_sided_shampoo(
         check.concrete(name, max_size=max_size)
 
         def short(tall: bool, p: jax.Array, square: Any) -> Any:
-            return square if batch.is_tall(p, batch_axes) == tall else roots.NONE
+            return square if layout.is_tall(p, batch_axes) == tall else kronecker.NONE
 
-        def small() -> roots.Sides:
-            rows, cols = roots.zeros(params, max_size, batch_axes)
-            ps = tree.bare(params)
+        def small() -> kronecker.Sides:
+            rows, cols = kronecker.zeros(params, max_size, batch_axes)
+            ps = paths.unboxed(params)
             rows = jax.tree.map(functools.partial(short, False), ps, rows)
             cols = jax.tree.map(functools.partial(short, True), ps, cols)
-            return roots.Sides(rows, cols)
+            return kronecker.Sides(rows, cols)
 
         step = jnp.zeros([], jnp.int32)
         return OneSidedShampooState(step, tree.zeros(params), small(), small())
@@ -107,21 +103,21 @@ def precondition_by_one_sided_shampoo(
         **extra: Extra,
     ) -> tuple[Updates, OneSidedShampooState]:
         del params, extra
-        g = roots.read(updates)
-        step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, g)
-        grams = roots.average_grams(decay, state.grams, g, batch_axes)
+        g = kronecker.read(updates)
+        step = numbers.increment(state.count)
+        mu = tree.ema(b1, state.mu, g)
+        grams = kronecker.ema_of_grams(decay, state.grams, g, batch_axes)
 
-        def take() -> roots.Sides:
+        def take() -> kronecker.Sides:
             covariances = tree.debias(grams, decay, step)
-            return roots.inverse_roots(covariances, 0.5, 0.0, damping)
+            return kronecker.inverse_roots(covariances, 0.5, 0.0, damping)
 
-        due = roots.due(state.count, every)
-        taken = roots.renewed(due, take, state.roots, grams)
-        most = roots.most_of_average(b1, decay, step, tree.zero_per_leaf(g).dtype)
+        due = kronecker.due(state.count, every)
+        taken = kronecker.renewed(due, take, state.roots, grams)
+        most = kronecker.most_of_ema(b1, decay, step, tree.zero_per_leaf(g).dtype)
         m = tree.debias(mu, b1, step)
-        most = roots.most_between(most, m, grams, 0.5, damping)
-        u = roots.limited_between(taken.rows, m, taken.cols, most, batch_axes)
-        return tree.like(u, updates), OneSidedShampooState(step, mu, grams, taken)
+        most = kronecker.most_between(most, m, grams, 0.5, damping)
+        u = kronecker.limited_between(taken.rows, m, taken.cols, most, batch_axes)
+        return numbers.like(u, updates), OneSidedShampooState(step, mu, grams, taken)
 
     return transform(init, update)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, lapack, roots, shard, tree
+from gradkit._core import check, numbers, paths, shard
 from gradkit._core.factory import factory
+from gradkit._core.matrix import lapack, roots
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -68,8 +69,8 @@ def precondition_by_paired_factors(
         check.given(name, params)
         check.matrix(name, updates)
         factors: dict[str, jax.Array] = {}
-        tree.map_with_path(
-            lambda path, p: factors.update({path: shard.whole(p)}), tree.wide(params)
+        paths.map_with_path(
+            lambda path, p: factors.update({path: shard.whole(p)}), numbers.wide(params)
         )
         seconds = {a: _partner(pairs, a, factors) for a in factors}
         firsts = {b: a for a, b in seconds.items() if b not in (None, a)}
@@ -96,9 +97,9 @@ def precondition_by_paired_factors(
             )
             return _over(rows, damping, g.mT).mT
 
-        g = tree.read(updates)
-        u = tree.map_with_path(leaf, jax.tree.map(shard.whole, g))
-        return tree.like(jax.tree.map(shard.alike, u, g), updates)
+        g = numbers.read(updates)
+        u = paths.map_with_path(leaf, jax.tree.map(shard.whole, g))
+        return numbers.like(jax.tree.map(shard.alike, u, g), updates)
 
     return stateless(update)
 

@@ -9,17 +9,18 @@ import numpy as np
 
 from gradkit._core import (
     alike,
-    batch,
     check,
+    numbers,
+    paths,
+    random,
     rate,
-    roots,
-    sample,
     shard,
     tree,
     whitening,
 )
 from gradkit._core.condition import when
 from gradkit._core.factory import factory
+from gradkit._core.matrix import kronecker, layout
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -42,12 +43,12 @@ class PSGDState(NamedTuple):
 
 def masked(x: Any) -> Any:
     """What a state keeps of a factor: where there is none, what optax skips."""
-    return roots.NONE if x is None else x
+    return kronecker.NONE if x is None else x
 
 
 def some(x: Any) -> Any:
     """The factor that is kept, or None."""
-    return None if roots.is_none(x) else x
+    return None if kronecker.is_none(x) else x
 
 
 def annealed(step: jax.Array) -> jax.Array:
@@ -67,8 +68,8 @@ def precondition_by_psgd(
     max_rms: Hyper = 2.0,
     max_entry: Hyper = 10.0,
     max_size: int = 8192,
-    key: sample.Key = 0,
-    batch_axes: batch.Axes = (),
+    key: random.Key = 0,
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Whiten each average gradient by triangular factors that are fitted to gradients.
 
@@ -131,11 +132,11 @@ def precondition_by_psgd(
     def init(params: Params) -> PSGDState:
         factors = whitening.Factors(
             *(
-                jax.tree.map(functools.partial(first, i), tree.bare(params))
+                jax.tree.map(functools.partial(first, i), paths.unboxed(params))
                 for i in range(len(whitening.Factors._fields))
             )
         )
-        start = jnp.array(jax.random.key_data(sample.typed(key)), copy=True)
+        start = jnp.array(jax.random.key_data(random.typed(key)), copy=True)
         return PSGDState(jnp.zeros([], jnp.int32), start, tree.zeros(params), factors)
 
     def update(
@@ -147,31 +148,31 @@ def precondition_by_psgd(
         **extra: Extra,
     ) -> tuple[Updates, PSGDState]:
         del params, extra
-        following, seed, coin = sample.split(state.key, 3, key)
-        step = tree.increment(state.count)
+        following, seed, coin = random.split(state.key, 3, key)
+        step = numbers.increment(state.count)
 
         def average(m: jax.Array, g: jax.Array) -> jax.Array:
-            return tree.average(jnp.minimum(b1, 1 - 1 / step.astype(m.dtype)), m, g)
+            return tree.ema(jnp.minimum(b1, 1 - 1 / step.astype(m.dtype)), m, g)
 
-        mu = jax.tree.map(average, state.mu, roots.read(updates))
-        ms = [batch.upright(m, batch_axes) for m in jax.tree.leaves(mu)]
-        structure = jax.tree.structure(tree.bare(mu))
+        mu = jax.tree.map(average, state.mu, kronecker.read(updates))
+        ms = [layout.as_matrix(m, batch_axes) for m in jax.tree.leaves(mu)]
+        structure = jax.tree.structure(paths.unboxed(mu))
         columns = [structure.flatten_up_to(field) for field in state.factors]
         kept = [whitening.Factors(*map(some, row)) for row in zip(*columns)]
         groups = alike.groups_of([*zip(kept, leaves(mu), ms)])
 
         def fit(kept: list[whitening.Factors]) -> list[whitening.Factors]:
             # not outside, where it would be stored
-            gs = alike.stacks(groups, leaves(tree.like(roots.read(updates), mu)))
+            gs = alike.stacks(groups, leaves(numbers.like(kronecker.read(updates), mu)))
             keys = jax.random.split(seed, len(ms))
             noise = [keys[np.array(group)] for group in groups]
             if probe is not None:
-                noise = alike.stacks(groups, leaves(tree.like(probe, mu)))
+                noise = alike.stacks(groups, leaves(numbers.like(probe, mu)))
             pull = rate.at(fit_rate, state.count)
 
             def fitted(f: whitening.Factors, g: jax.Array, v: jax.Array) -> Any:
-                v = sample.normals(v, g.shape, g.dtype) if probe is None else v
-                x, v = (batch.upright(y, batch_axes) for y in (g, v))
+                v = random.normals(v, g.shape, g.dtype) if probe is None else v
+                x, v = (layout.as_matrix(y, batch_axes) for y in (g, v))
                 h = x + (damping + jnp.finfo(x.dtype).eps * jnp.abs(x)) * v
                 return whitening.fitted(f, scale * h, v / scale, pull, decay)
 
@@ -184,14 +185,14 @@ def precondition_by_psgd(
         limits = scale, max_rms, max_entry  # not of stacks, which would be copied
         whitened = tree.by_shape(lambda f, m: whitening.whitened(f, m, *limits))
         us = [*map(whitened, found, ms)]
-        u = [batch.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
+        u = [layout.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
         fields = range(len(state.factors))
         factors = whitening.Factors(
             *(structure.unflatten(masked(f[i]) for f in found) for i in fields)
         )
         new = PSGDState(step, jax.random.key_data(following), mu, factors)
-        u = tree.boxed(structure.unflatten(u), mu)
-        return tree.like(u, updates), new
+        u = paths.boxed(structure.unflatten(u), mu)
+        return numbers.like(u, updates), new
 
     def first(field: int, p: jax.Array) -> Any:
         return masked(whitening.identities(p, max_size, batch_axes)[field])

@@ -5,16 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, roots, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.matrix import kronecker, layout
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class ShampooState(NamedTuple):
@@ -22,8 +16,8 @@ class ShampooState(NamedTuple):
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient, like the parameters
-    grams: roots.Sides  # averages of g g^T and of g^T g
-    roots: roots.Sides  # their inverse roots, when these were last taken
+    grams: kronecker.Sides  # averages of g g^T and of g^T g
+    roots: kronecker.Sides  # their inverse roots, when these were last taken
 
 
 @factory
@@ -36,7 +30,7 @@ def precondition_by_shampoo(
     damping: Hyper = 1e-6,
     every: int = 10,
     max_size: int = 8192,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Divide each average gradient, from both sides, by roots of its average covariances.
 
@@ -101,29 +95,31 @@ def precondition_by_shampoo(
     def init(params: Params) -> ShampooState:
         check.matrix(name, params, batch_axes)
         check.concrete("precondition_by_shampoo", max_size=max_size)
-        grams, first = (roots.zeros(params, max_size, batch_axes) for _ in range(2))
+        grams, first = (kronecker.zeros(params, max_size, batch_axes) for _ in range(2))
         return ShampooState(jnp.zeros([], jnp.int32), tree.zeros(params), grams, first)
 
     def update(
         updates: Updates, state: ShampooState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, ShampooState]:
         del params, extra
-        g = roots.read(updates)
-        step = tree.increment(state.count)
-        mu = tree.average(b1, state.mu, g)
-        grams = roots.average_grams(decay, state.grams, g, batch_axes)
+        g = kronecker.read(updates)
+        step = numbers.increment(state.count)
+        mu = tree.ema(b1, state.mu, g)
+        grams = kronecker.ema_of_grams(decay, state.grams, g, batch_axes)
         covariances = lambda: tree.debias(grams, decay, step)
 
-        def take() -> roots.Sides:
-            return roots.inverse_roots(covariances(), rows_power, cols_power, damping)
+        def take() -> kronecker.Sides:
+            return kronecker.inverse_roots(
+                covariances(), rows_power, cols_power, damping
+            )
 
-        due = roots.due(state.count, every)
-        taken = roots.renewed(due, take, state.roots, grams)
+        due = kronecker.due(state.count, every)
+        taken = kronecker.renewed(due, take, state.roots, grams)
         power = rows_power + cols_power
-        most = roots.most_of_average(b1, decay, step, tree.zero_per_leaf(g).dtype)
+        most = kronecker.most_of_ema(b1, decay, step, tree.zero_per_leaf(g).dtype)
         m = tree.debias(mu, b1, step)
-        most = roots.most_between(most, m, covariances(), power, damping)
-        u = roots.limited_between(taken.rows, m, taken.cols, most, batch_axes)
-        return tree.like(u, updates), ShampooState(step, mu, grams, taken)
+        most = kronecker.most_between(most, m, covariances(), power, damping)
+        u = kronecker.limited_between(taken.rows, m, taken.cols, most, batch_axes)
+        return numbers.like(u, updates), ShampooState(step, mu, grams, taken)
 
     return transform(init, update)

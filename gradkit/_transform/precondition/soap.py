@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, derivative, rate, roots, tree
+from gradkit._core import check, derivative, numbers, rate, tree
 from gradkit._core.condition import when
 from gradkit._core.factory import factory
+from gradkit._core.matrix import kronecker, layout, roots
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -25,8 +26,8 @@ class SOAPState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # average gradient in the bases, like the parameters
     nu: Updates  # average squared gradient in the bases, like the parameters
-    grams: roots.Sides  # averages of g g^T and of g^T g
-    bases: roots.Sides  # about their eigenvectors, as rows, as last used
+    grams: kronecker.Sides  # averages of g g^T and of g^T g
+    bases: kronecker.Sides  # about their eigenvectors, as rows, as last used
 
 
 @factory
@@ -38,7 +39,7 @@ def precondition_by_soap(
     eps: Rate = 1e-8,
     every: int = 10,
     max_size: int = 10000,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Do as Adam does, but in the slowly turning eigenbases of each matrix's covariances.
 
@@ -95,37 +96,37 @@ def precondition_by_soap(
     def init(params: Params) -> SOAPState:
         mu, nu = tree.zeros(params), tree.zeros(params)
         check.concrete("precondition_by_soap", max_size=max_size)
-        grams, bases = (roots.zeros(params, max_size, batch_axes) for _ in range(2))
+        grams, bases = (kronecker.zeros(params, max_size, batch_axes) for _ in range(2))
         return SOAPState(jnp.zeros([], jnp.int32), mu, nu, grams, bases)
 
     def update(
         updates: Updates, state: SOAPState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SOAPState]:
         del params, extra
-        g, moves = roots.read(updates), state.count > 0
+        g, moves = kronecker.read(updates), state.count > 0
 
         def first(kept: tuple[Any, ...]) -> tuple[Any, ...]:
             grams, _, mu, nu = kept
             fixed = derivative.refuse(name, grams)
-            return grams, roots.each(roots.eigenbasis, fixed), mu, nu
+            return grams, kronecker.each(roots.eigenbasis, fixed), mu, nu
 
         def turn(kept: tuple[Any, ...]) -> tuple[Any, ...]:
             grams, bases, mu, nu = kept
-            new, order = roots.power_step(*derivative.refuse(name, (grams, bases)))
-            m = precise(roots.turned(bases).rows, mu, bases.cols)
-            mu = sound(precise(new.rows, m, roots.turned(new).cols), new)
-            nu = roots.permuted(order.rows, nu, order.cols, batch_axes)
+            new, order = kronecker.power_step(*derivative.refuse(name, (grams, bases)))
+            m = precise(kronecker.transposed(bases).rows, mu, bases.cols)
+            mu = sound(precise(new.rows, m, kronecker.transposed(new).cols), new)
+            nu = kronecker.permuted(order.rows, nu, order.cols, batch_axes)
             return grams, new, mu, nu
 
         due = moves & ((state.count - 1) % every == 0)
         kept = state.grams, state.bases, state.mu, state.nu
         kept = when(state.count == 1, first, kept)
         grams, bases, mu, nu = when(due & (state.count > 1), turn, kept)
-        back = roots.turned(bases)
+        back = kronecker.transposed(bases)
         low = sound(precise(bases.rows, g, back.cols), bases)
         low = jax.tree.map(lambda x: jnp.where(moves, x, 0), low)
-        mu = tree.average(b1, mu, low)
-        nu = tree.average_square(b2, nu, low)
+        mu = tree.ema(b1, mu, low)
+        nu = tree.ema_of_squares(b2, nu, low)
         moved = jnp.maximum(state.count, 1)
         floor = rate.at(eps, moved - 1)
         d = jax.tree.map(
@@ -133,17 +134,17 @@ def precondition_by_soap(
             tree.debias(mu, b1, moved),
             tree.debias(nu, b2, moved),
         )
-        u = roots.between(back.rows, d, bases.cols, batch_axes)
-        grams = roots.average_grams(decay, grams, g, batch_axes)
-        return tree.like(u, updates), SOAPState(
-            tree.increment(state.count), mu, nu, grams, bases
+        u = kronecker.between(back.rows, d, bases.cols, batch_axes)
+        grams = kronecker.ema_of_grams(decay, grams, g, batch_axes)
+        return numbers.like(u, updates), SOAPState(
+            numbers.increment(state.count), mu, nu, grams, bases
         )
 
     def precise(rows: Any, updates: Updates, cols: Any) -> Updates:
         with jax.default_matmul_precision("highest"):
-            return roots.between(rows, updates, cols, batch_axes)
+            return kronecker.between(rows, updates, cols, batch_axes)
 
-    def sound(low: Updates, bases: roots.Sides) -> Updates:
-        return roots.above_rounding(low, bases, batch_axes)
+    def sound(low: Updates, bases: kronecker.Sides) -> Updates:
+        return kronecker.above_rounding(low, bases, batch_axes)
 
     return transform(init, update)

@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class AnnealingState(NamedTuple):
@@ -77,7 +70,7 @@ def mask_by_annealing(
             there = jnp.abs(p) > jnp.asarray(threshold, p.dtype)
             return jnp.where(there, g, left.astype(g.dtype) * g)
 
-        u = jax.tree.map(shrink, tree.read(updates), tree.wide(params))
-        return tree.like(u, updates), AnnealingState(tree.increment(state.count))
+        u = jax.tree.map(shrink, numbers.read(updates), numbers.wide(params))
+        return numbers.like(u, updates), AnnealingState(numbers.increment(state.count))
 
     return transform(init, update)

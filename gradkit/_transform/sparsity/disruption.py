@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, norms, numbers, tree
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class DisruptionState(NamedTuple):
@@ -67,17 +60,17 @@ def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
         **extra: Extra,
     ) -> tuple[Updates, DisruptionState]:
         del params, extra
-        g = tree.read(updates)
-        retain = g if retain_gradient is None else tree.read(retain_gradient)
-        mu = tree.average(decay, state.mu, retain)
-        norm = tree.whole_norm(tree.norm(g), global_norm)
-        divisor = jnp.where(norm > 0, tree.divisible(norm), 1)
+        g = numbers.read(updates)
+        retain = g if retain_gradient is None else numbers.read(retain_gradient)
+        mu = tree.ema(decay, state.mu, retain)
+        norm = norms.given_or(norms.of_tree(g), global_norm)
+        divisor = jnp.where(norm > 0, numbers.divisible(norm), 1)
 
         def keep(x: jax.Array, r: jax.Array) -> jax.Array:
             agrees = jnp.sign(x) == jnp.sign(r).astype(x.dtype)
             return jnp.where(agrees, x / divisor.astype(x.dtype), 0)
 
         u = jax.tree.map(keep, g, mu)
-        return tree.like(u, updates), DisruptionState(mu)
+        return numbers.like(u, updates), DisruptionState(mu)
 
     return transform(init, update)

@@ -5,17 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, select, tree
+from gradkit._core import check, largest, numbers, tree
 from gradkit._core.condition import varying_as, when
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class FisherState(NamedTuple):
@@ -77,15 +70,15 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
         **extra: Extra,
     ) -> tuple[Updates, FisherState]:
         del params, extra
-        g = tree.read(updates)
-        step = tree.increment(state.count)
+        g = numbers.read(updates)
+        step = numbers.increment(state.count)
         wanted = jnp.asarray(samples, jnp.float32)
         counting = state.count.astype(jnp.float32) < wanted
         complete = step.astype(jnp.float32) >= wanted
 
         root = g
         if fisher_diagonal is not None:
-            squares = tree.read(fisher_diagonal)
+            squares = numbers.read(fisher_diagonal)
             root = jax.tree.map(lambda x: jnp.sqrt(jnp.maximum(x, 0)), squares)
 
         def add(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -94,7 +87,7 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
             return jnp.where(counting, total, old)
 
         nu = jax.tree.map(add, state.nu, root)
-        found = lambda old: select.threshold(nu, density).astype(old.dtype)
+        found = lambda old: largest.threshold(nu, density).astype(old.dtype)
         threshold = when(complete & counting, found, state.threshold)
 
         def keep(x: jax.Array, n: jax.Array) -> jax.Array:
@@ -102,6 +95,6 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
             return jnp.where(kept, x, 0)
 
         u = jax.tree.map(keep, g, nu)
-        return tree.like(u, updates), FisherState(step, nu, threshold)
+        return numbers.like(u, updates), FisherState(step, nu, threshold)
 
     return transform(init, update)

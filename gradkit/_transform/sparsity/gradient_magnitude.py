@@ -3,16 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, select, tree
+from gradkit._core import check, largest, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    stateless,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
 
 @factory
@@ -44,9 +37,9 @@ def mask_by_gradient_magnitude(density: Hyper = 0.8) -> Transform:
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
-        g = tree.read(updates)
-        k = select.count(density, [x.size for x in jax.tree.leaves(g)])
-        u = jax.tree.map(lambda m, x: jnp.where(m, x, 0), select.top(g, k), g)
-        return tree.like(u, updates)
+        g = numbers.read(updates)
+        k = largest.count(density, [x.size for x in jax.tree.leaves(g)])
+        u = jax.tree.map(lambda m, x: jnp.where(m, x, 0), largest.top(g, k), g)
+        return numbers.like(u, updates)
 
     return stateless(update)

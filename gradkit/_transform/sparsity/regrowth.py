@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, select, tree
+from gradkit._core import check, largest, numbers
 from gradkit._core.condition import when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -82,18 +82,18 @@ def mask_by_regrowth(
         updates: Updates, state: RegrowthState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, RegrowthState]:
         check.given("mask_by_regrowth", params)
-        gs, structure = jax.tree.flatten(tree.read(updates))
-        ps, masks = jax.tree.leaves(tree.read(params)), jax.tree.leaves(state.mask)
+        gs, structure = jax.tree.flatten(numbers.read(updates))
+        ps, masks = jax.tree.leaves(numbers.read(params)), jax.tree.leaves(state.mask)
         sparse = [i for i, g in enumerate(gs) if g.ndim > 1]
         time = state.count.astype(jnp.result_type(float)) / until
         share = fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(time, 1)))
 
         def change(old: list[jax.Array]) -> list[jax.Array]:
-            k = select.count(density, [gs[i].size for i in sparse])
+            k = largest.count(density, [gs[i].size for i in sparse])
             gone = jnp.where(state.count > 0, jnp.round(share * k), 0)
-            kept = select.largest([ps[i] for i in sparse], old, k - gone)
+            kept = largest.largest([ps[i] for i in sparse], old, k - gone)
             free = [~m for m in kept]
-            new = select.largest([gs[i] for i in sparse], free, gone)
+            new = largest.largest([gs[i] for i in sparse], free, gone)
             return [a | b for a, b in zip(kept, new)]
 
         look = (state.count == 0) | ((state.count % every == 0) & (time < 1))
@@ -108,7 +108,7 @@ def mask_by_regrowth(
             for m, x, p in zip(masks, jax.tree.leaves(moved), ps)
         )
         mask = jax.tree.structure(state.mask).unflatten(masks)
-        step = tree.increment(state.count)
-        return tree.like(u, updates), RegrowthState(step, mask, inner_state)
+        step = numbers.increment(state.count)
+        return numbers.like(u, updates), RegrowthState(step, mask, inner_state)
 
     return transform(init, update)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, select, tree
+from gradkit._core import check, largest, numbers, tree
 from gradkit._core.condition import varying_as, when
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -77,8 +77,8 @@ def mask_by_saliency(
     def update(
         updates: Updates, state: SaliencyState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SaliencyState]:
-        g = tree.read(updates)
-        step = tree.increment(state.count)
+        g = numbers.read(updates)
+        step = numbers.increment(state.count)
         wanted = jnp.asarray(samples, jnp.float32)
         counting = state.count.astype(jnp.float32) < wanted
         complete = step.astype(jnp.float32) >= wanted
@@ -89,14 +89,14 @@ def mask_by_saliency(
             return jnp.where(counting, total, old)
 
         mu = jax.tree.map(add, state.mu, g)
-        found = lambda old: select.threshold(mu, density).astype(old.dtype)
+        found = lambda old: largest.threshold(mu, density).astype(old.dtype)
         threshold = when(complete & counting, found, state.threshold)
 
         def move(
             stay: tuple[Updates, optax.OptState],
         ) -> tuple[Updates, optax.OptState]:
             u, inner_state = inner.update(g, stay[1], params, **extra)
-            return jax.tree.map(keep, tree.like(u, updates), mu), inner_state
+            return jax.tree.map(keep, numbers.like(u, updates), mu), inner_state
 
         def keep(x: jax.Array, m: jax.Array) -> jax.Array:
             kept = (jnp.abs(m) >= threshold.astype(m.dtype)) & (m != 0)

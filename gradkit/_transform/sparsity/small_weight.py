@@ -5,16 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, tree
+from gradkit._core import check, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class SmallWeightState(NamedTuple):
@@ -66,10 +59,10 @@ def mask_by_small_weight(threshold: Hyper = 2e-3, *, every: Hyper = 2500) -> Tra
         def shrink(m: jax.Array, p: jax.Array) -> jax.Array:
             return m & (~look | (jnp.abs(p) < jnp.asarray(threshold, p.dtype)))
 
-        mask = jax.tree.map(shrink, state.mask, tree.wide(params))
-        u = jax.tree.map(lambda m, g: jnp.where(m, g, 0), mask, tree.read(updates))
-        return tree.like(u, updates), SmallWeightState(
-            tree.increment(state.count), mask
+        mask = jax.tree.map(shrink, state.mask, numbers.wide(params))
+        u = jax.tree.map(lambda m, g: jnp.where(m, g, 0), mask, numbers.read(updates))
+        return numbers.like(u, updates), SmallWeightState(
+            numbers.increment(state.count), mask
         )
 
     return transform(init, update)

@@ -1,7 +1,8 @@
 """A fixed basis, the cosines, of which only the numbers of a few are kept."""
 
-from gradkit._core import batch, subspace
+from gradkit import subspace
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
@@ -12,7 +13,7 @@ def project_by_dct(
     rank: int = 128,
     overlap: Hyper = 0.9,
     scale: Hyper = 0.25,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Let `inner` act on the few cosine frequencies in which each matrix has most energy.
 
@@ -56,8 +57,8 @@ def project_by_dct(
     return subspace.project(
         inner,
         rank,
-        subspace.cosines(),
-        subspace.when_shares_fall(overlap),
-        subspace.left_out(scale),
+        subspace.dct(),
+        subspace.on_energy_drop(overlap),
+        subspace.discard_residual(scale),
         batch_axes=batch_axes,
     )

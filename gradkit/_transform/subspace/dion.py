@@ -5,17 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, derivative, linalg, sample, tree
+from gradkit._core import check, derivative, numbers, paths, random, tree
 from gradkit._core.condition import on_axes_of
 from gradkit._core.factory import factory
-from gradkit._core.types import (
-    Extra,
-    Hyper,
-    Params,
-    Transform,
-    Updates,
-    transform,
-)
+from gradkit._core.matrix import layout, linalg, stacks
+from gradkit._core.norms import along
+from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class DionState(NamedTuple):
@@ -32,8 +27,8 @@ def project_by_dion(
     decay: Hyper = 0.95,
     eps: Hyper = 1e-8,
     consistent_rms: Hyper | None = None,
-    key: sample.Key = 0,
-    batch_axes: batch.Axes = (),
+    key: random.Key = 0,
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Replace each matrix by orthonormal directions of its momentum's low-rank part.
 
@@ -87,41 +82,41 @@ def project_by_dion(
         check.concrete("project_by_dion", rank=rank)
 
         def start(p: jax.Array) -> jax.Array:
-            front, rows, cols = batch.shape(p, batch_axes)
+            front, rows, cols = layout.shape(p, batch_axes)
             kept = min(int(rank), rows, cols)
             side = (*front, rows, kept)
-            q = sample.normals(sample.typed(key), side, tree.wide_dtype(p))
-            return on_axes_of(q / linalg.norms(q, -2), p)
+            q = random.normals(random.typed(key), side, numbers.wide_dtype(p))
+            return on_axes_of(q / along(q, -2), p)
 
-        return DionState(tree.zeros(params), jax.tree.map(start, tree.bare(params)))
+        return DionState(tree.zeros(params), jax.tree.map(start, paths.unboxed(params)))
 
     def update(
         updates: Updates, state: DionState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, DionState]:
         del params, extra
-        g = tree.read(updates)
+        g = numbers.read(updates)
         total = jax.tree.map(lambda m, g: m + g.astype(m.dtype), state.mu, g)
-        total = tree.bare(total)
+        total = paths.unboxed(total)
         with jax.default_matmul_precision("highest"):
             xs, structure = jax.tree.flatten(jax.tree.map(seen, total, state.bases))
             xs = derivative.refuse("project_by_dion", xs)
-            ps = structure.unflatten(batch.map_shapes(linalg.orthonormal, xs))
+            ps = structure.unflatten(stacks.map_shapes(linalg.orthonormal, xs))
             parts = jax.tree.map(part, total, ps, state.bases)
         mu, u, bases = tree.unzip(total, parts, 3)
-        mu, u = tree.boxed(mu, updates), tree.boxed(u, updates)
-        return tree.like(u, updates), DionState(mu, bases)
+        mu, u = paths.boxed(mu, updates), paths.boxed(u, updates)
+        return numbers.like(u, updates), DionState(mu, bases)
 
     def seen(total: jax.Array, q: jax.Array) -> jax.Array:
-        return batch.upright(total, batch_axes).mT @ q
+        return layout.as_matrix(total, batch_axes).mT @ q
 
     def part(
         total: jax.Array, p: jax.Array, q: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What is left of the momentum, the update, and the new basis."""
-        b = batch.upright(total, batch_axes)
+        b = layout.as_matrix(total, batch_axes)
         rows, cols = b.shape[-2:]
         r = b @ p
-        norms = linalg.norms(r, -2)
+        norms = along(r, -2)
         largest = jnp.max(norms, -1, keepdims=True, initial=0)
         shown = linalg.above_rounding(norms, largest) > 0
         new = jnp.where(shown, r / jnp.where(shown, norms + eps, 1), 0)
@@ -131,7 +126,7 @@ def project_by_dion(
         else:
             size = consistent_rms * (rows * cols / max(1, r.shape[-1])) ** 0.5
         u = (size * (new @ p.mT)).astype(b.dtype)
-        like = lambda x: batch.like(x, total, batch_axes)
+        like = lambda x: layout.like(x, total, batch_axes)
         return (
             like(mu.astype(b.dtype)),
             like(u),

@@ -1,7 +1,8 @@
 """Fira: GaLore, and what GaLore leaves out, scaled as `inner` scaled what it saw."""
 
-from gradkit._core import batch, subspace
+from gradkit import subspace
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
@@ -15,7 +16,7 @@ def project_by_fira(
     growth: Hyper = 1.01,
     eps: Hyper = 1e-8,
     floor: Hyper = 0.0,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Let `inner` act where each matrix is largest, and the rest follow at `inner`'s scale.
 
@@ -70,8 +71,8 @@ def project_by_fira(
     return subspace.project(
         inner,
         rank,
-        subspace.principal(),
-        subspace.together(every),
-        subspace.recovered(scale, growth=growth, eps=eps, floor=floor),
+        subspace.svd(),
+        subspace.every_n(every),
+        subspace.fira_residual(scale, growth=growth, eps=eps, floor=floor),
         batch_axes=batch_axes,
     )

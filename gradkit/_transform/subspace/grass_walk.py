@@ -1,7 +1,9 @@
 """GrassWalk: Adam in a subspace that wanders, with averages that wander along."""
 
-from gradkit._core import batch, sample, subspace
+from gradkit import subspace
+from gradkit._core import random
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
@@ -18,8 +20,8 @@ def project_by_grass_walk(
     floor: Hyper = 0.0,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
-    key: sample.Key = 0,
-    batch_axes: batch.Axes = (),
+    key: random.Key = 0,
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Let `inner` act in a subspace that wanders at random, and the rest follow.
 
@@ -80,10 +82,10 @@ def project_by_grass_walk(
     return subspace.project(
         inner,
         rank,
-        subspace.random_walk(angle),
-        subspace.together(every),
-        subspace.recovered(scale, growth=growth, eps=eps, floor=floor),
-        subspace.turned(b1, b2=b2),
+        subspace.grassmann_walk(angle),
+        subspace.every_n(every),
+        subspace.fira_residual(scale, growth=growth, eps=eps, floor=floor),
+        subspace.rotate_moments(b1, b2=b2),
         key=key,
         batch_axes=batch_axes,
     )

@@ -5,13 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import batch, check, linalg, tree
+from gradkit._core import check, norms, numbers
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout, linalg
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 
 @factory
-def project_by_null_space(batch_axes: batch.Axes = ()) -> Transform:
+def project_by_null_space(batch_axes: layout.Axes = ()) -> Transform:
     r"""Remove from each matrix what it does to inputs in the span of a given basis.
 
     $$u = g - P P^T g, \qquad P = \mathrm{basis}$$
@@ -62,7 +63,7 @@ def project_by_null_space(batch_axes: batch.Axes = ()) -> Transform:
         return structure.unflatten(map(leaf, paths, gs, given))
 
     def leaf(path: str, x: jax.Array, basis: jax.Array) -> jax.Array:
-        g = batch.upright(tree.read(x), batch_axes)
+        g = layout.as_matrix(numbers.read(x), batch_axes)
         p = basis.astype(g.dtype)
         check.holds(
             name,
@@ -72,7 +73,7 @@ def project_by_null_space(batch_axes: batch.Axes = ()) -> Transform:
             "Give the basis of the layer's inputs, one direction a column.",
         )
         u = g - p @ jnp.matmul(p.mT, g, precision=jax.lax.Precision.HIGHEST)
-        u = linalg.above_rounding(u, linalg.norms(g, -2))
-        return batch.like(u, x, batch_axes).astype(x.dtype)
+        u = linalg.above_rounding(u, norms.along(g, -2))
+        return layout.like(u, x, batch_axes).astype(x.dtype)
 
     return stateless(update)

@@ -1,7 +1,9 @@
 """GaLore without a decomposition: each basis is a step of subspace iteration from the last."""
 
-from gradkit._core import batch, sample, subspace
+from gradkit import subspace
+from gradkit._core import random
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
@@ -12,8 +14,8 @@ def project_by_power_iteration(
     rank: int = 128,
     every: int = 200,
     scale: Hyper = 0.25,
-    key: sample.Key = 0,
-    batch_axes: batch.Axes = (),
+    key: random.Key = 0,
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Let `inner` act in a basis that turns towards where each matrix is largest.
 
@@ -54,9 +56,9 @@ def project_by_power_iteration(
     return subspace.project(
         inner,
         rank,
-        subspace.by_power(),
-        subspace.together(every),
-        subspace.left_out(scale),
+        subspace.subspace_iteration(),
+        subspace.every_n(every),
+        subspace.discard_residual(scale),
         key=key,
         batch_axes=batch_axes,
     )

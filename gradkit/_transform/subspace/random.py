@@ -1,7 +1,9 @@
 """APOLLO: the whole gradient, its columns as long as `inner` makes their random shadows."""
 
-from gradkit._core import batch, sample, subspace
+from gradkit import subspace
+from gradkit._core import random
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
@@ -15,8 +17,8 @@ def project_by_random(
     growth: Hyper = 1.01,
     eps: Hyper = 1e-8,
     floor: Hyper = 0.0,
-    key: sample.Key = 0,
-    batch_axes: batch.Axes = (),
+    key: random.Key = 0,
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Scale each column of a matrix as `inner` scales a random projection of it.
 
@@ -66,9 +68,9 @@ def project_by_random(
     return subspace.project(
         inner,
         rank,
-        subspace.random_signs(),
-        subspace.together(every),
-        subspace.rescaled(scale, growth=growth, eps=eps, floor=floor),
+        subspace.rademacher(),
+        subspace.every_n(every),
+        subspace.norm_matched(scale, growth=growth, eps=eps, floor=floor),
         key=key,
         batch_axes=batch_axes,
     )

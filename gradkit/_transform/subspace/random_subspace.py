@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, sample, shard, tree
+from gradkit._core import check, numbers, random, shard, tree
 from gradkit._core.condition import varying_as
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -32,7 +32,7 @@ class RandomSubspaceState(NamedTuple):
 
 @factory
 def project_by_random_subspace(
-    inner: AnyTransform, *, dimension: int = 1024, key: sample.Key = 0
+    inner: AnyTransform, *, dimension: int = 1024, key: random.Key = 0
 ) -> Transform:
     r"""Let `inner` act on a few numbers, each of which moves all parameters in its own way.
 
@@ -70,7 +70,7 @@ def project_by_random_subspace(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> RandomSubspaceState:
-        first, later = jax.random.split(sample.typed(key))
+        first, later = jax.random.split(random.typed(key))
         zero = jnp.zeros(int(dimension), tree.zero_per_leaf(params).dtype)
         zero = varying_as(zero, params)
         half = jnp.float32(0.5)  # the same draw in every dtype
@@ -88,17 +88,17 @@ def project_by_random_subspace(
         leaves, structure = jax.tree.flatten(updates)
         d, dtype = state.signs.size, state.signs.dtype
         n = 1 << (d - 1).bit_length()
-        impl = jax.random.key_impl(sample.typed(key))
+        impl = jax.random.key_impl(random.typed(key))
         later = jax.random.wrap_key_data(state.key, impl=impl)
         order = jax.random.permutation(jax.random.fold_in(later, len(leaves)), n)
         length = math.sqrt(n / max(sum(x.size for x in leaves), 1))
 
         def gaussian(i: int, x: jax.Array) -> jax.Array:
             blocks = -(-x.size // n)
-            return sample.normals(jax.random.fold_in(later, i), (blocks, n), dtype)
+            return random.normals(jax.random.fold_in(later, i), (blocks, n), dtype)
 
         def gather(i: int, x: jax.Array) -> jax.Array:
-            flat = shard.whole(tree.finite(x)).astype(dtype).ravel()
+            flat = shard.whole(numbers.finite(x)).astype(dtype).ravel()
             blocks = jnp.pad(flat, (0, -x.size % n)).reshape(-1, n)
             return jnp.sum(gaussian(i, x) * hadamard(blocks), axis=0)
 
@@ -112,7 +112,7 @@ def project_by_random_subspace(
         (moved,) = jax.tree.leaves(direction)
         mixed = hadamard(jnp.pad(state.signs * moved, (0, n - d)))[order]
         u = structure.unflatten(spread(i, x, mixed) for i, x in enumerate(leaves))
-        return tree.like(u, updates), state._replace(inner=inner_state)
+        return numbers.like(u, updates), state._replace(inner=inner_state)
 
     return transform(init, update)
 

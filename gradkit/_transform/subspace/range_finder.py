@@ -1,7 +1,9 @@
 """GaLore at a fraction of its cost: singular vectors from a random sketch, leaves in turn."""
 
-from gradkit._core import batch, sample, subspace
+from gradkit import subspace
+from gradkit._core import random
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
@@ -12,8 +14,8 @@ def project_by_range_finder(
     rank: int = 128,
     every: int = 200,
     scale: Hyper = 0.25,
-    key: sample.Key = 0,
-    batch_axes: batch.Axes = (),
+    key: random.Key = 0,
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Let `inner` act about where each matrix is largest, one matrix after another renewed.
 
@@ -59,9 +61,9 @@ def project_by_range_finder(
     return subspace.project(
         inner,
         rank,
-        subspace.in_range(),
-        subspace.in_turn(every),
-        subspace.left_out(scale),
+        subspace.randomized_svd(),
+        subspace.staggered(every),
+        subspace.discard_residual(scale),
         key=key,
         batch_axes=batch_axes,
     )

@@ -1,7 +1,8 @@
 """Subspace momentum: an average where the gradient is largest, itself elsewhere."""
 
-from gradkit._core import batch, subspace
+from gradkit import subspace
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import AnyTransform, Transform
 
 
@@ -11,7 +12,7 @@ def project_by_subspace_momentum(
     *,
     rank: int = 128,
     every: int = 200,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Let `inner` act where each matrix is largest, and leave the rest as it is.
 
@@ -51,9 +52,9 @@ def project_by_subspace_momentum(
     return subspace.project(
         inner,
         rank,
-        subspace.principal(),
-        subspace.together(every),
-        subspace.added(),
-        subspace.forgotten(inner),
+        subspace.svd(),
+        subspace.every_n(every),
+        subspace.pass_residual(),
+        subspace.reset_moments(inner),
         batch_axes=batch_axes,
     )

@@ -1,7 +1,8 @@
 """GaLore: any transform, in the few directions where the gradient is largest."""
 
-from gradkit._core import batch, subspace
+from gradkit import subspace
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import AnyTransform, Hyper, Transform
 
 
@@ -12,7 +13,7 @@ def project_by_svd(
     rank: int = 128,
     every: int = 200,
     scale: Hyper = 0.25,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
     side: subspace.Side = "small",
 ) -> Transform:
     r"""Let `inner` see each matrix in the directions where it is largest, and act in those.
@@ -62,9 +63,9 @@ def project_by_svd(
     return subspace.project(
         inner,
         rank,
-        subspace.principal(),
-        subspace.together(every),
-        subspace.left_out(scale),
+        subspace.svd(),
+        subspace.every_n(every),
+        subspace.discard_residual(scale),
         batch_axes=batch_axes,
         side=side,
     )

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import batch, check, condition, linalg, subspace, tree
+from gradkit import subspace
+from gradkit._core import check, condition, norms, numbers, paths
 from gradkit._core.factory import factory
+from gradkit._core.matrix import layout
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -33,7 +35,7 @@ def project_by_weight_norm(
     rank: int = 128,
     every: int = 200,
     scale: Hyper = 1.0,
-    batch_axes: batch.Axes = (),
+    batch_axes: layout.Axes = (),
 ) -> Transform:
     r"""Let `inner` see the lengths of columns, and their directions where these change most.
 
@@ -84,9 +86,9 @@ def project_by_weight_norm(
     directions = subspace.project(
         inner,
         rank,
-        subspace.principal(),
-        subspace.together(every),
-        subspace.left_out(scale),
+        subspace.svd(),
+        subspace.every_n(every),
+        subspace.discard_residual(scale),
         batch_axes=tuple(range(len(batch_axes))),
     )
 
@@ -94,11 +96,13 @@ def project_by_weight_norm(
         check.matrix(name, params, batch_axes)
 
         def zeros(p: Any, rows: int | None = None) -> jax.Array:
-            front, inputs, cols = batch.shape(p, batch_axes)
+            front, inputs, cols = layout.shape(p, batch_axes)
             shape = (*front, rows or inputs, cols)
-            return condition.varying_as(jnp.zeros(shape, tree.wide_dtype(p)), p)
+            return condition.varying_as(jnp.zeros(shape, numbers.wide_dtype(p)), p)
 
-        each = lambda rows: jax.tree.map(lambda p: zeros(p, rows), tree.bare(params))
+        each = lambda rows: jax.tree.map(
+            lambda p: zeros(p, rows), paths.unboxed(params)
+        )
         return WeightNormState(directions.init(each(None)), inner.init(each(1)))
 
     def update(
@@ -106,15 +110,15 @@ def project_by_weight_norm(
     ) -> tuple[Updates, WeightNormState]:
         check.given(name, params)
         leaves, structure = jax.tree.flatten(updates)
-        bare = tree.bare(updates)
+        bare = paths.unboxed(updates)
         like_state = jax.tree.structure(bare).unflatten
         kept = jax.tree.leaves(state.directions.bases)
         upright = lambda t: [
-            batch.upright(x, batch_axes).astype(p.dtype)
+            layout.as_matrix(x, batch_axes).astype(p.dtype)
             for x, p in zip(jax.tree.leaves(t), kept)
         ]
-        gs, ws = upright(tree.read(updates)), upright(tree.wide(params))
-        lengths = [linalg.norms(w, -2) for w in ws]
+        gs, ws = upright(numbers.read(updates)), upright(numbers.wide(params))
+        lengths = [norms.along(w, -2) for w in ws]
         vs = [w / jnp.where(n > 0, n, 1) for w, n in zip(ws, lengths)]
         slopes = [jnp.sum(v * g, -2, keepdims=True) for v, g in zip(vs, gs)]
         turns = [n * (g - v * s) for n, v, g, s in zip(lengths, vs, gs, slopes)]
@@ -133,9 +137,11 @@ def project_by_weight_norm(
             return v * longer + n * (d - v * along)
 
         u = structure.unflatten(
-            batch.like(back(*parts).astype(g.dtype), x, batch_axes)
+            layout.like(back(*parts).astype(g.dtype), x, batch_axes)
             for *parts, g, x in zip(vs, lengths, *moves, gs, leaves)
         )
-        return tree.like(u, updates), WeightNormState(directions_state, lengths_state)
+        return numbers.like(u, updates), WeightNormState(
+            directions_state, lengths_state
+        )
 
     return transform(init, update)

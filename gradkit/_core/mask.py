@@ -1,0 +1,49 @@
+"""Which parameters a weight decay takes from."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradkit._core.call import error
+from gradkit._core.types import Params
+
+# A tree of bools that params, or whole branches of them, have; or what makes one of params.
+Mask = Any | Callable[[Params], Any] | None
+
+
+def decayed(method: str, mask: Mask, params: Params) -> Params:
+    """`params` as weight decay sees them: zero where `mask` is False, as none of it is lost."""
+    if mask is None:
+        return params
+
+    def branch(chosen: Any, branch: Params) -> Params:
+        if not isinstance(chosen, bool | np.bool_):
+            raise _wrong(method, repr(chosen))
+        return branch if chosen else jax.tree.map(jnp.zeros_like, branch)
+
+    check_mask(method, mask)
+    if isinstance(mask, bool | np.bool_) and not jax.tree_util.all_leaves([params]):
+        injected = 'optax.inject_hyperparams calls it: pass it static_args="mask"'
+        raise _wrong(method, f"{mask} for all. If it was a function, {injected}")
+    said = mask(params) if callable(mask) else mask
+    try:
+        return jax.tree.map(branch, said, params)
+    except ValueError:
+        raise _wrong(method, f"{said!r} for {jax.tree.structure(params)}") from None
+
+
+def check_mask(method: str, mask: Mask) -> None:
+    """`mask` is a function, or a tree of bools."""
+    leaves = [] if callable(mask) else jax.tree.leaves(mask)
+    for x in leaves:
+        if not isinstance(x, bool | np.bool_):
+            raise _wrong(method, repr(x))
+
+
+def _wrong(method: str, got: str) -> Exception:
+    what = "mask must be True or False for each parameter or branch of them"
+    remedy = "Pass lambda params: jax.tree.map(lambda p: p.ndim > 1, params), say."
+    return error(TypeError, method, f"{what}, got {got}. {remedy}")

@@ -1,0 +1,309 @@
+"""Kronecker factors: what gradients are on average along the rows and the columns of each leaf."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit._core import derivative, norms, numbers, paths, shard, tree
+from gradkit._core.condition import on_axes_of, when
+from gradkit._core.matrix import layout, linalg, roots, stacks
+from gradkit._core.types import Params, Scalar, Updates
+
+# Above a limit that exact numbers may meet, for products in lower precision.
+SLACK = 1.01
+
+
+NONE = optax.MaskedNode()  # the matrix of a side that has none
+
+
+class Sides(NamedTuple):
+    """Two square matrices a leaf `[*batch, rows, cols]`, each side a tree like the parameters."""
+
+    rows: Any  # [*batch, rows, rows]
+    cols: Any  # [*batch, cols, cols]
+
+
+def is_none(x: Any) -> bool:
+    """Whether a side has no matrix."""
+    return isinstance(x, optax.MaskedNode)
+
+
+def of_sides(f: Callable[..., Any], *sides: Any) -> Any:
+    """`f` of each matrix of one or more sides, also of those that are none."""
+    return jax.tree.map(f, *sides, is_leaf=is_none)
+
+
+def zeros(params: Params, max_size: int, batch_axes: layout.Axes = ()) -> Sides:
+    """Zeros for each side of at most `max_size` of every matrix, in at least float32.
+
+    A matrix of one row or one column, a vector in all but shape, has its short side alone.
+    """
+
+    def square(side: int, p: Any) -> Any:
+        if p.ndim < 2 + len(batch_axes):
+            return NONE
+        shape, *sizes = layout.shape(p, batch_axes)
+        n, other = sizes[side], sizes[1 - side]
+        kept = n <= max_size and (other > 1 or (n == 1 and side == 0))
+        if not kept:
+            return NONE
+        return on_axes_of(jnp.zeros((*shape, n, n), numbers.wide_dtype(p)), p)
+
+    side = lambda i: jax.tree.map(functools.partial(square, i), paths.unboxed(params))
+    return Sides(side(0), side(1))
+
+
+def read(updates: Updates) -> Updates:
+    """`tree.read`, with every entry also limited so that the sum of all squares is finite."""
+    return jax.tree.map(roots.squarable, numbers.read(updates))
+
+
+def ema_of_grams(
+    decay: Scalar, old: Sides, updates: Updates, batch_axes: layout.Axes = ()
+) -> Sides:
+    r"""Averages of $g g^T$ and $g^T g$, of every matrix."""
+
+    def along(axis: int, g: jax.Array, a: Any) -> Any:
+        if is_none(a):
+            return NONE
+        x = layout.as_matrix(g, batch_axes).astype(a.dtype)
+        return roots.gram(x.mT if axis else x)
+
+    bare = paths.unboxed(updates)
+    side = lambda i: jax.tree.map(functools.partial(along, i), bare, old[i])
+    return tree.ema(decay, old, Sides(side(0), side(1)))
+
+
+def between(rows: Any, updates: Updates, cols: Any, batch_axes: layout.Axes) -> Updates:
+    """`rows @ x @ cols` of every leaf's matrices, without those that are none."""
+
+    def leaf(x: jax.Array, left: Any, right: Any) -> jax.Array:
+        if is_none(left) and is_none(right):
+            return x
+        y = _product(left, layout.as_matrix(x, batch_axes), right)
+        return layout.like(y, x, batch_axes)
+
+    return paths.map_unboxed(leaf, updates, rows, cols)
+
+
+def _product(left: Any, x: jax.Array, right: Any) -> jax.Array:
+    y = x if is_none(left) else left @ x.astype(left.dtype)
+    return y if is_none(right) else y.astype(right.dtype) @ right
+
+
+def limited_between(
+    rows: Any, updates: Updates, cols: Any, most: Any, batch_axes: layout.Axes
+) -> Updates:
+    """`between`, the singular values of every leaf `limited` by its `most`."""
+
+    def leaf(x: jax.Array, left: Any, right: Any, most: Scalar) -> jax.Array:
+        if is_none(left) and is_none(right):
+            return x
+        product = lambda y: _product(left, y, right)
+        return layout.like(
+            limited(product, layout.as_matrix(x, batch_axes), most), x, batch_axes
+        )
+
+    return paths.map_unboxed(leaf, updates, rows, cols, most)
+
+
+def limited(
+    f: Callable[[jax.Array], jax.Array], x: jax.Array, most: Scalar
+) -> jax.Array:
+    r"""The linear `f` of `[*batch, rows, cols]`, shortened where singular values exceed `most`.
+
+    Where, more exactly, their mean $(\frac{1}{n} \sum_i \sigma_i^8)^{1/8}$ over the $n$ of the
+    short side does: so none ends above $n^{1/8}$ `most`, and nothing happens where none is
+    above `most`. `f` sees entries of at most 1, so that its size does not overflow before.
+    """
+    size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
+    size = jax.lax.stop_gradient(size)  # any would do, but for overflow
+    y = numbers.finite(f(x / jnp.where(size > 0, size, 1)))
+    mean = _mean_singular_value(y)
+    room = SLACK * most / jnp.where(mean > 0, mean, 1)
+    return y * jnp.minimum(size.astype(y.dtype), room.astype(y.dtype))
+
+
+def _mean_singular_value(x: jax.Array) -> jax.Array:
+    """The eighth root of the mean eighth power, `[*batch, 1, 1]`, in two matrix products."""
+    size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
+    size = jax.lax.stop_gradient(size)
+    x = x / jnp.where(size > 0, size, 1)
+    square = x @ x.mT if x.shape[-2] <= x.shape[-1] else x.mT @ x
+    fourth = norms.along(square @ square, (-2, -1)) / max(square.shape[-1], 1) ** 0.5
+    return size * derivative.root(derivative.root(fourth))
+
+
+def most_of_ema(b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any) -> jax.Array:
+    r"""The most that $\lVert L^{-1/2} m \rVert$ can be, of averages $m$ of $g$ and $L$ of $g g^T$.
+
+    With $m = \sum_s v_s g_s$ and $L = \sum_s w_s g_s g_s^T$, debiased, $\sqrt{\sum_s v_s^2 / w_s}$
+    by Cauchy and Schwarz: what Adam's bound is for one number. Infinite where `decay` forgets
+    gradients that `b1` remembers.
+    """
+    debias1, debias2 = (numbers.one_minus_power(b, step, dtype) for b in (b1, decay))
+    b1, decay = jnp.asarray(b1, dtype), jnp.asarray(decay, dtype)
+    lasts = b1**2 < decay
+    ratio = jnp.where(lasts, b1**2 / jnp.where(lasts, decay, 1), 0)
+    ages = numbers.one_minus_power(ratio, step, dtype) / (1 - ratio)
+    newest = ((1 - b1) / debias1) ** 2 / ((1 - decay) / debias2)  # v_t^2 / w_t
+    return jnp.where(lasts, jnp.sqrt(newest * ages), jnp.inf)
+
+
+def most_between(
+    most: jax.Array, m: Updates, grams: Sides, power: Scalar, damping: Scalar
+) -> Any:
+    r"""The most that $\lVert L^{-p} m R^{-q} \rVert$ can be, `power` being $p + q$, for each leaf.
+
+    That is `most_of_average` where it is 1/2, $R$ being of $g^T g$, for between the two ends
+    the norm is convex in $p$. Each power less counts as the largest eigenvalue, the trace at
+    most, and each more as the least, the damping.
+    """
+
+    def leaf(_: jax.Array, left: Any, right: Any) -> jax.Array:
+        sides = [a for a in (left, right) if not is_none(a)]
+        if not sides:
+            return most
+        trace = jnp.trace(sides[0], axis1=-2, axis2=-1)[..., None, None]
+        trace, less = jnp.where(trace > 0, trace, 1), 0.5 - power
+        least = damping * trace / max(a.shape[-1] for a in sides)
+        return most.astype(trace.dtype) * jnp.where(less > 0, trace, least) ** less
+
+    return jax.tree.map(leaf, paths.unboxed(m), *grams)
+
+
+def due(count: jax.Array, every: Scalar) -> jax.Array:
+    """Whether roots are taken: at updates 1, 2, 4, 8, ..., and from `every` on at each `every`-th.
+
+    The first statistics are of few gradients, and soon those of many others.
+    """
+    doubled = (count & (count + 1)) == 0
+    return (count % every == 0) | (doubled & (count < every))
+
+
+def above_rounding(low: Updates, bases: Sides, batch_axes: layout.Axes) -> Updates:
+    """What is seen in these bases, `low`; what may be rounding of it counts as zero."""
+
+    def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:
+        if is_none(rows) and is_none(cols):
+            return x
+        y = layout.as_matrix(x, batch_axes)
+        sides = (-2, rows), (-1, cols)  # of an entry's column, and of its row
+        sizes = [norms.along(y, axis) for axis, q in sides if not is_none(q)]
+        if len(sizes) == 2:  # of all entries, spread over all
+            whole, n = norms.along(sizes[0], -1), math.prod(y.shape[-2:])
+            sizes.append(whole / math.sqrt(max(n, 1)))
+        size = sum(sizes[1:], sizes[0])
+        return layout.like(linalg.above_rounding(y, size), x, batch_axes)
+
+    return paths.map_unboxed(leaf, low, *bases)
+
+
+def transposed(squares: Any) -> Any:
+    """Every matrix transposed."""
+    return jax.tree.map(lambda a: a.mT, squares)
+
+
+def each(f: Callable[[jax.Array], jax.Array], squares: Any) -> Any:
+    """The jitted `f` of every matrix: apart on a CPU, whose cores then share them, else by shape."""
+    if jax.default_backend() == "cpu" and shard.devices() <= 1:
+        return jax.tree.map(f, squares)
+    leaves, structure = jax.tree.flatten(squares)
+    return structure.unflatten(stacks.map_shapes(f, leaves))
+
+
+def inverse_roots(
+    grams: Sides, rows_power: Scalar, cols_power: Scalar, damping: Scalar
+) -> Sides:
+    """The `inverse_root` of each side; of one that is alone, to the sum of both powers."""
+    both = rows_power + cols_power
+
+    def side(squares: Any, others: Any, power: Scalar) -> Any:
+        root = functools.partial(roots.inverse_root, damping=damping)
+        paired = of_sides(lambda a, b: NONE if is_none(b) else a, squares, others)
+        alone = of_sides(lambda a, b: a if is_none(b) else NONE, squares, others)
+        paired = each(functools.partial(root, power=power), paired)
+        alone = each(functools.partial(root, power=both), alone)
+        return of_sides(lambda a, b: b if is_none(a) else a, paired, alone)
+
+    rows, cols = grams
+    return Sides(side(rows, cols, rows_power), side(cols, rows, cols_power))
+
+
+def renewed(due: jax.Array, take: Callable[[], Any], kept: Any, grams: Any) -> Any:
+    """`take()`, the roots of `grams`, where `due`, else `kept`, but for identities of zero.
+
+    An identity knows of no gradient: it is renewed once its matrix is not zero. To look whole
+    matrices through is left to updates at which the first entry of a root is 1.
+    """
+
+    def blank(root: jax.Array, gram: jax.Array) -> jax.Array:
+        same = jnp.all(root == roots.identity(root), (-2, -1), keepdims=True)
+        return same & (roots.mean_eigenvalue(gram) > 0)
+
+    def look(kept: Any) -> Any:
+        blanks = jax.tree.map(blank, kept, grams)
+        pick = lambda blank, new, old: jnp.where(due | blank, new, old)
+        renew = lambda kept: jax.tree.map(pick, blanks, take(), kept)
+        return when(due | tree.any_true(blanks), renew, kept)
+
+    ones = jax.tree.map(lambda root: root[..., :1, :1] == 1, kept)
+    return when(due | tree.any_true(ones), look, kept)
+
+
+def pushed(grams: Sides, bases: Sides) -> Sides:
+    """Each basis times its matrix of mean eigenvalue 1; a vector that it makes zero stays."""
+    return jax.tree.map(
+        _unless_zero, jax.tree.map(_product_of_rows, grams, bases), bases
+    )
+
+
+def _product_of_rows(a: jax.Array, q: jax.Array) -> jax.Array:
+    return jnp.matmul(q, roots.of_mean_one(a)[0], precision=linalg.PRECISE)
+
+
+def _unless_zero(moved: jax.Array, q: jax.Array) -> jax.Array:
+    """Every row of `moved`, or that of `q` where it is zero, so that no basis loses a vector."""
+    return jnp.where(jnp.any(moved != 0, -1, keepdims=True), moved, q)
+
+
+def power_step(grams: Sides, bases: Sides) -> tuple[Sides, Sides]:
+    """Bases after one step of power iteration, and the order their vectors were put in.
+
+    That is the order of the eigenvalues as the old bases see them, the largest first.
+    """
+
+    def order(q: jax.Array, moved: jax.Array) -> jax.Array:
+        return jnp.argsort(jnp.sum(q * moved, -1), axis=-1, descending=True)
+
+    def sort(moved: jax.Array, order: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(moved, order[..., None], -2)
+
+    moved = jax.tree.map(_product_of_rows, grams, bases)
+    orders = jax.tree.map(order, bases, moved)
+    moved = jax.tree.map(_unless_zero, moved, bases)
+    return each(roots.orthonormal_rows, jax.tree.map(sort, moved, orders)), orders
+
+
+def permuted(
+    rows: Any, updates: Updates, cols: Any, batch_axes: layout.Axes
+) -> Updates:
+    """The rows and columns of every leaf's matrices in these orders, where there are any.
+
+    On a mesh of whole matrices: XLA fails to take columns of shards.
+    """
+
+    def leaf(x: jax.Array, first: Any, last: Any) -> jax.Array:
+        if is_none(first) and is_none(last):
+            return x
+        y = shard.replicated(layout.as_matrix(x, batch_axes))
+        y = y if is_none(last) else jnp.take_along_axis(y, last[..., None, :], -1)
+        y = y if is_none(first) else jnp.take_along_axis(y, first[..., :, None], -2)
+        return layout.like(shard.replicated(y), x, batch_axes)
+
+    return paths.map_unboxed(leaf, updates, rows, cols)

@@ -1,0 +1,108 @@
+"""The leaves of a tree in groups, each with a transform of its own."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from gradkit._core import check
+from gradkit._core.routing import routes
+from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
+
+
+class RouteState(NamedTuple):
+    """What each group's transform remembers, in the order of the groups."""
+
+    inner: tuple[optax.OptState, ...]
+
+
+class Choice(NamedTuple):
+    """Where one leaf goes, and what is said of it."""
+
+    group: int
+    transform: str  # its name in `gradkit.routes`
+    why: str
+
+
+def predicate(method: str, f: Callable[[str, Any], Any]) -> Callable[[str, Any], bool]:
+    """`f`, which must take a path and a leaf, and return a bool."""
+    said = f"{getattr(f, '__name__', repr(f))}, a predicate of path and leaf,"
+    remedy = "Write lambda path, leaf: leaf.ndim == 2, say."
+    try:
+        inspect.signature(f).bind("path", None)
+    except TypeError as error:
+        check.holds(method, False, f"{said} must take both", error, remedy)
+    except ValueError:  # nothing is known of a builtin's arguments
+        pass
+
+    def holds(path: str, leaf: Any) -> bool:
+        is_so = f(path, leaf)
+        dtype = getattr(is_so, "dtype", None)
+        is_bool = isinstance(is_so, bool) or (dtype == np.bool_ and not np.shape(is_so))
+        got = f"{is_so!r} for leaf {path}"
+        check.holds(method, is_bool, f"{said} must return a bool", got, remedy)
+        return bool(is_so)
+
+    return holds
+
+
+def grouped(
+    method: str,
+    transforms: Sequence[AnyTransform],
+    choose: Callable[[Params], Sequence[Choice]],
+) -> Transform:
+    """Send every leaf to the one of `transforms` that `choose` says of the parameters."""
+    inners = [optax.with_extra_args_support(tx) for tx in transforms]
+
+    def groups(t: Any, choices: Sequence[Choice]) -> list[Any]:
+        """`t` once for each transform, with the other groups' leaves masked out."""
+        leaves, structure = jax.tree.flatten(t)
+        return [
+            structure.unflatten(
+                x if choice.group == i else optax.MaskedNode()
+                for x, choice in zip(leaves, choices, strict=True)
+            )
+            for i in range(len(inners))
+        ]
+
+    def init(params: Params) -> RouteState:
+        choices = choose(params)
+
+        def rows() -> list[routes.Row]:
+            return [
+                routes.Row(path, np.shape(x), None, (), c.transform, c.why)
+                for (path, x), c in zip(check.leaves(params), choices)
+            ]
+
+        with routes.deciding(rows):
+            states = [tx.init(t) for tx, t in zip(inners, groups(params, choices))]
+        return RouteState(tuple(states))
+
+    def update(
+        updates: Updates, state: RouteState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, RouteState]:
+        if params is not None:
+            check.alike(method, updates, params)
+        choices = choose(updates if params is None else params)
+        gs = groups(updates, choices)
+        ps = [None] * len(gs) if params is None else groups(params, choices)
+        steps = [
+            tx.update(g, s, p, **extra)
+            for tx, g, s, p in zip(inners, gs, state.inner, ps)
+        ]
+        u = jax.tree.map(_only, *[u for u, _ in steps], is_leaf=_masked)
+        return u, RouteState(tuple(s for _, s in steps))
+
+    return wrapper(init, update)
+
+
+def _masked(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)
+
+
+def _only(*candidates: Any) -> Any:
+    """The one candidate that is not masked; a mask that was there before stays."""
+    return next((x for x in candidates if not _masked(x)), optax.MaskedNode())

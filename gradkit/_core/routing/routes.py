@@ -1,0 +1,148 @@
+"""What is decided about the leaves of a tree, told to those who ask."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradkit._core import check
+from gradkit._core.paths import leaf_paths
+from gradkit._core.types import AnyTransform, Params
+
+_told: ContextVar[list["Row"] | None] = ContextVar("told", default=None)
+
+
+class Row(NamedTuple):
+    """Where one leaf goes."""
+
+    path: str  # names joined by `/`, as rules take them
+    shape: tuple[int, ...]
+    matrix: tuple[int, ...] | None  # rows and columns it is seen as, where it is one
+    batch: tuple[int, ...]  # the lengths of the axes that number matrices
+    transform: str  # what a rule or a recipe calls it; `all` where nothing is routed
+    why: str
+
+
+class Routes(tuple[Row, ...]):
+    """A row a leaf, printed as a table."""
+
+    def __repr__(self) -> str:
+        """The table."""
+        rows = [("path", "shape", "seen as", "transform", "why")]
+        rows += [(r.path, str(r.shape), _seen_as(r), r.transform, r.why) for r in self]
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return "\n".join(lines)
+
+    __str__ = __repr__
+
+
+def routes(tx: AnyTransform, params: Params) -> Routes:
+    """What each parameter is taken for, and which transform gets it.
+
+    Args:
+        tx: any recipe, `route`, or chain or wrapper of such, optax's too.
+        params: the parameters, or their shapes as `jax.ShapeDtypeStruct`.
+
+    Returns:
+        A sequence of rows `(path, shape, matrix, batch, transform, why)`, a leaf each, that
+        prints as a table. Where one route stands in another the inner one is told, where they
+        follow each other both are. A leaf that a view cuts has a row for each part.
+
+    In recipes that take `hidden=` names and shapes decide, unless it says otherwise. A predicate
+    or a dict may name any matrix. What an expression finds is a hidden matrix too, embeddings
+    and readouts as well, but not what has one axis, row or column, or is named like a bias, a
+    gain or a norm. The last axis of a leaf is its columns, as in kernels `[in, out]`: torch's and
+    Equinox's weights `[out, in]` want `view_by_pattern`. Of their convolutions,
+    `[out, in, *window]`, the outputs are the rows.
+
+    Limits: what `optax.partition` and `optax.masked` decide is not known here: leaves that
+        reach no route are `all`, with the matrix that SOAP or PSGD sees. Nothing is computed,
+        unless `init` cannot be traced: then it is run on `params`.
+
+    >>> params = {"wte": jnp.zeros((9, 4)), "up": {"w": jnp.zeros((4, 8)), "b": jnp.zeros(8)}}
+    >>> gk.routes(gk.muon(), params)
+    path  shape   seen as  transform  why
+    up/b  (8,)             adam       one axis
+    up/w  (4, 8)  4 x 8    matrices   a hidden matrix
+    wte   (9, 4)           adam       named like an embedding ('wte')
+    """
+    check.transform("routes", "tx", tx)
+    check.given("routes", params, "init")
+    told: list[Row] = []
+    token = _told.set(told)
+    try:
+        jax.eval_shape(lambda p: tx.init(p), params)  # a new function: traced again
+    except TypeError:  # a hyperparameter that `inject_hyperparams` has traced
+        if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
+            raise
+        told.clear()
+        tx.init(params)
+    finally:
+        _told.reset(token)
+    leaves = zip(leaf_paths(params), jax.tree.leaves(params))
+    return Routes(row for path, x in leaves for row in _rows(told, path, x))
+
+
+@contextlib.contextmanager
+def deciding(rows: Callable[[], Iterable[Row]]) -> Iterator[None]:
+    """Tell `rows` of those leaves about which nothing within this context decides more."""
+    told = _told.get()
+    before = 0 if told is None else len(told)
+    yield
+    if told is not None:
+        here = list(rows())
+        told[before:] = inside = [_named(row, here) for row in told[before:]]
+        told += [row for row in here if not any(_is_of(r, row.path) for r in inside)]
+
+
+def unrouted(
+    path: str,
+    shape: tuple[int, ...],
+    matrix: tuple[int, ...] | None = None,
+    batch: tuple[int, ...] = (),
+) -> Row:
+    """A row of a leaf that nothing has routed so far."""
+    return Row(path, shape, matrix, batch, "all", "no rule on its way")
+
+
+def _named(row: Row, outside: Sequence[Row]) -> Row:
+    """What nothing has routed within, with the name and the reason that it has outside."""
+    rows = (r for r in outside if _is_of(row, r.path) and row.transform == "all")
+    return next((row._replace(transform=r.transform, why=r.why) for r in rows), row)
+
+
+def _rows(told: Sequence[Row], path: str, x: Any) -> list[Row]:
+    """Those of one leaf: one, or one for each part that it is cut into."""
+    shape = np.shape(x)
+    found: dict[str, Row] = {}
+    for row in told:
+        if not _is_of(row, path):
+            continue
+        if row.path == path:
+            row = row._replace(shape=shape)  # not that of a view
+        first = found.get(row.path, row)
+        if first is not row:
+            matrix, batch = (first if first.matrix else row)[2:4]
+            told_of = [r for r in (first, row) if r.transform != "all"] or [first]
+            names = [r.transform for r in told_of]
+            whys = [r.why for r in told_of]
+            row = Row(
+                row.path, row.shape, matrix, batch, ", ".join(names), "; ".join(whys)
+            )
+        found[row.path] = row
+    return list(found.values()) or [unrouted(path, shape)]
+
+
+def _is_of(row: Row, path: str) -> bool:
+    return row.path == path or row.path.startswith(f"{path}/")
+
+
+def _seen_as(row: Row) -> str:
+    if row.matrix is None:
+        return ""
+    batch = "".join(f"{n} of " for n in row.batch if n != 1)
+    return f"{batch}{row.matrix[0]} x {row.matrix[1]}"

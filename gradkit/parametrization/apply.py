@@ -1,0 +1,179 @@
+"""Parameters and updates of another size: each leaf times a rule's number."""
+
+import re
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradkit._core import check, numbers, paths, shard
+from gradkit._core.numbers import is_trained
+from gradkit._core.paths import leaf_paths
+from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
+from gradkit.parametrization import matching, rules
+from gradkit.parametrization.parameter import Parameter, Parametrization
+from gradkit.parametrization.scaling import Optimizer
+
+
+def by_rule(
+    method: str,
+    parametrization: Parametrization,
+    rule: str | rules.Rule,
+    optimizer: str | Optimizer,
+) -> Transform:
+    """A transform that multiplies updates by the learning rates of a rule."""
+    found = rules.follow(method, parametrization, rule, optimizer)
+    rates = {path: m.learning_rate for path, m in found.items()}
+    return multiply(method, parametrization, rates)
+
+
+def multiply(
+    method: str, parametrization: Parametrization, factors: Mapping[str, Scalar]
+) -> Transform:
+    """A transform that multiplies every leaf by the number under its path."""
+
+    def check_all(params: Params) -> None:
+        paths.map_with_path(
+            lambda path, x: fits(path, x, parametrization, method), params
+        )
+
+    def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
+        del params, extra
+
+        def leaf(path: str, u: jax.Array) -> jax.Array:
+            fits(path, u, parametrization, method)
+            return factors[path] * u
+
+        return numbers.like(paths.map_with_path(leaf, numbers.wide(updates)), updates)
+
+    update.__qualname__ = f"{method}.update"  # which errors on leaves then name
+    return stateless(update, check_all)
+
+
+def fits(path: str, x: Any, parametrization: Parametrization, method: str) -> None:
+    """Check that a leaf is in the parametrization, in the shape of its target.
+
+    A device that has a part of each leaf sees other shapes than the model's.
+    """
+    check.holds(
+        method,
+        path in parametrization,
+        f"leaf {path} must be in the parametrization",
+        sorted(parametrization),
+        "Infer it from this model's parameters.",
+    )
+    target = parametrization[path].shape
+    check.holds(
+        method,
+        np.shape(x) == target or np.size(x) == 0 or shard.in_parts(),
+        f"leaf {path} must have the shape of the parametrization's target, {target}",
+        np.shape(x),
+        "Infer a parametrization whose target has the size of this model.",
+    )
+
+
+def rescale_init(
+    params: Params,
+    parametrization: Parametrization,
+    base: Any = None,
+    rule: str | rules.Rule = "mup",
+    *,
+    keep: str | None = None,
+) -> Params:
+    """Bring initial parameters to the size a rule wants: the base's, times its multiplier.
+
+    Every leaf is multiplied by one number, so that its root mean square is as it should be. Doing
+    so twice is as once; leaves of zeros stay zeros. Leaves that are no random scale stay as the
+    model made them: vectors whose entries differ and are in order, or not about zero, as
+    frequencies, spectra, decays and step sizes are.
+
+    Args:
+        params: initial parameters at the target size, from any initializer.
+        parametrization: from `infer_parametrization`.
+        base: initial parameters at the base size, or a number in place of each: its
+            standard deviation there. Leaves are found by path, those of more layers by that
+            of a like one. None only for a rule without a base (`spectral`, `umup`).
+        rule: as in `multipliers`.
+        keep: a regular expression, searched for in the path: these leaves stay too.
+
+    >>> base, w = {"w": jnp.ones((2, 2))}, {"w": jnp.full((8, 8), 3.0)}
+    >>> grown = gk.infer_parametrization(base=base, target=w)
+    >>> print(gk.rescale_init(w, grown, base)["w"][0, 0])
+    0.5
+    """
+    method = "rescale_init"
+    check.holds(
+        method,
+        base is not None or rule in ("spectral", "umup"),
+        "base must be given for a rule that is relative to it",
+        "None",
+        "Pass the initial parameters at the base size, or their standard deviations.",
+    )
+    found = rules.follow(method, parametrization, rule, "adam")
+    trained, like = _trained(params), _trained(params if base is None else base)
+    for path, x in trained.items():
+        fits(path, x, parametrization, method)
+    if keep is not None:
+        check.expression(method, "keep", keep)
+        what = "keep must be found in the path of a parameter"
+        known = any(re.search(keep, path) for path in trained)
+        check.holds(method, known, what, repr(keep), f"Choose from {sorted(trained)}.")
+    new, old = ({k: jnp.shape(x) for k, x in t.items()} for t in (trained, like))
+    twins = matching.matched(new, old, f"gradkit.{method}", "params and base")
+    for path, twin in twins.items():
+        _check_base(path, old[twin] if base is not None else (), parametrization[path])
+
+    def leaf(path: str, p: jax.Array) -> jax.Array:
+        is_kept = keep is not None and re.search(keep, path)
+        if path not in trained or is_kept:
+            return p
+        x = p.astype(numbers.wide_dtype(p))
+        at_base = 1.0 if base is None else like[twins[path]]
+        target = found[path].init * mean_size(jnp.asarray(at_base, x.dtype))
+        now = mean_size(x)
+        factor = jnp.where(now > 0, target / numbers.divisible(now), 1)
+        vector = parametrization[path].role in ("vector", "fixed")
+        factor = jnp.where(vector & ~_is_random_scale(x), 1, factor)
+        return (factor.astype(x.dtype) * x).astype(p.dtype)
+
+    return paths.map_with_path(leaf, params)
+
+
+def _check_base(path: str, shape: tuple[int, ...], parameter: Parameter) -> None:
+    check.holds(
+        "rescale_init",
+        shape in ((), parameter.base),
+        f"base at {path} must have the shape of the parametrization's base, {parameter.base}",
+        shape,
+        "Pass the parameters of the size that the parametrization was inferred from.",
+    )
+
+
+def _is_random_scale(x: jax.Array) -> jax.Array:
+    """Whether entries are all of one size, or in no order about zero."""
+    flat = x.ravel()
+    size = jnp.abs(flat)
+    same = jnp.max(size, initial=0) - jnp.min(
+        size, initial=jnp.inf
+    ) <= 1e-3 * mean_size(x)
+    real = jnp.real(flat) + jnp.imag(flat)
+    steps = jnp.diff(real)
+    ordered = jnp.all(steps >= 0) | jnp.all(steps <= 0)
+    chance = 4 / max(1, x.size) ** 0.5  # how far from zero random entries may lie
+    about_zero = jnp.abs(jnp.mean(flat)) <= mean_size(x) * max(0.5, chance)
+    few = x.size < 8  # of which nothing can be told
+    return same | few | (~ordered & about_zero)
+
+
+def _trained(params: Params) -> dict[str, Any]:
+    """The leaves that a parametrization knows, or numbers in their place, by path."""
+    leaves = zip(leaf_paths(params), jax.tree.leaves(params))
+    return {path: x for path, x in leaves if isinstance(x, Real) or is_trained(x)}
+
+
+def mean_size(x: jax.Array) -> jax.Array:
+    """The root of the mean square."""
+    return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x))) / max(1, x.size))

@@ -1,0 +1,202 @@
+"""How a model grew: what each parameter sums over and produces, at a base and at a target size."""
+
+import collections
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from gradkit._core.table import aligned
+
+KINDS = {  # role: how the parameter meets the widths
+    "hidden": "hidden",  # sums over a width and produces a width
+    "expert": "hidden",  # the same, many side by side
+    "input": "input",  # sums over a fixed size and produces a width
+    "embedding": "input",  # looked up
+    "tied": "input",  # looked up, and the output matrix too
+    "vector": "input",  # produces a width, entry by entry: biases and gains
+    "output": "output",  # sums over a width and produces a fixed size
+    "router": "output",  # the same, and chooses among experts
+    "fixed": "fixed",  # meets no width
+}
+
+
+class Parameter(NamedTuple):
+    """One parameter of a model at two sizes. Axes are numbered from 0."""
+
+    shape: tuple[int, ...]  # at the target size
+    base: tuple[int, ...]  # at the base size
+    role: str  # a key of KINDS
+    inputs: tuple[int, ...] = ()  # axes summed over
+    outputs: tuple[int, ...] = ()  # axes produced
+    stacks: tuple[int, ...] = ()  # axes that number layers or experts
+    widths: tuple[int, ...] = ()  # axes that are widths, grown or not
+    depth: float = 1.0  # growth of the number of layers it is one of, 1 outside
+    why: str = ""  # what decided the role
+    factor: float = (
+        1.0  # by which the model multiplies it, or what it makes, at the target
+    )
+    base_factor: float = 1.0  # and at the base size
+    readout_factor: float = (
+        1.0  # of a tied table, as the output matrix: target over base
+    )
+
+    @property
+    def kind(self) -> str:
+        """`hidden`, `input`, `output` or `fixed`."""
+        return KINDS[self.role]
+
+    @property
+    def fan_in(self) -> int:
+        """How many entries are summed for one output."""
+        return math.prod(self.shape[axis] for axis in self.inputs)
+
+    @property
+    def fan_out(self) -> int:
+        """How many outputs one input has."""
+        return math.prod(self.shape[axis] for axis in self.outputs)
+
+    @property
+    def base_fan_in(self) -> int:
+        """`fan_in` at the base size."""
+        return math.prod(self.base[axis] for axis in self.inputs)
+
+    @property
+    def base_fan_out(self) -> int:
+        """`fan_out` at the base size."""
+        return math.prod(self.base[axis] for axis in self.outputs)
+
+    @property
+    def growth_in(self) -> float:
+        """Target over base `fan_in`."""
+        return self.fan_in / self.base_fan_in
+
+    @property
+    def growth_out(self) -> float:
+        """Target over base `fan_out`."""
+        return self.fan_out / self.base_fan_out
+
+    @property
+    def growth_factor(self) -> float:
+        """Target over base `factor`."""
+        return self.factor / self.base_factor
+
+
+@jax.tree_util.register_static
+class Parametrization(Mapping[str, Parameter]):
+    """`Parameter` by parameter path: constant, hashable, and empty as a pytree."""
+
+    def __init__(
+        self, parameters: Mapping[str, Parameter], notes: tuple[str, ...] = ()
+    ):
+        """Keep `parameters`, and `notes` on what no optimizer can see to."""
+        self._parameters = dict(parameters)
+        self.notes = notes
+
+    def __getitem__(self, path: str) -> Parameter:
+        """That of the parameter at `path`."""
+        return self._parameters[path]
+
+    def __iter__(self) -> Iterator[str]:
+        """Their paths."""
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._parameters)
+
+    def __hash__(self) -> int:
+        """Equal for equal ones, in any order."""
+        return hash(frozenset(self._parameters.items()))
+
+    def __repr__(self) -> str:
+        """The table."""
+        return self.table()
+
+    def table(
+        self, columns: Mapping[str, Callable[[Parameter], float]] | None = None
+    ) -> str:
+        """One line a parameter, like layers in one line, with `columns` at the right."""
+        heads = "parameter", "role", "base", "target", "in", "out", "depth"
+        rows = collections.defaultdict(list)
+        for path, p in self.items():
+            numbers = p.growth_in, p.growth_out, p.depth
+            more = [column(p) for column in (columns or {}).values()]
+            cells = p.role, _marked(p, p.base), _marked(p, p.shape)
+            row = *cells, *(f"{x:.4g}" for x in (*numbers, *more))
+            rows[pattern(path), row].append(path)
+        lines = [
+            (paths[0] if len(paths) == 1 else f"{name} ({len(paths)})", *row)
+            for (name, row), paths in rows.items()
+        ]
+        text = aligned([(*heads, *(columns or {})), *lines])
+        return "\n".join([text, *(f"Note: {note}" for note in self.notes)])
+
+    def explain(self, path: str) -> str:
+        """In words, what decided the role of one parameter, and how far it grew."""
+        p = self[path]
+        return (
+            f"{path} is {p.role}: {p.why}. Base {p.base}, target {p.shape}, widths are axes "
+            f"{p.widths}, layers or experts {p.stacks}. Sums over axes {p.inputs}, "
+            f"{p.base_fan_in} then {p.fan_in} entries (x {p.growth_in:.4g}); makes axes "
+            f"{p.outputs}, {p.base_fan_out} then {p.fan_out} (x {p.growth_out:.4g}); depth "
+            f"x {p.depth:.4g}.{_multiplied(p)}"
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON."""
+        parameters = {key: value._asdict() for key, value in self.items()}
+        text = json.dumps({"parameters": parameters, "notes": self.notes}, indent=1)
+        pathlib.Path(path).write_text(text)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Parametrization":
+        """Read what `save` wrote."""
+
+        def parameter(fields: dict[str, Any]) -> Parameter:
+            axes: dict[str, Any] = {
+                k: tuple(v) for k, v in fields.items() if isinstance(v, list)
+            }
+            return Parameter(**(fields | axes))
+
+        data = json.loads(pathlib.Path(path).read_text())
+        parameters = {k: parameter(v) for k, v in data["parameters"].items()}
+        return cls(parameters, tuple(data["notes"]))
+
+
+def pattern(path: str) -> str:
+    """`path` with every number free: the same for all layers of a list."""
+    return re.sub(r"\d+", "*", path)
+
+
+def is_of(rule: str, path: str, paths: Collection[str]) -> bool:
+    """Whether a rule is the path or, itself none of the paths, matches it."""
+    return rule == path if rule in paths else bool(re.search(rule, path))
+
+
+def expression(path: str) -> str:
+    """A regular expression for `path` and its like in other layers."""
+    return re.sub(r"\d+", r"\\d+", re.escape(path)) + "$" * bool(re.search(r"\d", path))
+
+
+def _multiplied(p: Parameter) -> str:
+    """What the model multiplies a parameter by, in words."""
+    grown = [(f"{p.base_factor:.4g} then {p.factor:.4g}", p.growth_factor)]
+    grown += [("as the output matrix too", p.readout_factor)]
+    said = [f"{words} (x {x:.4g})" for words, x in grown if x != 1]
+    return f" The model multiplies what it makes by {', '.join(said)}." if said else ""
+
+
+def _marked(p: Parameter, shape: tuple[int, ...]) -> str:
+    """The shape as in an einsum: summed axes, an arrow, produced axes; stacks in brackets."""
+    parts = [
+        ",".join(str(shape[axis]) for axis in axes)
+        for axes in (p.stacks, p.inputs, p.outputs)
+    ]
+    stacked = f"[{parts[0]}] " if p.stacks else ""
+    return f"{stacked}{parts[1]} -> {parts[2]}"

@@ -1,0 +1,225 @@
+"""The role of a parameter: from what a model does with it, or by convention from its shape."""
+
+import math
+from collections.abc import Collection
+from typing import NamedTuple
+
+from gradkit._core.jaxpr import values
+from gradkit._core.jaxpr.axes import NONE, Labels
+from gradkit._core.jaxpr.primitives import PRODUCTS
+from gradkit._core.jaxpr.trace import Trace
+from gradkit._core.jaxpr.values import UNKNOWN, Use
+from gradkit.parametrization.parameter import Parameter, expression
+
+
+class Leaf(NamedTuple):
+    """A parameter at its sizes, and what the user says of it."""
+
+    path: str
+    shape: tuple[int, ...]  # at the target size
+    base: tuple[int, ...]
+    changed: Labels  # axes that differ between base and delta, or base and target
+    depth: float  # growth of the number of its like in lists of layers
+    role: str | None = None
+    inputs: Labels | None = None
+    stacks: Labels | None = None
+
+    def error(self, must: str, got: object, advice: str) -> ValueError:
+        """What every message looks like."""
+        where = f"gradkit.infer_parametrization: leaf {self.path}"
+        return ValueError(f"{where} must {must}, got {got}. {advice}")
+
+    def say(self, argument: str, value: object = ...) -> str:
+        """How the user says so, of this leaf and its like."""
+        said = "..." if value is ... else repr(value)
+        return f"{argument}={{{expression(self.path)!r}: {said}}}"
+
+
+class Reading(NamedTuple):
+    """What is said of a parameter. Labels are its axes."""
+
+    way: str  # it meets data in a "product", a "lookup", "both" or by "entries"
+    inputs: Labels
+    outputs: Labels
+    layers: Labels
+    experts: Labels
+    why: str
+
+
+# how each role meets data, if not in a product
+WAYS = {"embedding": "lookup", "tied": "both", "vector": "entries"}
+
+
+def parameter(leaf: Leaf, trace: Trace | None) -> Parameter:
+    """The leaf and its role, by what `trace` found, or by convention."""
+    reading = by_convention(leaf) if trace is None else by_declaration(leaf, trace)
+    ranked = trace is not None and leaf.path in trace.ranked
+    stacks = reading.layers | reading.experts
+    lost = leaf.changed - stacks - reading.inputs - reading.outputs
+    if lost:
+        raise leaf.error(
+            f"use axis {values.listed(lost)}, which grows",
+            reading.why,
+            f"Say what it is: {leaf.say('inputs')} or {leaf.say('stacks')}.",
+        )
+    widths = leaf.changed - stacks
+    growth = [leaf.shape[axis] / leaf.base[axis] for axis in reading.layers]
+    axes = reading.inputs, reading.outputs, stacks, widths
+    return Parameter(
+        leaf.shape,
+        leaf.base,
+        leaf.role or _role(reading, widths, ranked),
+        *(tuple(sorted(labels)) for labels in axes),
+        depth=leaf.depth * math.prod(growth),
+        why=reading.why,
+    )
+
+
+def by_convention(leaf: Leaf) -> Reading:
+    """All axes but the last are inputs, and a vector has none."""
+    stacks = leaf.stacks or NONE
+    rest = [axis for axis in range(len(leaf.shape)) if axis not in stacks]
+    way = WAYS.get(leaf.role or "", "product" if rest[1:] else "entries")
+    first = {"product": rest[:-1], "lookup": rest[:1], "both": rest[:1]}.get(way, [])
+    inputs = frozenset(first) if leaf.inputs is None else leaf.inputs
+    if leaf.inputs is None and len(inputs & leaf.changed) > 1:
+        raise leaf.error(
+            "have one growing input axis",
+            f"{leaf.base} and {leaf.shape}",
+            f"Say which axes are summed over: inputs={{{leaf.path!r}: (0,)}}, or pass "
+            "apply and an example.",
+        )
+    said = leaf.role or leaf.inputs is not None or leaf.stacks is not None
+    growth = [leaf.shape[axis] / leaf.base[axis] for axis in rest]
+    by_rows = leaf.path.rpartition("/")[2] == "weight" and len({*growth}) > 1
+    if not said and by_rows and rest[1:]:
+        raise leaf.error(
+            "have inputs that are known",
+            f"{leaf.base} and {leaf.shape}, under a name by which torch and Equinox keep "
+            "[out, in], and tables of rows",
+            f"Pass apply and an example, or say {leaf.say('inputs', (1,))} or "
+            f"{leaf.say('roles', 'embedding')}.",
+        )
+    experts = stacks if leaf.role == "expert" else NONE
+    why = "declared" if said else "convention: the last axis is the output"
+    outputs = frozenset(rest) - inputs
+    return Reading(way, inputs, outputs, stacks - experts, experts, why)
+
+
+def by_declaration(leaf: Leaf, trace: Trace) -> Reading:
+    """What the uses say, where the user does not say otherwise."""
+    try:
+        reading = by_uses(leaf, trace)
+    except ValueError:
+        if leaf.role is None and leaf.inputs is None:
+            raise
+        return by_convention(leaf)
+    stacks = reading.layers | reading.experts if leaf.stacks is None else leaf.stacks
+    way = WAYS.get(leaf.role or "", "product")
+    agree = leaf.role in (None, "fixed") or way == reading.way
+    if agree and leaf.inputs is None:
+        inputs, outputs = reading.inputs - stacks, reading.outputs - stacks
+        reading = reading._replace(inputs=inputs, outputs=outputs)
+    else:
+        reading = by_convention(leaf._replace(stacks=stacks))
+    experts = stacks if leaf.role == "expert" else reading.experts & stacks
+    return reading._replace(layers=stacks - experts, experts=experts)
+
+
+def by_uses(leaf: Leaf, trace: Trace) -> Reading:
+    """The one reading of all uses."""
+    uses, experts = {*trace.uses[leaf.path].values()}, trace.experts(leaf.path)
+    names = ", ".join(sorted({use.by for use in uses}))
+    likely = "hidden" if len(leaf.shape) > 1 else "vector"
+    advice = f"Say what it is: {leaf.say('roles', likely)}, or another role."
+    if not uses:
+        must = "be used by apply, on the example it is given as an argument"
+        kept = f"If the outputs do not depend on it, say {leaf.say('roles', 'fixed')}."
+        raise leaf.error(must, "no use", kept)
+    if UNKNOWN in names:
+        must = "meet data in a product, in a lookup or entry by entry"
+        raise leaf.error(must, names, advice)
+    said = _way(leaf.changed, uses, trace.features.is_cut(leaf.path))
+    if said is None:
+        raise leaf.error("be used in one way", values.described(uses), advice)
+    way, inputs, outputs = said
+    if inputs & outputs:
+        must = f"sum over all or nothing of axis {values.listed(inputs & outputs)}"
+        raise leaf.error(must, values.described(uses), advice)
+    if way in ("lookup", "both") and inputs & leaf.changed:
+        role = "embedding" if way == "lookup" else "tied"
+        same = (
+            "Keep their number, say a vocabulary's, in base, target and delta; or say"
+        )
+        say = f"{same} that it is no width: {leaf.say('roles', role)}."
+        raise leaf.error("be looked up in rows that do not grow", names, say)
+    every = {
+        name: NONE.union(*(getattr(use, name) for use in uses))
+        for name in ("layers", "experts", "picked", "over")
+    }
+    if way == "entries":
+        stacks = every["layers"] | every["experts"] | every["picked"]
+        last = max({*range(len(leaf.shape))} - stacks, default=-1)
+        by_hand = outputs & leaf.changed - (every["over"] & leaf.changed or {last})
+        if by_hand and {"mul", "div"} & {use.by for use in uses}:
+            must = "be a gain along its last axis only, or the matrix of a product"
+            say = f"If it is a gain, say {leaf.say('roles', 'vector')}; if not, its inputs."
+            raise leaf.error(must, f"{names} over axes {values.listed(outputs)}", say)
+        features = frozenset(i for i in outputs if (leaf.path, i) in trace.features)
+        if features & leaf.changed:  # rows that grow, as of positions, are no width
+            every["experts"] |= (outputs - features) & leaf.changed
+            outputs -= every["experts"]
+    if not outputs & leaf.changed or (outputs - experts) & leaf.changed:
+        outputs -= experts  # unless they are all that grows
+    every = {name: found - inputs - outputs for name, found in every.items()}
+    if every["picked"] & leaf.changed - (leaf.stacks or NONE):
+        raise leaf.error(
+            f"not be taken apart along axis {values.listed(every['picked'])}, which grows",
+            names,
+            f"If it numbers layers, say so: {leaf.say('stacks', (0,))}.",
+        )
+    layers = every["layers"] | every["picked"]
+    experts = (experts | every["experts"]) - inputs - outputs
+    return Reading(
+        way, inputs, outputs, layers - experts, experts, values.described(uses)
+    )
+
+
+def _way(
+    changed: Labels, uses: Collection[Use], in_parts: bool
+) -> tuple[str, Labels, Labels] | None:
+    """How all uses meet data, and their inputs and outputs; None if they contradict."""
+    products = {(use.inputs, use.outputs) for use in uses if use.by in PRODUCTS}
+    lookups = {(use.inputs, use.outputs) for use in uses if use.by == "gather"}
+    entries = [use for use in uses if use.by not in (*PRODUCTS, "gather")]
+    if not products | lookups:
+        return "entries", NONE, NONE.union(*(use.outputs for use in entries))
+    if products and entries:
+        return None
+
+    def first(
+        way: tuple[Labels, Labels],
+    ) -> bool:  # of two: reads inputs, makes a width
+        return way in lookups if lookups else bool(way[1] & changed)
+
+    match sorted(products | lookups, key=first, reverse=True):
+        case [(inputs, outputs)]:
+            return "lookup" if lookups else "product", inputs, outputs
+        case [(inputs, outputs), back] if back == (outputs, inputs):
+            if lookups or not (in_parts or inputs & changed):
+                return "both", inputs, outputs
+    return None
+
+
+def _role(reading: Reading, widths: Labels, ranked: bool) -> str:
+    """The role by how widths enter: are there any in the inputs, in the outputs?"""
+    match bool(reading.inputs & widths), bool(reading.outputs & widths):
+        case False, True:
+            tied = "embedding" if ranked else "tied"  # a codebook, by its distances
+            names = {"lookup": "embedding", "both": tied, "entries": "vector"}
+            return names.get(reading.way, "input" if reading.inputs else "vector")
+        case True, True:
+            return "expert" if reading.experts else "hidden"
+        case True, False:
+            return "router" if ranked else "output"
+    return "fixed"

@@ -1,0 +1,163 @@
+"""What each parametrization multiplies the hyperparameters of a parameter by."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gradkit._core import check
+from gradkit._core.types import Scalar
+from gradkit.parametrization.parameter import Parameter, Parametrization
+from gradkit.parametrization.scaling import (
+    LAYOUTS,
+    OPTIMIZERS,
+    PLAIN,
+    READOUT,
+    Layout,
+    Multipliers,
+    Optimizer,
+    derive,
+    fans,
+    grown,
+)
+
+Rule = Callable[[Parameter, Optimizer], Multipliers | None]  # None: no rule for these
+
+
+def in_layout(
+    layout: Layout, parameter: Parameter, optimizer: Optimizer, **exponents: Scalar
+) -> Multipliers | None:
+    """The growth in one layout; a tied table only where it is a right output matrix too."""
+    if parameter.role == "tied" and layout.readout != 1:
+        return None
+    return grown(layout, parameter, optimizer, **exponents)
+
+
+def completep(
+    parameter: Parameter, optimizer: Optimizer, branch: Scalar = 1.0
+) -> Multipliers:
+    """muP in width and `branch` in depth, with a decay of matrices that goes with depth."""
+    found = grown(READOUT, parameter, optimizer, branch=branch)
+    matrix = len(parameter.shape) - len(parameter.stacks) > 1
+    share = parameter.depth ** (branch - 1) if matrix else 0.0
+    return found._replace(weight_decay=share / found.learning_rate)
+
+
+def spectral(parameter: Parameter, optimizer: Optimizer) -> Multipliers:
+    """Weights and updates whose spectral norm is about `sqrt(fan_out / fan_in)`."""
+    (i, o), factor = fans(parameter), parameter.factor
+    init = (min(1, o / i) / i) ** 0.5 / factor
+    return derive(optimizer, (i, o), factor, init)._replace(forward=1.0)
+
+
+def umup(parameter: Parameter, optimizer: Optimizer) -> Multipliers | None:
+    """Weights drawn at size 1, and gradients of size 1, for which SGD steps as Adam does."""
+    known = optimizer in (OPTIMIZERS["sgd"], OPTIMIZERS["adam"])
+    if not known or parameter.role == "tied":
+        return None
+    i, o = fans(parameter)
+    forward = i ** (-1 if parameter.kind == "output" else -1 / 2)
+    table = o**-0.5 if parameter.role == "embedding" else 1.0  # found by experiment
+    rate = table / (i * forward) * parameter.depth**-0.5
+    return Multipliers(1.0, forward / parameter.factor, rate, 1 / rate, 1.0)
+
+
+RULES: Mapping[str, Rule] = {
+    "mup": functools.partial(in_layout, READOUT),
+    "plain_mup": functools.partial(in_layout, PLAIN),
+    "depth_mup": functools.partial(in_layout, READOUT, branch=1 / 2),
+    "residual_scaling": functools.partial(
+        in_layout, LAYOUTS["mean_field"], branch=1 / 2
+    ),
+    "completep": completep,
+    "second_order_mup": functools.partial(in_layout, PLAIN),
+    "umup": umup,
+    "spectral": spectral,
+    "standard": functools.partial(in_layout, LAYOUTS["standard"]),
+    "ntk": functools.partial(in_layout, LAYOUTS["ntk"]),
+    "abc_mup": functools.partial(in_layout, LAYOUTS["mup"]),
+    "mean_field": functools.partial(in_layout, LAYOUTS["mean_field"]),
+}
+
+
+def chosen(method: str, what: str, choices: Mapping[str, Any], given: Any) -> Any:
+    """`given`, or what it names in `choices`."""
+    if not isinstance(given, str):
+        return given
+    names = f"{what} must be one of {', '.join(choices)}"
+    remedy = f"Choose the one that is like yours, or pass your own {what}."
+    check.holds(method, given in choices, names, repr(given), remedy)
+    return choices[given]
+
+
+def following(
+    method: str, rule: str | Rule, optimizer: str | Optimizer
+) -> Callable[[str, Parameter], Multipliers]:
+    """The multipliers of a parameter and its path, for a `method` to name in errors."""
+    apply = chosen(method, "rule", RULES, rule)
+    row = chosen(method, "optimizer", OPTIMIZERS, optimizer)
+
+    def found(path: str, parameter: Parameter) -> Multipliers:
+        multipliers = apply(parameter, row)
+        check.holds(
+            method,
+            multipliers is not None,
+            f"leaf {path} must have a role and an optimizer that the rule knows",
+            f"role {parameter.role!r} and optimizer {optimizer!r}",
+            "Untie a tied embedding and move it by adam or sgd, or use transfer_by_mup.",
+        )
+        return multipliers
+
+    return found
+
+
+def follow(
+    method: str,
+    parametrization: Parametrization,
+    rule: str | Rule,
+    optimizer: str | Optimizer,
+) -> dict[str, Multipliers]:
+    """The multipliers of every parameter, by path."""
+    found = following(method, rule, optimizer)
+    return {path: found(path, p) for path, p in parametrization.items()}
+
+
+def multiplier_columns(
+    rule: str | Rule = "mup", optimizer: str | Optimizer = "adam"
+) -> dict[str, Callable[[Parameter], float]]:
+    """A rule's multipliers as columns of `Parametrization.table`.
+
+    >>> p = gk.Parametrization({"w": gk.Parameter((8, 8), (2, 2), "hidden", (0,), (1,))})
+    >>> p.table(gk.multiplier_columns("mup")).split()[-5:]  # init, forward, rate, decay and eps
+    ['0.5', '1', '0.25', '4', '0.25']
+    """
+    found = following("multiplier_columns", rule, optimizer)
+
+    def column(field: str) -> Callable[[Parameter], float]:
+        return lambda p: float(getattr(found(f"of shape {p.shape}", p), field))
+
+    return {field.replace("_", " "): column(field) for field in Multipliers._fields}
+
+
+def multipliers(
+    parametrization: Parametrization,
+    rule: str | Rule = "mup",
+    optimizer: str | Optimizer = "adam",
+) -> dict[str, Multipliers]:
+    """What a rule multiplies the hyperparameters of every parameter by.
+
+    Args:
+        parametrization: from `infer_parametrization`.
+        rule: the name of a parametrization, as in `transfer_by_...`, of a table of
+            `transfer_by_alignment` (its muP is `abc_mup`), or a function of a `Parameter` and
+            an `Optimizer`.
+        optimizer: the name of a class of optimizers, or an `Optimizer`.
+
+    Returns: `Multipliers` by parameter path: relative to the base size; for `spectral` and
+        `umup`, which know no base, absolute.
+
+    >>> w, wide = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((8, 8))}
+    >>> m = gk.multipliers(gk.infer_parametrization(base=w, target=wide))["w"]
+    >>> m.init, m.learning_rate, m.weight_decay, m.eps
+    (0.5, 0.25, 4.0, 0.25)
+    """
+    return follow("multipliers", parametrization, rule, optimizer)
