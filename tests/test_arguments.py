@@ -26,7 +26,8 @@ GRADS = jax.tree.map(lambda p: jnp.linspace(-1, 2, p.size).reshape(p.shape), PAR
 
 def parameters(name: str) -> list[inspect.Parameter]:
     """The arguments of a factory, in order."""
-    return list(inspect.signature(getattr(gk, name)).parameters.values())
+    make: Any = getattr(gk, name).__wrapped__
+    return list(inspect.signature(make).parameters.values())
 
 
 def hyper(name: str, *kinds: Any) -> dict[str, Any]:

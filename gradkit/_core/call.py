@@ -1,9 +1,9 @@
-"""The factory that the user called: the name by which errors go."""
+"""What a call knows of its surroundings: the factory that the user called, and views around it."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Call(NamedTuple):
@@ -14,6 +14,7 @@ class Call(NamedTuple):
 
 
 _call: ContextVar[Call | None] = ContextVar("gradkit.call", default=None)
+_stacked: ContextVar[bool] = ContextVar("gradkit.stacked", default=False)
 
 
 def called(method: str) -> str:
@@ -28,12 +29,13 @@ def is_building() -> bool:
     return call is not None and call.building
 
 
-@contextlib.contextmanager
-def calling(name: str, building: bool = False) -> Iterator[None]:
-    """Errors in this context go by the name of this factory."""
+def calling(
+    name: str, f: Callable[..., Any], *args: Any, building: bool = False
+) -> Any:
+    """`f(*args)`, whose errors go by the name of this factory."""
     token = _call.set(Call(name, building))
     try:
-        yield
+        return f(*args)
     finally:
         _call.reset(token)
 
@@ -43,25 +45,26 @@ def error(kind: type[Exception], method: str, text: str) -> Exception:
     return kind(f"gradkit.{called(method)}: {text}")
 
 
-_within: ContextVar[bool] = ContextVar("gradkit.stacked", default=False)
-
-
 @contextlib.contextmanager
 def stacked() -> Iterator[None]:
-    """In this context leaves are stacks."""
-    token = _within.set(True)
+    """In this context leaves of three axes are stacks of matrices, numbered by the first.
+
+    A view makes them so for the transform within, whose `batch_axes` are these, if it is not told.
+    """
+    token = _stacked.set(True)
     try:
         yield
     finally:
-        _within.reset(token)
+        _stacked.reset(token)
 
 
 def are_stacked() -> bool:
     """Whether this is in such a context."""
-    return _within.get()
+    return _stacked.get()
 
 
 def is_overlooked(shape: Sequence[int], batch_axes: Sequence[int]) -> bool:
     """Whether a leaf of this shape is a stack of more than one that these axes do not number."""
-    numbers = {axis % 3 for axis in batch_axes}
-    return are_stacked() and len(shape) == 3 and shape[0] > 1 and 0 not in numbers
+    if len(shape) != 3 or shape[0] < 2 or not _stacked.get():
+        return False
+    return 0 not in {axis % 3 for axis in batch_axes}

@@ -4,9 +4,9 @@ Traced values pass unread, so that any hyperparameter can be a schedule, vmapped
 """
 
 import math
-import numbers
 import re
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jax.core import Tracer
 
 from gradkit._core.call import error
 from gradkit._core.mismatch import mismatch
-from gradkit._core.numbers import is_real
+from gradkit._core.numbers import dtypes, is_floating, is_real
 from gradkit._core.paths import leaf_paths
 
 
@@ -24,11 +24,13 @@ def _require(
     method: str, want: str, holds: Callable[[Any], bool], values: dict[str, Any]
 ) -> None:
     for name, value in values.items():
-        known = number(value)
-        if isinstance(known, numbers.Real) and not holds(known):
+        known = value if isinstance(value, float | int) else number(value)
+        if isinstance(known, Real):
+            if holds(known):
+                continue
             text = f"{name} must be {want}, got {known!r}. Choose {name} within this range."
             raise error(ValueError, method, text)
-        if not (isinstance(known, numbers.Real | jax.Array) or callable(known)):
+        if not (isinstance(known, jax.Array) or callable(known)):
             text = f"{name} must be a number, {want}, got {value!r}. Choose a number."
             raise error(TypeError, method, text)
 
@@ -44,16 +46,20 @@ def number(value: Any) -> Any:
     return value if there else value.item()
 
 
-def hyperparameter(method: str, name: str, value: Any, may_vary: bool) -> None:
-    """`value` is one number of at least float32 or, if it `may_vary`, a schedule."""
-    or_schedule = " or a schedule" if may_vary else ""
-    must = f"{name} must be one number{or_schedule}"
-    known = number(value)
+def number_or_schedule(method: str, name: str, value: Any) -> None:
+    """`value`, which is no schedule, is one number of at least float32."""
+    one_number(method, name, value, " or a schedule")
+
+
+def one_number(method: str, name: str, value: Any, or_what: str = "") -> None:
+    """`value` is one number of at least float32; the message says what else it might be."""
+    must = f"{name} must be one number{or_what}"
+    known = value if isinstance(value, float | int) else number(value)
     if isinstance(known, float) and math.isinf(known) and not name.startswith("max_"):
         text = f"{name} must be finite, got {known}. Choose a finite number."
         raise error(ValueError, method, text)
     is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not (is_array or is_number):
         raise error(TypeError, method, f"{must}, got {value!r}. Choose a number.")
     if not is_array:
@@ -74,9 +80,9 @@ def hyperparameter(method: str, name: str, value: Any, may_vary: bool) -> None:
 
 def whole(method: str, name: str, value: Any) -> None:
     """`value` is one whole number."""
-    hyperparameter(method, name, value, False)
+    one_number(method, name, value)
     dtype = getattr(value, "dtype", None)
-    if isinstance(value, numbers.Integral) or (
+    if isinstance(value, Integral) or (
         dtype is not None and jnp.issubdtype(dtype, jnp.integer)
     ):
         return
@@ -84,16 +90,14 @@ def whole(method: str, name: str, value: Any) -> None:
     raise error(ValueError, method, text)
 
 
-def key(method: str, value: Any) -> None:
+def key(method: str, name: str, value: Any) -> None:
     """`value` is a seed, a key of `jax.random`, or the data of one."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    if isinstance(value, Integral) and not isinstance(value, bool):
         return
     kinds = jax.dtypes.prng_key, jnp.integer
     dtype = getattr(value, "dtype", None)
     if dtype is None or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
-        text = (
-            f"key must be a seed or a key, got {value!r}. Pass jax.random.key(0), say."
-        )
+        text = f"{name} must be a seed or a key, got {value!r}. Pass jax.random.key(0), say."
         raise error(TypeError, method, text)
 
 
@@ -104,7 +108,7 @@ def triples(method: str, **values: Any) -> None:
         said = said and all(
             isinstance(x, Sequence)
             and len(x) == 3
-            and all(isinstance(number(y), numbers.Real) for y in x)
+            and all(isinstance(number(y), Real) for y in x)
             for x in value
         )
         what = f"{name} must be one triple of numbers or more"
@@ -173,14 +177,14 @@ def at_least(method: str, limit: float, **values: Any) -> None:
 def below(method: str, bound: str, limit: Any, **values: Any) -> None:
     """Each value is below `limit`, an argument that the message calls `bound`."""
     limit = number(limit)
-    if isinstance(limit, numbers.Real):
+    if isinstance(limit, Real):
         _require(method, f"below {bound} = {limit!r}", lambda x: x < limit, values)
 
 
 def count(method: str, **values: Any) -> None:
     """Each value is a whole number, at least 1, known before tracing."""
     for name, value in values.items():
-        if not isinstance(value, numbers.Integral) or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             raise error(
                 ValueError,
                 method,
@@ -227,6 +231,16 @@ def transform(method: str, name: str, value: Any) -> None:
     raise error(TypeError, method, text)
 
 
+def transforms(method: str, name: str, values: Sequence[Any]) -> None:
+    """Each of the values is a transform."""
+    for value in values:
+        transform(method, f"each of {name}", value)
+
+
+def anything(method: str, name: str, value: Any) -> None:
+    """`value` may be anything: it is part of the program."""
+
+
 def expression(method: str, name: str, value: Any) -> None:
     """`value` is a regular expression."""
     said = f"{name} must be a regular expression"
@@ -249,11 +263,11 @@ def not_array(method: str, name: str, value: Any) -> None:
         raise error(TypeError, method, text)
 
 
-def reading(method: str, value: Any) -> None:
+def reading(method: str, name: str, value: Any) -> None:
     """`value` is what `gradkit.read_model` returns."""
     if not hasattr(value, "shown_to"):
         got = type(value).__name__
-        text = f"model must be what gradkit.read_model returns, got {got}"
+        text = f"{name} must be what gradkit.read_model returns, got {got}"
         remedy = "Call read_model(apply, params, example)."
         raise error(TypeError, method, f"{text}. {remedy}")
 
@@ -265,7 +279,7 @@ def leaves(tree: Any) -> list[tuple[str, Any]]:
 
 def real(method: str, tree: Any) -> None:
     """Every leaf is an array of real floating numbers."""
-    if all(map(is_real, jax.tree.leaves(tree))):
+    if all(map(is_floating, dtypes(tree))):
         return
     for path, leaf in leaves(tree):
         if not is_real(leaf):

@@ -72,6 +72,8 @@ def on_axes_of(x: jax.Array, y: Any) -> jax.Array:
 
 def varying_as(t: Any, data: Any) -> Any:
     """`t`, made of constants, on all axes of a `shard_map` along which `data` is: to be carried."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return t
     arrays = [y for y in jax.tree.leaves(data) if isinstance(y, jax.Array)]
     return jax.tree.map(lambda x: functools.reduce(on_axes_of, arrays, x), t)
 

@@ -6,20 +6,19 @@ be schedules. And where nobody jits its updates, they are compiled all the same,
 
 import functools
 import inspect
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.core import Tracer
 
-from gradkit._core import check, random, rate
+from gradkit._core import check, numbers, random
 from gradkit._core.call import are_stacked, called, calling, error, is_building
+from gradkit._core.eager import Build, is_eager, of_jax, program
 from gradkit._core.mismatch import of_state
-from gradkit._core.numbers import increment
+from gradkit._core.rate import checked_schedule
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -34,9 +33,8 @@ from gradkit._core.types import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Build = Callable[[Mapping[str, Any]], Any]  # of the arguments by name
+Check = Callable[[str, str, Any], None]  # of a factory, an argument and its value
 SEVERAL = tuple[AnyTransform, ...]
-PROGRAMS = 256  # compiled updates that are kept
 
 
 class ScheduledState(NamedTuple):
@@ -65,17 +63,20 @@ def factory(make: Callable[P, T]) -> Callable[P, T]:
 def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
     signature = inspect.signature(make)
     kinds = {k: _kind(p) for k, p in signature.parameters.items()}
+    hypers = {k for k, kind in kinds.items() if _takes(kind, Hyper)}
+    varying = hypers | {k for k, kind in kinds.items() if _takes(kind, Rate)}
+    checks = {k: _check_of(k, kind) for k, kind in kinds.items()}
 
     def build(given: Mapping[str, Any]) -> Any:
-        arguments = {k: _read(name, k, kinds[k], x) for k, x in given.items()}
+        arguments, schedules = dict(given), {}
+        for k, x in given.items():
+            if callable(x) and k in varying:
+                arguments[k] = checked_schedule(name, k, x)
+                schedules |= {k: arguments[k]} if k in hypers else {}
+            elif x is not None:
+                checks[k](name, k, x)
         if (model := arguments.pop("model", None)) is not None:
-            check.reading(name, model)
             return model.shown_to(name, build, arguments, kinds)
-        schedules = {
-            k: x
-            for k, x in arguments.items()
-            if callable(x) and _takes(kinds[k], Hyper)
-        }
         if schedules:
             return _scheduled(name, build, arguments, schedules)
         bound = inspect.BoundArguments(signature, cast(Any, arguments))
@@ -86,16 +87,22 @@ def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
         arguments = _by_name(name, signature, args, kwargs)
         if is_building():
             return build(arguments)
-        with calling(name, building=True):
-            made = build(arguments)
-        if not isinstance(made, optax.GradientTransformation):
-            return made
-        stackable = "batch_axes" in kinds
-        return cast(
-            T, _public(name, cast(Transform, made), build, arguments, stackable)
-        )
+        made = calling(name, build, arguments, building=True)
+        if isinstance(made, optax.GradientTransformation):
+            stackable = "batch_axes" in kinds
+            made = _public(name, cast(Transform, made), build, arguments, stackable)
+        return cast(T, made)
 
+    public.__signature__ = _without_types(signature)  # type: ignore[attr-defined]
     return public
+
+
+def _without_types(signature: inspect.Signature) -> inspect.Signature:
+    """Names and defaults, as `help` shows them: what each takes is said below it."""
+    empty = inspect.Signature.empty
+    parameters = signature.parameters.values()
+    short = [p.replace(annotation=empty) for p in parameters]
+    return signature.replace(parameters=short, return_annotation=empty)
 
 
 def _by_name(
@@ -129,8 +136,7 @@ def _scheduled(
 
     def at(count: jax.Array) -> Transform:
         now = {k: schedule(count) for k, schedule in schedules.items()}
-        with calling(called(name), building=True):
-            tx = build({**arguments, **now})
+        tx = calling(called(name), build, {**arguments, **now}, building=True)
         return cast(Transform, optax.with_extra_args_support(tx))
 
     def init(params: Params) -> ScheduledState:
@@ -142,7 +148,7 @@ def _scheduled(
     ) -> tuple[Updates, ScheduledState]:
         tx = at(state.count)
         u, inner = tx.update(updates, state.inner, params, **extra)
-        return u, ScheduledState(increment(state.count), inner)
+        return u, ScheduledState(numbers.increment(state.count), inner)
 
     return wrapper(init, update)
 
@@ -158,78 +164,42 @@ def _public(
 
     One of stacks of matrices, if it is `stackable`, where leaves are such and it was told no axes.
     """
+    made = cast(Transform, optax.with_extra_args_support(made))
+    stackable = stackable and arguments.get("batch_axes", ()) == ()
     traced = any(isinstance(x, Tracer) for x in arguments.values())
 
     def here() -> Transform:
-        if not (are_stacked() and stackable) or arguments.get("batch_axes", ()) != ():
+        if not (stackable and are_stacked()):
             return made
-        with calling(called(name), building=True):
-            tx = build({**arguments, "batch_axes": (0,)})
+        stacks = {**arguments, "batch_axes": (0,)}
+        tx = calling(called(name), build, stacks, building=True)
         return cast(Transform, optax.with_extra_args_support(tx))
 
-    def init(params: Params) -> Any:
-        with calling(name):
-            state = here().init(_of_jax(params))
-            if jax.tree.leaves(state):  # what remembers nothing needs no parameters
-                check.given(name, params, "init")
-            return state
+    def run_init(params: Params) -> Any:
+        state = here().init(of_jax(params))
+        if jax.tree.leaves(state):  # what remembers nothing needs no parameters
+            check.given(name, params, "init")
+        return state
 
-    def program() -> Callable[..., Any]:
-        arrays = {k: x for k, x in arguments.items() if isinstance(x, jax.Array)}
-        rest = [(k, type(x), x) for k, x in arguments.items() if k not in arrays]
+    def run(updates: Updates, state: Any, params: Params, extra: Mapping[str, Any]):
+        given = of_jax(updates), state, of_jax(params)
         try:
-            compiled = _program(build, tuple(rest))
-        except TypeError:  # an argument has no hash: a program for this transform alone
-            compiled = _own_program(made)
-        return functools.partial(compiled, arrays)
+            if not (traced or are_stacked()) and is_eager((given, extra)):
+                return program(made, build, arguments)(*given, extra)
+            return here().update(*given, **extra)
+        except Exception as wrong:
+            _check_trees(name, here().init, *given, wrong)
+            raise
+
+    def init(params: Params) -> Any:
+        return calling(name, run_init, params)
 
     def update(
         updates: Updates, state: Any, params: Params = None, **extra: Extra
     ) -> tuple[Updates, Any]:
-        given = (_of_jax(updates), state, _of_jax(params), extra)
-        as_is = not (traced or _is_jit_off() or are_stacked())
-        eager = as_is and _is_concrete(given)
-        with calling(name):
-            run = (
-                program() if eager else functools.partial(_update, lambda _: here(), {})
-            )
-            try:
-                return run(*given)
-            except Exception as wrong:
-                _check_trees(name, here().init, *given[:3], wrong)
-                raise
+        return calling(name, run, updates, state, params, extra)
 
     return wrapper(init, update)
-
-
-@functools.lru_cache(PROGRAMS)
-def _program(build: Build, arguments: tuple[tuple[str, type, Any], ...]) -> Any:
-    """One update, jitted, of what is built of these arguments and of others that are arrays."""
-    known = {k: x for k, _, x in arguments}
-
-    def made(arrays: Mapping[str, jax.Array]) -> Transform:
-        with calling(called(""), building=True):
-            return build({**known, **arrays})
-
-    return jax.jit(functools.partial(_update, made))
-
-
-@functools.lru_cache(PROGRAMS)
-def _own_program(made: Transform) -> Any:
-    """One update of this transform, jitted."""
-    return jax.jit(functools.partial(_update, lambda _: made))
-
-
-def _update(
-    made: Callable[[Any], Transform],
-    arrays: Any,
-    updates: Updates,
-    state: Any,
-    params: Params,
-    extra: Mapping[str, Any],
-) -> tuple[Updates, Any]:
-    tx = optax.with_extra_args_support(made(arrays))
-    return tx.update(updates, state, params, **extra)
 
 
 def _check_trees(
@@ -251,69 +221,37 @@ def _check_trees(
         check.alike(name, updates, params)
 
 
-def _is_jit_off() -> bool:
-    config: Any = jax.config
-    return config.jax_disable_jit
-
-
-def _is_concrete(t: Any) -> bool:
-    """Whether every leaf is a number or an array that is known, as a program takes it."""
-
-    def is_known(x: Any) -> bool:
-        if isinstance(x, np.ndarray | np.generic):
-            return x.dtype != jax.dtypes.float0
-        known = isinstance(x, jax.Array) and not isinstance(x, Tracer)
-        return known or isinstance(x, numbers.Real)
-
-    return all(map(is_known, jax.tree.leaves(t)))
-
-
-def _of_jax(t: Any) -> Any:
-    """`t`, with the numbers of Python and NumPy as JAX takes them: float64 in float32 unless on."""
-
-    def leaf(x: Any) -> Any:
-        if isinstance(x, float) and not isinstance(x, np.generic):
-            return jnp.asarray(x, jnp.result_type(float))
-        numbers = isinstance(x, np.ndarray | np.generic)
-        return jnp.asarray(x) if numbers and x.dtype != jax.dtypes.float0 else x
-
-    return jax.tree.map(leaf, t)
-
-
 def _kind(parameter: inspect.Parameter) -> Any:
     """The type of an argument; a tuple of those given one by one."""
     several = parameter.kind == parameter.VAR_POSITIONAL
     return tuple[parameter.annotation, ...] if several else parameter.annotation
 
 
-def _takes(kind: Any, hyper: Any) -> bool:
-    """Whether an argument of this type is a hyperparameter of that one, or None."""
-    return kind in (hyper, hyper | None)
+def _takes(kind: Any, one: Any) -> bool:
+    """Whether an argument of this type takes that one, or None."""
+    return kind in (one, one | None)
 
 
-def _read(name: str, argument: str, kind: Any, value: Any) -> Any:
-    """`value`: a number that can be trusted, a schedule where one is taken, a transform that is made.
+def _check_of(argument: str, kind: Any) -> Check:
+    """What is asked of the value of an argument, which is neither None nor a schedule.
 
-    What is none of these is as it was given to `optax.inject_hyperparams`.
+    It is a number that can be trusted, a transform that is made, or what
+    `optax.inject_hyperparams` has left as it was given.
     """
-    may_vary = _takes(kind, Hyper) or _takes(kind, Rate)
-    if value is None:
-        return value
-    if may_vary and callable(value):
-        return rate.checked_schedule(name, argument, value)
+    if argument == "model":
+        return check.reading
     if kind == random.Key and argument == "key":
-        check.key(name, value)
-    elif may_vary or kind == Scalar:
-        check.hyperparameter(name, argument, value, may_vary)
-    elif kind in (int, int | jax.Array):
-        check.whole(name, argument, value)
-    elif kind is bool:
-        check.flag(name, argument, value)
-    elif _takes(kind, AnyTransform):
-        check.transform(name, argument, value)
-    elif kind == SEVERAL:
-        for tx in value:
-            check.transform(name, f"each of {argument}", tx)
-    elif kind is not float:
-        check.not_array(name, argument, value)
-    return value
+        return check.key
+    if _takes(kind, Hyper) or _takes(kind, Rate):
+        return check.number_or_schedule
+    if kind == Scalar:
+        return check.one_number
+    if kind in (int, int | jax.Array):
+        return check.whole
+    if kind is bool:
+        return check.flag
+    if _takes(kind, AnyTransform):
+        return check.transform
+    if kind == SEVERAL:
+        return check.transforms
+    return check.anything if kind is float else check.not_array

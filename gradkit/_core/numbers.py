@@ -37,7 +37,7 @@ def opaque(t: Tree) -> Tree:
         return hide(np.fmin(np.array(-np.inf, dtype), jnp.finfo(dtype).min))
 
     leaves, structure = jax.tree.flatten(t)
-    real = [i for i, x in enumerate(leaves) if is_real(x)]
+    real = [i for i, dtype in enumerate(dtypes(leaves)) if is_floating(dtype)]
     if jax.default_backend() == "cpu":
         hidden = hide([leaves[i] for i in real])
     else:
@@ -52,9 +52,25 @@ def is_compiled() -> bool:
     return isinstance(jax.lax.optimization_barrier(np.array(False)), Tracer)
 
 
+@functools.cache
+def is_floating(dtype: Any) -> bool:
+    """Whether this is a dtype of real floating numbers."""
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+
+
+@functools.cache
+def _is_narrow(dtype: Any) -> bool:
+    return is_floating(dtype) and jnp.finfo(dtype).bits < 32
+
+
+def dtypes(t: Tree) -> list[Any]:
+    """The dtype of each leaf; None of what is no array."""
+    return [getattr(x, "dtype", None) for x in jax.tree.leaves(t)]
+
+
 def is_real(x: Any) -> bool:
     """Whether the leaf `x` is an array of real floating numbers."""
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+    return is_floating(getattr(x, "dtype", None))
 
 
 def is_array(x: Any) -> bool:
@@ -69,7 +85,7 @@ def is_trained(x: Any) -> bool:
 
 def wide_dtype(x: Any) -> Any:
     """The dtype `x` is computed and kept in: at least float32."""
-    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    return jnp.dtype(jnp.float32) if _is_narrow(x.dtype) else x.dtype
 
 
 def without_nan(x: jax.Array) -> jax.Array:
@@ -108,6 +124,8 @@ def wide(t: Tree) -> Tree:
 
     So do leaves that are no real numbers, such as weights in int8.
     """
+    if not any(map(_is_narrow, dtypes(t))):
+        return t
 
     def leaf(x: Any) -> Any:
         if not is_real(x):
@@ -126,6 +144,8 @@ def increment(count: jax.Array) -> jax.Array:
 
 def like(x: Tree, y: Tree) -> Tree:
     """`x` in `y`'s dtypes, where both are real numbers."""
+    if dtypes(x) == dtypes(y):
+        return x
 
     def leaf(xi: Any, yi: Any) -> Any:
         return xi.astype(yi.dtype) if is_real(xi) and is_real(yi) else xi

@@ -8,12 +8,29 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from gradkit._core.numbers import Tree
 
+KNOWN = 1024  # structures whose paths are kept: they are asked for at every trace
+_known: dict[Any, list[str]] = {}
+
 
 def leaf_paths(t: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """Each leaf's path as names joined by `/`, the same for dicts, linen, NNX and dataclasses.
 
     An NNX variable, which is around an array in init only, has no name of its own in it.
     """
+    if is_leaf is not None:
+        return _leaf_paths(t, is_leaf)
+    try:
+        structure = jax.tree.structure(t)
+        if structure not in _known:
+            if len(_known) >= KNOWN:
+                _known.clear()
+            _known[structure] = _leaf_paths(t, None)
+        return [*_known[structure]]
+    except TypeError:  # a container's constants have no hash
+        return _leaf_paths(t, None)
+
+
+def _leaf_paths(t: Tree, is_leaf: Callable[[Any], bool] | None) -> list[str]:
     held = {
         keys
         for keys, x in tree_leaves_with_path(t, is_leaf=is_variable)

@@ -93,7 +93,7 @@ def checked_schedule(method: str, name: str, schedule: Callable[..., Any]) -> Sc
         except Exception as wrong:
             wrong.add_note(f"Raised by the schedule {name} of gradkit.{method}.")
             raise
-        check.hyperparameter(method, name, value, False)
+        check.one_number(method, name, value)
         return value
 
     return read

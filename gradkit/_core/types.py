@@ -41,18 +41,17 @@ def transform(
 ) -> Transform:
     """Pair `init` and `update`, and check every leaf either of them is given.
 
-    Error messages go by the name of the factory that defines `init`, unless another has called it.
+    Errors go by the factory that the user called.
     """
-    name = init.__qualname__.partition(".<locals>")[0]
 
     def checked_init(params: Params) -> Any:
-        check.real(name, params)
+        check.real("transform", params)
         return init(params)
 
     def checked_update(updates: Updates, state: Any, params: Params = None, **extra):
-        check.real(name, updates)
+        check.real("transform", updates)
         if params is not None:
-            check.alike(name, updates, params)
+            check.alike("transform", updates, params)
         hidden = numbers.opaque(updates)
         return update(hidden, state, params, **extra)
 
@@ -86,5 +85,4 @@ def stateless(
     def step(updates: Updates, state: Any, params: Params = None, **extra):
         return update(updates, params, **extra), state
 
-    init.__qualname__ = update.__qualname__
     return transform(init, step)
