@@ -108,7 +108,7 @@ def triples(method: str, **values: Any) -> None:
         said = said and all(
             isinstance(x, Sequence)
             and len(x) == 3
-            and all(isinstance(number(y), Real) for y in x)
+            and all(isinstance(y, Real) for y in x)
             for x in value
         )
         what = f"{name} must be one triple of numbers or more"

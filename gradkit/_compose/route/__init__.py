@@ -1,1 +1,4 @@
-"""Each parameter to its own transform. In: rules over parameter paths. Out: one transform."""
+"""Each parameter to its own transform.
+
+In: rules over parameter paths. Out: one transform. Uses `_core.routing`.
+"""

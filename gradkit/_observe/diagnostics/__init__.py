@@ -1,1 +1,4 @@
-"""Measurements of a model and its training. In: a model, a loss, data. Out: a result with a table, saved as JSON."""
+"""Measurements of a model and its training.
+
+In: a model, a loss, data. Out: a result with a table, saved as JSON. Uses `_core.jaxpr` and `_core.measure`.
+"""
