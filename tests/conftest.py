@@ -8,11 +8,11 @@ import gc
 import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import programs
 import xla
 
 FLAGS = ["--xla_force_host_platform_device_count=8"]
@@ -38,11 +38,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_traceback_in_locations_limit", 0)  # an eighth of the time
 
 # What this process has compiled is looked up by its text: much is compiled again otherwise, for
-# another mesh, for `jax.disable_jit`, or after `jax.clear_caches`. No other run reads the folder.
-PROGRAMS = tempfile.TemporaryDirectory(prefix="gradkit-programs-")
+# another mesh, for `jax.disable_jit`, or after `jax.clear_caches`.
+PROGRAMS = programs.borrowed()
 jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # keys would name the folder
 # All programs are written down in one context: one for each takes 3 ms, and slows all later ones.
 mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
@@ -55,6 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "optimized: run by make test with GRADKIT_XLA=default alone"
     )
+
+
+def pytest_sessionfinish() -> None:
+    """Keep what was compiled for the next run."""
+    programs.keep(PROGRAMS.name)
 
 
 def note(event: str, seconds: float, **_: object) -> None:
