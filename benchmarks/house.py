@@ -135,7 +135,7 @@ def optax_chain(*transforms: Any) -> Any:
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--of", type=pathlib.Path, default=ROOT, help="a checkout")
     root = parser.parse_args().of.resolve()
     sys.path.insert(0, str(root))

@@ -84,7 +84,7 @@ def ours(name: str, every: int) -> tuple[Callable[..., Any], Callable[..., Any]]
     tx = {
         "soap": functools.partial(gk.soap, every=every),
         "shampoo": functools.partial(gk.shampoo, every=every),
-        "psgd": functools.partial(gk.psgd, fit_share=share),
+        "psgd": functools.partial(gk.psgd, fit_probability=share),
     }[name](1e-3)
     return _stepper(tx)
 

@@ -1,8 +1,8 @@
 """What does a subspace cost? Ordinary steps, steps that renew bases, and state bytes.
 
-Ordinary and renewing steps of GaLore beside optax's, which looks at singular vectors of whole
-gradients, always in a basis of the large side; then each way to find a basis beside the first, on
-the same inner transform. All sides are measured in turn, so that a drifting machine drifts for all;
+Ordinary and renewing steps of GaLore beside optax's, which takes the singular vectors of whole
+gradients and always projects the large side; then each basis beside a fixed one, on the same inner
+transform. All sides are measured in turn, so that a drifting machine drifts for all;
 a ratio is the median of the ratios of neighbouring rounds. Below 1 gradkit is faster, or smaller.
 Decompositions are LAPACK's: `OPENBLAS_NUM_THREADS=1` keeps its threads from waiting for XLA's.
 
@@ -25,13 +25,14 @@ NEVER = 10**6  # updates until the next renewal
 
 
 def by_normals(inner: Any, rank: int, every: int) -> Any:
-    """`project_by_random` with the paper's normal numbers for signs."""
-    parts = (
-        gk.subspace.gaussian(),
-        gk.subspace.every_n(every),
-        gk.subspace.norm_matched(),
+    """`project_by_random` with the paper's Gaussian sketch in place of Rademacher's."""
+    return gk.subspace.project(
+        inner,
+        rank,
+        basis=gk.subspace.gaussian(),
+        schedule=gk.subspace.every_n(every),
+        residual=gk.subspace.norm_matched(),
     )
-    return gk.subspace.project(inner, rank, *parts)
 
 
 BASES: dict[str, Callable[..., Any]] = {

@@ -2,6 +2,7 @@
 
 Methods by family, in the order in which a gradient meets them; `gradkit list AGC` on the command
 line, or `gradkit show AGC`, finds one by what people call it, and says all about it.
+`help(gradkit.glossary)` explains what their docstrings share.
 
 normalize: normalize_by_block, normalize_by_dual_norm, normalize_by_gravity,
     normalize_by_norm_power, normalize_by_orthograd, normalize_by_parallel_split,
@@ -37,8 +38,14 @@ transfer: transfer_by_alignment, transfer_by_completep, transfer_by_depth_mup,
 manifold: retract_by_conditioned_low_rank, retract_by_fixed_norm, retract_by_hyperball,
     retract_by_mirror, retract_by_radial_brake, retract_by_stiefel
 proximal: shrink_by_group_lasso, shrink_by_half_space, shrink_by_nonconvex
+rounding: round_by_error_correction, round_by_kahan, round_by_master, round_by_stochastic
 route: route, share_norm
+mix: mix, graft
+accumulate: accumulate
+guard: guard_by_finite, guard_by_spike
+average_params: average_params_by_ema, average_params_by_polynomial, average_params_by_window
 reset: reset_by_period
+codec: store_by_bfloat16, store_by_bfloat16_plus8, store_by_fp8, store_by_int8
 view: view_by_pattern
 diagnostics: check_coordinates, sweep_transfer
 recipe: adabound, adagc, adam_atan2, adamomentum, adamp, adamw, adamw_subset_norm, adan,
@@ -47,16 +54,18 @@ recipe: adabound, adagc, adam_atan2, adamomentum, adamp, adamw, adamw_subset_nor
     madgrad, mars, muon, normuon, novograd, opt_amsgrad, psgd, random_scaled_sgdm, sgd, sgdp,
     shampoo, snsm, soap, stable_spam, zclip_adamw
 
-Beside them: parametrization, subspace, chain, newton_schulz, routes, Coordinates,
-    Experiment, SweepResult, OPTIMIZERS, RULES, LeafReading, ModelReading,
-    Multipliers, Optimizer, Parameter, Parametrization, infer_parametrization,
-    multiplier_columns, multipliers, read_model, rescale_init.
+Beside them: glossary, parametrization, subspace, chain, eval_params, newton_schulz,
+    routes, Coordinates, Experiment, SweepResult, OPTIMIZERS, RULES,
+    LeafReading, ModelReading, Multipliers, Optimizer, Parameter,
+    Parametrization, infer_parametrization, multiplier_columns, multipliers,
+    read_model, rescale_init.
 
 Written by tools/export.py.
 """
 
 from optax import apply_updates as apply_updates
 
+from gradkit import glossary as glossary
 from gradkit import parametrization as parametrization
 from gradkit import subspace as subspace
 from gradkit._apply.manifold.conditioned_low_rank import (
@@ -80,11 +89,32 @@ from gradkit._apply.proximal.half_space import (
     shrink_by_half_space as shrink_by_half_space,
 )
 from gradkit._apply.proximal.nonconvex import shrink_by_nonconvex as shrink_by_nonconvex
+from gradkit._apply.rounding.error_correction import (
+    round_by_error_correction as round_by_error_correction,
+)
+from gradkit._apply.rounding.kahan import round_by_kahan as round_by_kahan
+from gradkit._apply.rounding.master import round_by_master as round_by_master
+from gradkit._apply.rounding.stochastic import (
+    round_by_stochastic as round_by_stochastic,
+)
+from gradkit._compose.accumulate.accumulate import accumulate as accumulate
+from gradkit._compose.average.ema import average_params_by_ema as average_params_by_ema
+from gradkit._compose.average.polynomial import (
+    average_params_by_polynomial as average_params_by_polynomial,
+)
+from gradkit._compose.average.window import (
+    average_params_by_window as average_params_by_window,
+)
+from gradkit._compose.guard.finite import guard_by_finite as guard_by_finite
+from gradkit._compose.guard.spike import guard_by_spike as guard_by_spike
+from gradkit._compose.mix.graft import graft as graft
+from gradkit._compose.mix.mix import mix as mix
 from gradkit._compose.reset.reset_by_period import reset_by_period as reset_by_period
 from gradkit._compose.route.route import route as route
 from gradkit._compose.route.share_norm import share_norm as share_norm
 from gradkit._compose.view.pattern import view_by_pattern as view_by_pattern
 from gradkit._core import chain as chain
+from gradkit._core import eval_params as eval_params
 from gradkit._core import newton_schulz as newton_schulz
 from gradkit._core import routes as routes
 from gradkit._core.measure import Coordinates as Coordinates
@@ -189,6 +219,12 @@ from gradkit._step.transfer.structure import (
     transfer_by_structure as transfer_by_structure,
 )
 from gradkit._step.transfer.umup import transfer_by_umup as transfer_by_umup
+from gradkit._store.codec.bfloat16 import store_by_bfloat16 as store_by_bfloat16
+from gradkit._store.codec.bfloat16_plus8 import (
+    store_by_bfloat16_plus8 as store_by_bfloat16_plus8,
+)
+from gradkit._store.codec.fp8 import store_by_fp8 as store_by_fp8
+from gradkit._store.codec.int8 import store_by_int8 as store_by_int8
 from gradkit._transform.adaptive.adabound import scale_by_adabound as scale_by_adabound
 from gradkit._transform.adaptive.adam import scale_by_adam as scale_by_adam
 from gradkit._transform.adaptive.adam_atan2 import (

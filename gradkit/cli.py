@@ -9,7 +9,9 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
 
@@ -145,7 +147,7 @@ def list_methods(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Name every method in one line, or those that words are said of."""
+    """Say what every method does in one line, or those that words are said of."""
     from gradkit._lab import describe
 
     found = [describe.describe(method.name) for method in describe.methods(family)]
@@ -155,8 +157,11 @@ def list_methods(
         print(json.dumps([one.record() for one in found], indent=1))
         return
     wide = max(len(one.method.name) for one in found)
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for one in found:
-        print(f"{one.method.name:{wide}}  {one.method.family:12}  {one.line}")
+        line = f"{one.method.name:{wide}}  {one.line}"
+        below = " " * (wide + 2)
+        print(textwrap.fill(line, room, subsequent_indent=below) if room else line)
 
 
 @app.command()
@@ -164,11 +169,12 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name that list gives, what a method is known as, or subspace.project."
+            help="A name that list gives, what a method is known as, subspace.project, "
+            "batch_axes or another word of the glossary, or glossary."
         ),
     ],
 ) -> None:
-    """Say all about one method: equations, paper, departures, memory, needs."""
+    """Say all about one method: equations, arguments, paper, departures, memory."""
     from gradkit._lab import describe
 
     print(describe.page(name))

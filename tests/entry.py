@@ -16,6 +16,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -50,21 +52,25 @@ class Entry(NamedTuple):
     shapes: Mapping[str, tuple[int, ...]]
     excused: Mapping[str, str]  # law -> why it cannot hold
     extra: Callable[[Any], Mapping[str, Any]] | None = None  # of the gradients
+    narrow: bool = False  # its parameters are in bfloat16
+    args: tuple[Any, ...] = ()  # passed to the factory alone, by position
 
     @property
     def factory(self) -> Callable[..., optax.GradientTransformationExtraArgs]:
-        """The public factory with this entry's arguments, whose updates get `extra`."""
+        """The public factory with this entry's arguments, as this entry supplies it."""
+        if self.narrow:
+            make = in_bfloat16(getattr(gradkit, self.name))
+            return functools.partial(make, *self.args, **self.fixed, **self.hyper)
         if self.extra is None:
             return self.bare
         make = supplied(getattr(gradkit, self.name), self.extra)
-        return functools.partial(make, **self.fixed, **self.hyper)
+        return functools.partial(make, *self.args, **self.fixed, **self.hyper)
 
     @property
     def bare(self) -> Callable[..., optax.GradientTransformationExtraArgs]:
         """The public factory with this entry's arguments."""
-        return functools.partial(
-            getattr(gradkit, self.name), **self.fixed, **self.hyper
-        )
+        make = getattr(gradkit, self.name)
+        return functools.partial(make, *self.args, **self.fixed, **self.hyper)
 
 
 class Golden(NamedTuple):
@@ -85,6 +91,8 @@ def entry(
     fixed: Mapping[str, Any] | None = None,
     excused: Mapping[str, str] | None = None,
     extra: Callable[[Any], Mapping[str, Any]] | None = None,
+    narrow: bool = False,
+    args: tuple[Any, ...] = (),
     **hyper: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated oracle under a catalogue name."""
@@ -92,7 +100,16 @@ def entry(
     def register(oracle: Callable[..., Any]) -> Callable[..., Any]:
         assert name not in ENTRIES, f"two test entries for {name}"
         ENTRIES[name] = Entry(
-            name, oracle, hyper, fixed or {}, whole, shapes, excused or {}, extra
+            name,
+            oracle,
+            hyper,
+            fixed or {},
+            whole,
+            shapes,
+            excused or {},
+            extra,
+            narrow,
+            args,
         )
         return oracle
 
@@ -112,6 +129,33 @@ def supplied(
             return tx.update(updates, state, params, **extra(updates), **others)
 
         return optax.GradientTransformationExtraArgs(tx.init, update)
+
+    return factory
+
+
+def in_bfloat16(
+    make: Callable[..., Any],
+) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    """`make`, whose transform is given parameters in bfloat16."""
+
+    def narrow(x: Any) -> Any:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16)
+        return x.astype(jnp.bfloat16)
+
+    @functools.wraps(make)
+    def factory(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraArgs:
+        tx = make(*args, **kwargs)
+
+        def init(params: Any) -> Any:
+            return tx.init(jax.tree.map(narrow, params))
+
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+            return tx.update(updates, state, jax.tree.map(narrow, params), **extra)
+
+        return optax.GradientTransformationExtraArgs(init, update)
 
     return factory
 

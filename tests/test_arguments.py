@@ -55,7 +55,8 @@ def run(tx: Any, steps: int = 3, params: Any = PARAMS, grads: Any = GRADS) -> An
 @pytest.mark.parametrize("name", FACTORIES)
 def test_all_arguments_but_the_first_go_by_name(name: str) -> None:
     _, *others = parameters(name) or [None]
-    assert all(p.kind == p.KEYWORD_ONLY for p in others)
+    transforms = name in ("graft", "mix")  # after the first, which are read in order
+    assert all(p.kind == p.KEYWORD_ONLY for p in others) != transforms
 
 
 def test_a_position_is_refused_with_what_to_write() -> None:
@@ -246,7 +247,7 @@ def test_an_error_within_a_schedule_says_which() -> None:
             "subspace.staggered: every must be one number",
         ),
         (
-            lambda: gk.subspace.project(optax.identity(), True, None, None, None),
+            lambda: gk.subspace.project(optax.identity(), True),
             "subspace.project: rank must be one number, got True",
         ),
     ],

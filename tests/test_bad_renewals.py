@@ -1,4 +1,4 @@
-"""A gradient of zeros, or of no numbers, where a basis is due: none is made of it."""
+"""A gradient of zeros, or of no numbers, where a basis is to be renewed: none is made of it."""
 
 import functools
 from collections.abc import Callable
@@ -88,18 +88,21 @@ def test_a_basis_is_not_made_of_a_bad_gradient(name: str, bad: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["svd", "randomized_svd", "grassmann_walk"])
-@pytest.mark.parametrize("refresh", ["every_n", "staggered", "on_energy_drop"])
-def test_each_matrix_of_a_leaf_waits_alone(name: str, refresh: str) -> None:
+@pytest.mark.parametrize("schedule", ["every_n", "staggered", "on_energy_drop"])
+def test_each_matrix_of_a_leaf_waits_alone(name: str, schedule: str) -> None:
     """One begins late, and the others walk on; one never begins."""
-    when = getattr(subspace, refresh)(0.0 if refresh == "on_energy_drop" else 2)
-    parts = getattr(subspace, name)(), when, subspace.discard_residual()
-    tx = subspace.project(optax.identity(), 1, *parts, batch_axes=(0,))
+    when = getattr(subspace, schedule)(0.0 if schedule == "on_energy_drop" else 2)
+    basis = getattr(subspace, name)()
+    tx = subspace.project(
+        optax.identity(), 1, basis=basis, schedule=when, batch_axes=(0,)
+    )
     g = one_row(0, (3, 4, 6)).at[2].set(0)
     state, step, seen = tx.init(g), jax.jit(tx.update), []
     for t in range(4):
         now = g.at[1].multiply(float(t > 0))
         u, state = step(now, state)
         seen.append(state.bases)
+        assert jnp.ravel(state.found).tolist() == [True, t > 0, False]
         if name != "grassmann_walk":
             np.testing.assert_allclose(u, now, atol=1e-4)
     first = jnp.eye(4)[:, 1:2]
@@ -107,25 +110,23 @@ def test_each_matrix_of_a_leaf_waits_alone(name: str, refresh: str) -> None:
     np.testing.assert_allclose(seen[1][1], first, atol=1e-5)
     assert jnp.all(seen[3][2] == seen[0][2])
     moved = [bool(jnp.any(abs(p - first) > 0.1)) for p in seen[3]]
-    walks = name == "grassmann_walk" and refresh != "on_energy_drop"
+    walks = name == "grassmann_walk" and schedule != "on_energy_drop"
     assert moved == [walks, walks, True]
 
 
 def test_nothing_is_factorized_while_a_matrix_has_no_gradient() -> None:
-    """A leaf that never has one costs nothing, but where all are due."""
+    """A leaf that never has one costs nothing, but where all are renewed."""
     calls = []
 
-    def renew(kept: Any, gs: Any, key: Any) -> Any:
+    def renew(states: Any, gs: Any, key: Any) -> Any:
         jax.debug.callback(lambda: calls.append(1))
-        return principal.renew(kept, gs, key)
+        return svd.renew(states, gs, key)
 
-    principal = subspace.svd()
-    parts = (
-        principal._replace(renew=renew),
-        subspace.every_n(5),
-        subspace.discard_residual(),
+    svd = subspace.svd()
+    counted = svd._replace(renew=renew)
+    tx = subspace.project(
+        optax.identity(), 1, basis=counted, schedule=subspace.every_n(5)
     )
-    tx = subspace.project(optax.identity(), 1, *parts)
     gs = [jnp.zeros((4, 6)), one_row(0)]
     step, state = jax.jit(tx.update), tx.init(gs)
     for _ in range(6):

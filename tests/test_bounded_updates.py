@@ -248,16 +248,16 @@ def test_what_kept_roots_enlarge_is_limited_as_stated() -> None:
 )
 def test_the_most_of_an_average(b1: float, decay: float) -> None:
     for t in (1, 2, 7, 40):
-        got = kronecker.most_of_ema(b1, decay, jnp.int32(t), jnp.float32)
+        got = kronecker.limit_of_ema(b1, decay, jnp.int32(t), jnp.float32)
         np.testing.assert_allclose(
             got, oracles.most_of_average(b1, decay, t), rtol=1e-4
         )
-    assert kronecker.most_of_ema(0.9, 0.8, jnp.int32(3), jnp.float32) == np.inf
+    assert kronecker.limit_of_ema(0.9, 0.8, jnp.int32(3), jnp.float32) == np.inf
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 10, 64])
 def test_roots_are_taken_often_at_first(every: int) -> None:
-    due = [t for t in range(1, 131) if kronecker.due(jnp.int32(t - 1), every)]
+    due = [t for t in range(1, 131) if kronecker.roots_due(jnp.int32(t - 1), every)]
     assert due == [t for t in range(1, 131) if oracles.roots_due(t, every)]
     assert {1, 2, 4, 8} & {*range(1, every + 1)} <= {*due}
 

@@ -13,12 +13,14 @@ from entry import ENTRIES
 
 import gradkit as gk
 from gradkit.catalogue import FAMILIES, METHODS, Method
+from gradkit.glossary import TERMS
 
 ROOT = pathlib.Path(gk.__file__).parents[1]
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 TRANSFORMS = [m for m in METHODS if m.kind in ("transform", "recipe")]
 SECTIONS = ["Args:", "Paper:", "Departure:", "Limits:"]
 COSTS = ["State:", "Flops:"]
+CITED = re.compile(r"see the\s+glossary\.")
 
 
 def docstring(method: Method) -> str:
@@ -78,13 +80,38 @@ def test_docstring_keeps_its_contract(method: Method):
     assert text.count(">>>") <= 4
 
 
+def explained(text: str) -> dict[str, str]:
+    """What a docstring says of each argument: several may share a line that cites the glossary."""
+    args = text.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w[\w, \n]*): (.*(?:\n {6,}.*)*)", args, re.MULTILINE)
+    return {name: said for names, said in entries for name in re.split(r",\s+", names)}
+
+
 @EACH
 def test_docstring_names_every_argument(method: Method):
-    text = docstring(method)
-    for name in inspect.signature(getattr(gk, method.name)).parameters:
-        assert re.search(rf"^    {name}: ", text, re.MULTILINE), (
-            f"{name} is not explained"
-        )
+    parameters = inspect.signature(getattr(gk, method.name)).parameters
+    said = explained(docstring(method))
+    assert not set(parameters) ^ set(said), f"{method.name} explains {list(said)}"
+    for name, text in said.items():
+        if CITED.match(text):
+            assert name in TERMS, f"the glossary has no {name}"
+        together = [other for other in said if said[other] == text]
+        assert len(together) == 1 or CITED.fullmatch(text), f"{together} share a line"
+
+
+def test_the_glossary_explains_nothing_in_vain():
+    arguments = list(TERMS)[: list(TERMS).index("EMA")]
+    cited = {
+        name
+        for method in METHODS
+        for name, text in explained(docstring(method)).items()
+        if CITED.match(text)
+    }
+    assert cited >= set(arguments)
+    assert gk.glossary.__doc__ is not None
+    for term, text in TERMS.items():
+        assert f"\n{term}\n" in gk.glossary.__doc__
+        assert text.endswith(".") and "\n" not in text
 
 
 @EACH

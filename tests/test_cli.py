@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ from gradkit import testing
 from gradkit._lab import coords, describe
 from gradkit.catalogue import FAMILIES, METHODS
 from gradkit.cli import app
+from gradkit.glossary import TERMS
 
 MINE = """
 import sys
@@ -98,8 +100,11 @@ def test_every_command_helps(command):
 
 def test_list_names_every_method_once():
     lines = run("list").splitlines()
-    assert [line.split()[:2] for line in lines] == [[m.name, m.family] for m in METHODS]
-    assert all(line.endswith(".") for line in lines)
+    assert [line.split()[0] for line in lines] == [m.name for m in METHODS]
+    said = [re.fullmatch(r"\S+  +(?:([^:]+): )?([A-Z].*)\.", line) for line in lines]
+    assert None not in said
+    for method, found in zip(METHODS, said):
+        assert found and found[1] in (None, *method.names) and ". " not in found[2]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -119,7 +124,10 @@ def test_show_says_all_that_the_docstring_says(method):
     for title in ("Paper", "Departure", "Limits"):
         assert f"\n{title}: " in page
     if method.kind in ("transform", "recipe"):
-        assert " bytes a parameter." in page and "\nNeeds: " in page
+        assert " bytes a parameter." in " ".join(page.split()) and "\nNeeds: " in page
+    assert "see the glossary" not in " ".join(page.split())
+    too_long = [line for line in page.splitlines() if len(line) > 80]
+    assert all(" " not in line.strip() for line in too_long), too_long
     equations = page.partition("\nArgs:")[0].partition(")\n\n")[2]
     assert not set("$\\{}") & set(equations) and not re.search("frac\\b", equations)
     assert ">>>" not in page
@@ -135,6 +143,27 @@ def test_show_turns_equations_into_text():
         "    p\u0302 = p + Δ\n    u = -p + (0 if |p\u0302| <= shrinkage;\n        sign"
         in page
     )
+
+
+def test_show_puts_the_glossary_in_its_place():
+    page = run("show", "muon")
+    words = " ".join(page.split())
+    for name in "mask", "hidden", "batch_axes", "model", "adam_eps":
+        assert f" {name}: {TERMS[name]}" in words
+    moved = f"learning_rate: {TERMS['learning_rate']} For matrices, the spectral norm"
+    assert moved in words
+    names = re.findall(r"^    (\w+): ", page, re.MULTILINE)
+    assert names == [*inspect.signature(gk.muon).parameters]
+    assert "coefficients=newton_schulz.JORDAN)" in page
+
+
+def test_show_explains_the_words_of_the_glossary():
+    page = run("show", "glossary")
+    for term, text in TERMS.items():
+        assert f"{term}: {text}" in " ".join(page.split())
+        assert run("show", term.upper()).startswith(f"{term}: ")
+    assert run("show", "cols").startswith("size, rows, cols, ndim: ")
+    assert run("show", "momentum").endswith("Methods: average_by_heavy_ball, sgd.\n")
 
 
 def test_looking_up_starts_no_device():
@@ -391,7 +420,7 @@ def test_coords_refuses_before_it_measures(tmp_path, monkeypatch, typed, said):
         (["show", "subspace.projekt"], "Did you mean project?"),
         (["show", "subspace.project.more"], "no method"),
         (["show", "lookahead"], "no method 'lookahead' here. optax has it: optax.look"),
-        (["show", "momentum"], "known as. Choose one."),
+        (["show", "SPAM"], "known as. Choose one."),
         (["list", "xyzzy"], "no method 'xyzzy'. gradkit list names them all."),
         (["show", "xyzzy"], "no method 'xyzzy'. gradkit list names them all."),
         (["show", "a\nb"], "no method 'a\\nb'."),

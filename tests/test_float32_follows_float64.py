@@ -217,9 +217,9 @@ def test_a_key_draws_the_same_in_every_dtype(make: Any) -> None:
     def draw(dtype: Any) -> np.ndarray:
         with jax.enable_x64(dtype == np.float64):
             basis, key = make(), jax.random.key(3)
-            kept = basis.start((5, 2), dtype, key)
-            (kept,) = basis.renew([kept], [jnp.eye(5, dtype=dtype)], key)
-            return np.float64(basis.vectors(kept, 5, dtype))
+            state = subspace.BasisState(basis.init((5, 2), dtype, key), ())
+            (data,) = basis.renew([state], [jnp.eye(5, dtype=dtype)], key)
+            return np.float64(basis.vectors(data, 5, dtype))
 
     np.testing.assert_allclose(draw(np.float32), draw(np.float64), atol=1e-5)
 

@@ -452,7 +452,7 @@ def drawn(t, seed: int = 0):
 
 def test_muon_sees_attention_as_the_matrices_it_is_made_of():
     """All of them are moved by about 1 in every direction, and biases as Adam moves them."""
-    tx, g = gk.muon(1.0, adam_ratio=0.01, weight_decay=0.0), drawn(PARAMS)
+    tx, g = gk.muon(1.0, adam_lr_ratio=0.01, weight_decay=0.0), drawn(PARAMS)
     u, _ = tx.update(g, tx.init(PARAMS), PARAMS)
     for name in ("query", "key", "value", "out"):
         step = np.asarray(u[name]["kernel"])

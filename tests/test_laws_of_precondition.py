@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import gradkit as gk
-from gradkit._core import whitening
+from gradkit._transform.precondition.psgd import of_triangles
 
 Transform = optax.GradientTransformationExtraArgs
 SIDES = [(5, 5), (4, 7), (7, 4)]
@@ -27,7 +27,7 @@ METHODS: dict[str, Callable[..., Transform]] = {
     "inverse_free_kfac": functools.partial(
         gk.precondition_by_inverse_free_kfac, fit_rate=0.1, every=2
     ),
-    "psgd": functools.partial(gk.precondition_by_psgd, fit_share=1.0),
+    "psgd": functools.partial(gk.precondition_by_psgd, fit_probability=1.0),
 }
 TURNING = [name for name in METHODS if name != "psgd"]  # its triangles have an order
 
@@ -183,7 +183,7 @@ def test_psgd_makes_gradients_white(sides) -> None:
         np.linalg.qr(rng.normal(size=(n, n)))[0] * np.geomspace(1, 30, n) for n in sides
     ]
     tx = gk.precondition_by_psgd(
-        b1=0.0, fit_share=1.0, fit_rate=0.05, max_rms=1e9, max_entry=1e9
+        b1=0.0, fit_probability=1.0, fit_rate=0.05, max_rms=1e9, max_entry=1e9
     )
     gs = skew[0] @ rng.normal(size=(3000, *sides)) @ skew[1].T
     _, us = jax.lax.scan(
@@ -202,20 +202,20 @@ def test_psgd_makes_gradients_white(sides) -> None:
 @pytest.mark.parametrize("n", [1, 511, 512, 1025])
 def test_triangles_are_multiplied_as_matrices_are(n) -> None:
     a, b = (jnp.triu(x) for x in draw((2, n, n), (2, n, n)))
-    close(whitening.of_triangles(a, b), a @ b, 1e-12)
+    close(of_triangles(a, b), a @ b, 1e-12)
 
 
 def test_psgd_keeps_what_its_factors_do() -> None:
     """`Q^T Q` as the factors are after any number of fits, diagonals too."""
     g = draw((5, 9), (6,))
-    tx = gk.precondition_by_psgd(fit_share=0.7, max_size=8)
+    tx = gk.precondition_by_psgd(fit_probability=0.7, max_size=8)
     state = tx.init(g)
     for _ in range(6):
         _, state = jax.jit(tx.update)(g, state)
-    for f in state.factors:
-        for q, gram in zip(f[:2], f[2:4]):
-            if q is not None:
-                close(gram, q.T @ q if q.ndim == 2 else q * q, 1e-12)
+    factors, grams = map(jax.tree.leaves, (state.factors, state.grams))
+    assert sorted(q.shape for q in factors) == [(5, 5), (6,), (9,)]
+    for q, gram in zip(factors, grams, strict=True):
+        close(gram, q.T @ q if q.ndim == 2 else q * q, 1e-12)
 
 
 def sensing(condition: float, tx: Transform, rate: float, count: int) -> list[float]:

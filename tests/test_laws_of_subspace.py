@@ -34,7 +34,7 @@ KEYED = sorted(
     {"range_finder", "power_iteration", "random", "grass_walk", "grass_jump"}
 )
 EVERY = {"dct": {}}  # it renews when it must
-KEPT = {
+VECTORS = {
     "dct": subspace.dct().vectors,
     "random": subspace.rademacher().vectors,
 }
@@ -78,7 +78,7 @@ def basis(name: str, state: Any, i: int, side: int) -> np.ndarray:
     """The basis of leaf `i`, in float64."""
     p = jax.tree.leaves(state.bases)[i]
     return np.asarray(
-        KEPT[name](p, side, jnp.float32) if name in KEPT else p, np.float64
+        VECTORS[name](p, side, jnp.float32) if name in VECTORS else p, np.float64
     )
 
 
@@ -121,8 +121,7 @@ def test_bases_are_orthonormal(name: str, rank: int, of_rank: int) -> None:
 
 @pytest.mark.parametrize("drawn", [subspace.gaussian(), subspace.rademacher()])
 def test_seeded_bases_are_near_orthonormal_and_of_their_seeds_alone(drawn: Any) -> None:
-    rest = subspace.every_n(2), subspace.discard_residual()
-    tx = subspace.project(optax.identity(), 400, drawn, *rest)
+    tx = subspace.project(optax.identity(), 400, basis=drawn)
     _, (state,) = follow(tx, [draw((400, 500))[0]])
     p = np.asarray(drawn.vectors(state.bases, 400, jnp.float32), np.float64)
     assert abs(np.mean(p)) < 1e-3 and abs(np.mean(p**2) * 400 - 1) < 2e-2
@@ -191,7 +190,7 @@ def test_at_full_rank_it_is_inner(name: str, sides: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["grass_walk", "grass_jump"])
-def test_at_full_rank_averages_follow_the_basis(name: str) -> None:
+def test_at_full_rank_moments_follow_the_basis(name: str) -> None:
     """Every basis spans everything: the mean that Adam keeps is the same mean in each."""
     gs = [draw((4, 6), seed=t)[0] for t in range(4)]
     adam = gk.scale_by_adam(b1=0.9, b2=0.5)
@@ -202,17 +201,17 @@ def test_at_full_rank_averages_follow_the_basis(name: str) -> None:
         close(state.bases @ state.inner.mu, mean)
 
 
-def test_turned_averages_are_those_of_turned_gradients() -> None:
-    """Exactly, where averages have forgotten that they began at zero and nothing varies."""
+def test_rotated_moments_are_those_of_rotated_gradients() -> None:
+    """Exactly, where EMAs have forgotten that they began at zero and nothing varies."""
     rng = np.random.default_rng(0)
     c, (g,) = random_orthogonal(rng, 4), draw((4, 6))
     adam = gk.scale_by_adam(0.9, b2=0.99)
     for t in (1, 3, 20):
         state = follow(adam, [(g,)] * t)[1][-1]
         want = follow(adam, [(c @ g,)] * t)[1][-1]
-        turn = subspace.BasisChange(g, c, -2)
-        turned = subspace.rotate_moments(0.9, b2=0.99)(state, (turn,), jnp.int32(t))
-        close((turned.mu, turned.nu), (want.mu, want.nu), 1e-3)
+        change = subspace.BasisChange(g, c, -2)
+        rotated = subspace.rotate_moments(0.9, b2=0.99)(state, (change,), jnp.int32(t))
+        close((rotated.mu, rotated.nu), (want.mu, want.nu), 1e-3)
 
 
 @pytest.mark.parametrize("name", sorted(ALL.keys() - {*KEYED}))
@@ -260,7 +259,7 @@ def renewed(tx: Any, gs: list[Any]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("leaves,every", [(8, 4), (4, 8), (5, 3), (1, 3)])
-def test_leaves_in_turn_share_the_cost(leaves: int, every: int) -> None:
+def test_staggered_leaves_share_the_cost(leaves: int, every: int) -> None:
     """Each once in `every` updates, and about `leaves / every` at each."""
     gs = [draw(*[(3, 12)] * leaves, seed=t) for t in range(2 * every + 1)]
     new = renewed(make("range_finder", every=every), gs)
@@ -268,8 +267,8 @@ def test_leaves_in_turn_share_the_cost(leaves: int, every: int) -> None:
     assert np.all(new[-every:].sum(axis=1) <= -(-leaves // every))
 
 
-def test_a_basis_is_renewed_after_its_share_falls() -> None:
-    """The share falls at the third update, so the fourth looks again; the other leaf stays."""
+def test_a_basis_is_renewed_after_its_energy_drops() -> None:
+    """At the third update, so that the fourth renews it; that of the other leaf stays."""
     wave = lambda k: np.cos(np.pi / 8 * k * (np.arange(8) + 0.5))
     leaf = lambda k: jnp.asarray(np.outer(wave(k), np.ones(9)), jnp.float32)
     gs = [[leaf(k), leaf(1)] for k in (1, 1, 5, 5, 5)]
@@ -378,20 +377,20 @@ DRAWN: dict[str, Callable[[], Any]] = {
     "gaussian": subspace.gaussian,
     "rademacher": subspace.rademacher,
 }
-REFRESHES: dict[str, Callable[[], Any]] = {
+SCHEDULES: dict[str, Callable[[], Any]] = {
     "every_n": lambda: subspace.every_n(2),
     "staggered": lambda: subspace.staggered(2),
     "on_energy_drop": lambda: subspace.on_energy_drop(0.9),
 }
-RESTS: dict[str, Callable[[], Any]] = {
+RESIDUALS: dict[str, Callable[[], Any]] = {
     "discard_residual": subspace.discard_residual,
     "pass_residual": subspace.pass_residual,
     "error_feedback": subspace.error_feedback,
     "fira_residual": subspace.fira_residual,
     "norm_matched": subspace.norm_matched,
-    "rescaled_whole": lambda: subspace.norm_matched(axes=subspace.tensorwise),
+    "norm_matched_tensorwise": lambda: subspace.norm_matched(axes=subspace.tensorwise),
 }
-ALIGNS: dict[str, Callable[[Any], Any]] = {
+REALIGNS: dict[str, Callable[[Any], Any]] = {
     "kept": lambda inner: None,
     "rotate_moments": lambda inner: subspace.rotate_moments(0.9, b2=0.99),
     "reset_moments": subspace.reset_moments,
@@ -421,21 +420,34 @@ def among_all(*choices: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "basis,refresh,rest,align,side",
+    "basis,schedule,residual,realign,side",
     [  # half of them by make check-full alone
         pytest.param(*each, marks=[pytest.mark.slow] * (i % 2))
         for i, each in enumerate(
             pairwise(
-                {**ORTHONORMAL, **DRAWN}, REFRESHES, RESTS, ALIGNS, ("small", "large")
+                {**ORTHONORMAL, **DRAWN},
+                SCHEDULES,
+                RESIDUALS,
+                REALIGNS,
+                ("small", "large"),
             )
         )
     ],
 )
-def test_parts_combine(basis: str, refresh: str, rest: str, align: str, side: Any):
+def test_parts_combine(
+    basis: str, schedule: str, residual: str, realign: str, side: Any
+) -> None:
     """Any of each: finite updates, none where there is no gradient, and no new shapes."""
     adam = gk.scale_by_adam(0.9, b2=0.99)
-    parts = {**ORTHONORMAL, **DRAWN}[basis](), REFRESHES[refresh](), RESTS[rest]()
-    tx = subspace.project(adam, 2, *parts, ALIGNS[align](adam), side=side)
+    tx = subspace.project(
+        adam,
+        rank=2,
+        basis={**ORTHONORMAL, **DRAWN}[basis](),
+        schedule=SCHEDULES[schedule](),
+        residual=RESIDUALS[residual](),
+        realign=REALIGNS[realign](adam),
+        side=side,
+    )
     shapes = (3, 5), (4, 3), (3, 3)
     gs = [draw(*shapes, seed=t) for t in range(3)]
     us, states = follow(tx, [[0 * g for g in gs[0]], *gs])
@@ -444,53 +456,63 @@ def test_parts_combine(basis: str, refresh: str, rest: str, align: str, side: An
         assert np.all(np.isfinite(leaf))
 
 
-LOOKING = [
-    "svd",
-    "randomized_svd",
-    "subspace_iteration",
-    "grassmann_walk",
-]  # at the gradient
+OF_GRADIENT = ["svd", "randomized_svd", "subspace_iteration", "grassmann_walk"]
 
 
 @pytest.mark.parametrize(
-    "rest", ["discard_residual", "pass_residual", "error_feedback"]
+    "residual", ["discard_residual", "pass_residual", "error_feedback"]
 )
 @pytest.mark.parametrize(
     "basis,side",
-    [*((b, "small") for b in ORTHONORMAL), *((b, "large") for b in LOOKING)],
+    [*((b, "small") for b in ORTHONORMAL), *((b, "large") for b in OF_GRADIENT)],
 )
-def test_at_full_rank_parts_are_inner(basis: str, side: Any, rest: str) -> None:
+def test_at_full_rank_parts_are_inner(basis: str, side: Any, residual: str) -> None:
     """And remember nothing. A large side has more directions, so that gradient is steady."""
     gs = [draw((4, 6), seed=t if side == "small" else 0)[0] for t in range(3)]
-    parts = ORTHONORMAL[basis](), subspace.on_energy_drop(0.0), RESTS[rest]()
-    tx = subspace.project(optax.trace(0.9), 4, *parts, side=side)
+    tx = subspace.project(
+        optax.trace(0.9),
+        rank=4,
+        basis=ORTHONORMAL[basis](),
+        schedule=subspace.on_energy_drop(0.0),
+        residual=RESIDUALS[residual](),
+        side=side,
+    )
     us, states = follow(tx, gs)
     close(us, momentum(gs), 2e-4)
-    for memory in jax.tree.leaves([state.rest for state in states]):
+    for memory in jax.tree.leaves([state.residual for state in states]):
         assert np.max(np.abs(memory)) < 1e-4
 
 
 @pytest.mark.parametrize(
-    "basis,refresh,side", among_all(ORTHONORMAL, REFRESHES, ("small", "large"))
+    "basis,schedule,side", among_all(ORTHONORMAL, SCHEDULES, ("small", "large"))
 )
-def test_error_feedback_loses_nothing(basis: str, refresh: str, side: Any) -> None:
+def test_error_feedback_loses_nothing(basis: str, schedule: str, side: Any) -> None:
     """What moved and what is remembered are all gradients, for an `inner` that is linear."""
-    parts = ORTHONORMAL[basis](), REFRESHES[refresh](), subspace.error_feedback()
-    tx = subspace.project(optax.identity(), 2, *parts, side=side)
+    tx = subspace.project(
+        optax.identity(),
+        rank=2,
+        basis=ORTHONORMAL[basis](),
+        schedule=SCHEDULES[schedule](),
+        residual=subspace.error_feedback(),
+        side=side,
+    )
     gs = [draw((4, 6), (7, 4), seed=t) for t in range(5)]
     us, states = follow(tx, gs)
     moved = [sum(us[1:], start=us[0]) for us in zip(*us)]
     given = [sum(gs[1:], start=gs[0]) for gs in zip(*gs)]
-    close([u + e for u, e in zip(moved, states[-1].rest)], given)
+    close([u + e for u, e in zip(moved, states[-1].residual)], given)
 
 
 def test_error_feedback_moves_all_of_a_steady_gradient() -> None:
     """In the long run: what is remembered stays bounded, while gradients add up."""
     g = draw((6, 8))[0]
-    parts = subspace.svd(), subspace.every_n(1), subspace.error_feedback()
-    us, states = follow(subspace.project(optax.identity(), 2, *parts), [g] * 60)
+    feedback = subspace.error_feedback()
+    tx = subspace.project(
+        optax.identity(), 2, schedule=subspace.every_n(1), residual=feedback
+    )
+    us, states = follow(tx, [g] * 60)
     size = float(jnp.linalg.norm(g))
-    assert max(float(jnp.linalg.norm(s.rest)) for s in states) < 6 * size
+    assert max(float(jnp.linalg.norm(s.residual)) for s in states) < 6 * size
     mean = sum(us[1:], start=us[0]) / len(us)
     assert float(jnp.linalg.norm(mean - g)) < 0.1 * size
 

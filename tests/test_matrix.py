@@ -3,6 +3,7 @@
 import functools
 import itertools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -281,7 +282,7 @@ def test_heads_of_attention_are_no_readout() -> None:
 def goes_to_muon(path: str, shape: tuple[int, ...]) -> bool:
     """Muon's updates are not Adam's signs."""
     g = {path: draw(shape)[0]}
-    tx = gk.muon(1.0, adam_ratio=1.0)
+    tx = gk.muon(1.0, adam_lr_ratio=1.0)
     u = tx.update(g, tx.init(g), g)[0][path]
     return not bool(jnp.allclose(jnp.abs(u), 1, atol=1e-4))
 
@@ -299,3 +300,25 @@ def test_more_leaves_than_a_stack_holds_come_back_in_order():
     found = jax.jit(lambda xs: stacks.map_shapes(lambda x: 2 * x, xs))(leaves)
     for x, y in zip(leaves, found, strict=True):
         np.testing.assert_array_equal(y, 2 * x)
+
+
+def test_a_program_does_not_grow_with_its_items() -> None:
+    """Equal items are worked by one program, others by their own."""
+    items = [(jnp.full((2, 2), i), jnp.ones(2)) for i in range(5)] + [
+        (jnp.ones((1, 2)), jnp.ones(2))
+    ]
+    seen: list[Any] = []
+
+    def product(item: Any) -> Any:
+        seen.append(item)
+        return {"y": item[0] @ item[1]}
+
+    groups = stacks.groups_of(items)
+    ys = [
+        stacks.map_stack(lambda *x: product(x), *stack)
+        for stack in stacks.stack(groups, items)
+    ]
+    found = stacks.unstack(groups, ys)
+    assert len(groups) == 2 and len(seen) == 2
+    for (x, y), got in zip(items, found):
+        np.testing.assert_array_equal(got["y"], x @ y)

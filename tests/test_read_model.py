@@ -208,9 +208,8 @@ RECIPES = {
     "project": lambda model: gk.subspace.project(
         gk.scale_by_adam(),
         3,
-        gk.subspace.svd(),
-        gk.subspace.every_n(2),
-        gk.subspace.pass_residual(),
+        schedule=gk.subspace.every_n(2),
+        residual=gk.subspace.pass_residual(),
         model=model,
     ),
 }

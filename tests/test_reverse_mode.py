@@ -51,7 +51,7 @@ def test_a_first_update_has_a_derivative_at_zero(name: str) -> None:
         norms.of_tree,
         lambda t: norms.of_vector(t["b"]),
         lambda t: norms.along(t["a"], (-2, -1)).sum(),
-        lambda t: norms.of_finite((t["a"], 0))[0].sum(),
+        lambda t: norms.finite_along((t["a"], 0))[0].sum(),
         lambda t: norms.clip_factor(norms.of_tree(t), 1.0),
         lambda t: numbers.inverse(norms.of_tree(t)),
         lambda t: tree.ema_rms(0.9, t, t)["a"].sum(),

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradkit._core.matrix import kronecker, roots
+from gradkit._core import numbers
+from gradkit._core.matrix import kronecker, linalg, roots
+from gradkit._transform.precondition.soap import power_step
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 
@@ -81,7 +83,7 @@ def test_power_steps_find_the_eigenvectors() -> None:
     start = np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0]
     grams, bases = (kronecker.Sides(single(x), kronecker.NONE) for x in (a, start))
     for _ in range(12):
-        bases, order = kronecker.power_step(grams, bases)
+        bases, order = power_step(grams, bases)
         assert kronecker.is_none(order.cols)
     q = np.asarray(bases.rows, np.float64)
     np.testing.assert_allclose(q @ q.T, np.eye(6), atol=1e-5)
@@ -93,7 +95,7 @@ def test_power_steps_find_the_eigenvectors() -> None:
 def test_a_power_step_sorts_first() -> None:
     """A basis of eigenvectors in another order is put in theirs."""
     a = single(np.diag([1.0, 3.0, 2.0]))
-    turned, order = kronecker.power_step(
+    turned, order = power_step(
         kronecker.Sides(a, kronecker.NONE), kronecker.Sides(jnp.eye(3), kronecker.NONE)
     )
     assert order.rows.tolist() == [1, 2, 0]
@@ -120,7 +122,7 @@ def test_the_largest_eigenvalue_is_found_beside_directions_without_any() -> None
     [
         lambda a: roots.inverse_root(a, 0.25, 1e-6),
         roots.eigenbasis,
-        roots.orthonormal_rows,
+        linalg.orthonormal_rows,
         roots.largest_eigenvalue,
     ],
 )
@@ -137,8 +139,8 @@ def test_gradients_of_any_size_have_finite_covariances() -> None:
     for entry in (jnp.inf, jnp.nan, 3e38, -1e25, 1e-30):
         g = {"w": jnp.ones((30, 40)).at[0, 0].set(entry)}
         old = kronecker.zeros(g, 99)
-        grams = kronecker.ema_of_grams(0.0, old, kronecker.read(g))
+        grams = kronecker.ema_of_grams(0.0, old, numbers.read_square_summable(g))
         for f in (roots.eigenbasis, lambda a: roots.inverse_root(a, 0.5, 0.0)):
-            for x in jax.tree.leaves(kronecker.each(f, grams)):
+            for x in jax.tree.leaves(kronecker.map_squares(f, grams)):
                 assert jnp.all(jnp.isfinite(x))
     assert time.monotonic() - start < 20

@@ -165,6 +165,11 @@ PASSING = {
     "route": gk.route(LORA),
     "share_norm": gk.share_norm(gk.route(LORA)),
     "reset_by_period": gk.reset_by_period(gk.route(LORA)),
+    "accumulate": gk.accumulate(gk.route(LORA), every=1),
+    "guard_by_finite": gk.guard_by_finite(gk.route(LORA)),
+    "guard_by_spike": gk.guard_by_spike(gk.route(LORA)),
+    "mix": gk.mix([1.0], gk.route(LORA)),
+    "graft": gk.graft(gk.route(LORA), gk.route(LORA)),
     "view_by_pattern": gk.view_by_pattern(
         gk.route(LORA), patterns={"lora": "in out -> in out"}
     ),

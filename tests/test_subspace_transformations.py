@@ -24,12 +24,12 @@ BASES: dict[str, Callable[[], Any]] = {
     "gaussian": subspace.gaussian,
     "rademacher": subspace.rademacher,
 }
-REFRESHES: dict[str, Callable[[], Any]] = {
+SCHEDULES: dict[str, Callable[[], Any]] = {
     "every_n": subspace.every_n,
     "staggered": subspace.staggered,
     "on_energy_drop": subspace.on_energy_drop,
 }
-RESTS: dict[str, Callable[[], Any]] = {
+RESIDUALS: dict[str, Callable[[], Any]] = {
     "discard_residual": subspace.discard_residual,
     "pass_residual": subspace.pass_residual,
     "error_feedback": subspace.error_feedback,
@@ -37,19 +37,24 @@ RESTS: dict[str, Callable[[], Any]] = {
     "norm_matched": subspace.norm_matched,
 }
 ADAM = gk.scale_by_adam()
-ALIGNS: dict[str, Callable[[], Any]] = {
+REALIGNS: dict[str, Callable[[], Any]] = {
     "kept": lambda: None,
     "rotate_moments": subspace.rotate_moments,
     "reset_moments": lambda: subspace.reset_moments(ADAM),
 }
 PARAMS = {"a": jnp.ones((6, 4)), "layer": {"b": jnp.ones((3, 5))}}
-PARTS = subspace.svd(), subspace.every_n()
 
 
-def project(basis: str, refresh: str, rest: str, align: str) -> Any:
+def project(basis: str, schedule: str, residual: str, realign: str) -> Any:
     """The projection of these parts, around Adam."""
-    parts = BASES[basis](), REFRESHES[refresh](), RESTS[rest](), ALIGNS[align]()
-    return subspace.project(ADAM, 2, *parts)
+    return subspace.project(
+        ADAM,
+        rank=2,
+        basis=BASES[basis](),
+        schedule=SCHEDULES[schedule](),
+        residual=RESIDUALS[residual](),
+        realign=REALIGNS[realign](),
+    )
 
 
 def draw(seed: int) -> Any:
@@ -59,19 +64,19 @@ def draw(seed: int) -> Any:
     return jax.tree.map(draw, PARAMS)
 
 
-NAMES = [[*parts] for parts in (BASES, REFRESHES, RESTS, ALIGNS)]
+NAMES = [[*parts] for parts in (BASES, SCHEDULES, RESIDUALS, REALIGNS)]
 
 
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("i", range(9))
-def test_one_of_each_device_in_shard_map(i: int, given: bool) -> None:
+def test_one_of_each_part_in_shard_map(i: int, given: bool) -> None:
     """The state is made inside, or given; nothing is compiled."""
     places = (
         i % 8,
         i % 3,
         i % 5,
         i // 3,
-    )  # so that each update schedule meets each alignment
+    )  # so that each update schedule meets each realignment
     tx = project(*(names[place] for names, place in zip(NAMES, places)))
     both = jax.tree.map(lambda x: jnp.stack([x, x]), PARAMS)
 
@@ -106,32 +111,31 @@ def test_a_batch_is_a_loop(basis: str) -> None:
             np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("rest", RESTS)
-def test_what_is_kept_is_a_tree_like_the_parameters(rest: str) -> None:
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_what_is_kept_is_a_tree_like_the_parameters(residual: str) -> None:
     """So that a tree of anything for each parameter reaches bases, residuals and moments."""
-    tx = project("svd", "every_n", rest, "kept")
+    tx = project("svd", "every_n", residual, "kept")
     state: Any = tx.init(PARAMS)
     names = {"a": "a", "layer": {"b": "b"}}
     mapped: Any = optax.tree_map_params(tx, lambda _, name: name, state, names)
-    kept = rest not in ("discard_residual", "pass_residual")
-    assert mapped.rest == (names if kept else ())
-    assert (mapped.bases, mapped.inner.mu, mapped.inner.nu) == (names,) * 3
-    assert mapped.refresh == mapped.key == ()
+    kept = residual not in ("discard_residual", "pass_residual")
+    assert mapped.residual == (names if kept else ())
+    assert (mapped.bases, mapped.found) == (names, names)
+    assert (mapped.inner.mu, mapped.inner.nu) == (names, names)
+    assert mapped.schedule == mapped.key == ()
 
 
 def test_inner_sees_names() -> None:
-    """And what it keeps of some alone is turned with their bases."""
+    """And what it keeps of some alone is rotated with their bases."""
     adam = lambda: gk.scale_by_adam(b2=0.5)
     inner = gk.route({"layer": optax.identity()}, default=adam())
-    turned = subspace.rotate_moments(b2=0.5)
-    parts = (
-        subspace.grassmann_jump(),
-        subspace.every_n(1),
-        subspace.discard_residual(),
-        turned,
-    )
-    tx = subspace.project(inner, 2, *parts)
-    alone = subspace.project(adam(), 2, *parts)
+    parts = {
+        "basis": subspace.grassmann_jump(),
+        "schedule": subspace.every_n(1),
+        "realign": subspace.rotate_moments(b2=0.5),
+    }
+    tx = subspace.project(inner, 2, **parts)
+    alone = subspace.project(adam(), 2, **parts)
     state, of_a = tx.init(PARAMS), alone.init({"a": PARAMS["a"]})
     update, update_alone = jax.jit(tx.update), jax.jit(alone.update)
     for t in range(3):
@@ -172,8 +176,8 @@ def test_a_derivative_is_refused_by_name(factory: Any) -> None:
 @pytest.mark.parametrize("basis", ["dct", "grassmann_jump"])
 def test_a_derivative_of_what_factors_no_gradient(basis: str) -> None:
     """Of two updates of which the second keeps the basis, as differences have it."""
-    parts = BASES[basis](), subspace.every_n(), subspace.fira_residual()
-    tx = subspace.project(optax.trace(0.9), 2, *parts)
+    residual = subspace.fira_residual()
+    tx = subspace.project(optax.trace(0.9), 2, basis=BASES[basis](), residual=residual)
 
     @jax.jit
     @jax.value_and_grad
@@ -193,24 +197,18 @@ def test_a_derivative_of_what_factors_no_gradient(basis: str) -> None:
     "kind,part,name",
     [
         *(("basis", part, name) for name, part in BASES.items()),
-        *(("refresh", part, name) for name, part in REFRESHES.items()),
-        *(("rest", part, name) for name, part in RESTS.items()),
-        ("align", subspace.rotate_moments, "rotate_moments"),
-        ("align", subspace.reset_moments, "reset_moments"),
+        *(("schedule", part, name) for name, part in SCHEDULES.items()),
+        *(("residual", part, name) for name, part in RESIDUALS.items()),
+        ("realign", subspace.rotate_moments, "rotate_moments"),
+        ("realign", subspace.reset_moments, "reset_moments"),
     ],
 )
 def test_a_part_that_was_not_called(kind: str, part: Any, name: str) -> None:
-    parts = {
-        "basis": subspace.svd(),
-        "refresh": subspace.every_n(),
-        "rest": subspace.discard_residual(),
-        kind: part,
-    }
     said = (
         rf"gradkit.subspace.project: {kind} must be .*, got {name}. Call it: {name}\(\)"
     )
     with pytest.raises(ValueError, match=said):
-        subspace.project(ADAM, 2, **parts)
+        subspace.project(ADAM, 2, **{kind: part})
 
 
 @pytest.mark.parametrize(
@@ -218,7 +216,7 @@ def test_a_part_that_was_not_called(kind: str, part: Any, name: str) -> None:
 )
 def test_a_state_of_another_rank(factory: Any) -> None:
     """It would run, and act in as many directions as the state has."""
-    said = rf"gradkit.{factory.__name__}: state must be .* for leaf bases/a"
+    said = rf"gradkit.{factory.__name__}: state must be .* for leaf .*bases/a"
     state = factory(rank=3).init(PARAMS)
     for run in (lambda f: f, jax.jit):
         with pytest.raises(ValueError, match=said):
@@ -226,13 +224,17 @@ def test_a_state_of_another_rank(factory: Any) -> None:
 
 
 def test_a_state_of_other_parameters() -> None:
-    tx = subspace.project(ADAM, 2, *PARTS, subspace.error_feedback())
+    tx = subspace.project(ADAM, 2, residual=subspace.error_feedback())
     wider = {**PARAMS, "a": jnp.ones((8, 4))}
     for other in ({"a": PARAMS["a"]}, wider):
         with pytest.raises(
             ValueError, match=r"gradkit.subspace.project: state must be"
         ):
             tx.update(PARAMS, tx.init(other))
-    without = subspace.project(ADAM, 2, *PARTS, subspace.discard_residual())
-    with pytest.raises(ValueError, match=r"gradkit.subspace.project: state must be"):
-        tx.update(PARAMS, without.init(PARAMS))
+    for residual in (subspace.discard_residual(), subspace.fira_residual()):
+        tx2 = subspace.project(ADAM, 2, residual=residual)
+        for one, other in ((tx, tx2), (tx2, tx)):
+            with pytest.raises(
+                ValueError, match=r"gradkit.subspace.project: state must be"
+            ):
+                one.update(PARAMS, other.init(PARAMS))

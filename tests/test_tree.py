@@ -10,7 +10,7 @@ import pytest
 from jax.core import eval_jaxpr
 
 import gradkit as gk
-from gradkit._core import alike, norms, numbers, tree
+from gradkit._core import norms, numbers, tree
 
 
 def test_a_ratio_is_zero_over_zero_and_hides_no_nan() -> None:
@@ -125,25 +125,3 @@ def test_leaves_of_one_shape_share_their_kernels(make: Any) -> None:
         return {x for x in unnamed.split("\n\n") if "f32[8,8]" in x.partition("\n")[0]}
 
     assert len(kernels(20)) == len(kernels(10))
-
-
-def test_a_program_does_not_grow_with_its_items() -> None:
-    """What `alike` is for: equal items are worked by one program, others by their own."""
-    items = [(jnp.full((2, 2), i), jnp.ones(2)) for i in range(5)] + [
-        (jnp.ones((1, 2)), jnp.ones(2))
-    ]
-    seen = []
-
-    def product(item: Any) -> Any:
-        seen.append(item)
-        return {"y": item[0] @ item[1]}
-
-    groups = alike.groups_of(items)
-    ys = [
-        alike.each(lambda *x: product(x), *stack)
-        for stack in alike.stacks(groups, items)
-    ]
-    found = alike.apart(groups, ys)
-    assert len(groups) == 2 and len(seen) == 2
-    for (x, y), got in zip(items, found):
-        np.testing.assert_array_equal(got["y"], x @ y)

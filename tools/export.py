@@ -14,6 +14,7 @@ HEAD = '''"""Composable gradient transformations for JAX.
 
 Methods by family, in the order in which a gradient meets them; `gradkit list AGC` on the command
 line, or `gradkit show AGC`, finds one by what people call it, and says all about it.
+`help(gradkit.glossary)` explains what their docstrings share.
 
 {families}
 
@@ -26,7 +27,7 @@ from optax import apply_updates as apply_updates
 
 '''
 FLAT = ("gradkit._core", "gradkit._core.measure", "gradkit.parametrization")
-PACKAGES = ("parametrization", "subspace")  # public as they are
+PACKAGES = ("glossary", "parametrization", "subspace")  # public as they are
 
 
 def others() -> dict[str, str]:

@@ -15,6 +15,7 @@ class Call(NamedTuple):
 
 _call: ContextVar[Call | None] = ContextVar("gradkit.call", default=None)
 _stacked: ContextVar[bool] = ContextVar("gradkit.stacked", default=False)
+_widened: ContextVar[bool] = ContextVar("gradkit.widened", default=False)
 
 
 def called(method: str) -> str:
@@ -61,6 +62,21 @@ def stacked() -> Iterator[None]:
 def are_stacked() -> bool:
     """Whether this is in such a context."""
     return _stacked.get()
+
+
+@contextlib.contextmanager
+def widened() -> Iterator[None]:
+    """In this context parameters are given in float32 that are kept in less."""
+    token = _widened.set(True)
+    try:
+        yield
+    finally:
+        _widened.reset(token)
+
+
+def are_widened() -> bool:
+    """Whether this is in such a context."""
+    return _widened.get()
 
 
 def is_overlooked(shape: Sequence[int], batch_axes: Sequence[int]) -> bool:

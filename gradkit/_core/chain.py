@@ -1,12 +1,22 @@
 """Transforms one after the other, computed in at least float32 and rounded once."""
 
-from typing import Any
+import contextlib
+from typing import Any, cast
 
 import optax
 
 from gradkit._core import check, numbers
+from gradkit._core.call import widened
 from gradkit._core.factory import factory
-from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
+from gradkit._core.types import (
+    AnyTransform,
+    Extra,
+    Params,
+    Rounding,
+    Transform,
+    Updates,
+    wrapper,
+)
 
 
 @factory
@@ -25,7 +35,9 @@ def chain(*transforms: AnyTransform) -> Transform:
 
     Needs: what the transforms need; all get the same extra arguments.
     Limits: the update has the dtype of the parameters where these are given, else that of the
-        gradient. `optax.chain` is for those who want the gradient's at every stage.
+        gradient; where the last transform is a `round_by_`, which chooses numbers of that dtype by
+        itself, it has float32, as only that leads to them. `optax.chain` is for those who want the
+        gradient's at every stage.
 
     >>> p, g = jnp.zeros(2), jnp.ones(2, jnp.bfloat16)
     >>> tx = gk.chain(gk.scale_by_adam(), gk.step_by_learning_rate(1e-3))
@@ -34,16 +46,39 @@ def chain(*transforms: AnyTransform) -> Transform:
     """
     what = "transforms must be one or more"
     check.holds("chain", len(transforms) > 0, what, "none", "Pass at least one.")
-    inner = optax.with_extra_args_support(optax.chain(*transforms))
+    for tx in transforms[:-1]:
+        what = "a transform that rounds parameters must be the last one"
+        remedy = "Move it to the end."
+        check.holds("chain", not isinstance(tx, Rounding), what, "one before", remedy)
+    rounds = isinstance(transforms[-1], Rounding)
+    txs = [optax.with_extra_args_support(tx) for tx in transforms]
+    last = (
+        len(txs) - 1 if rounds else len(txs)
+    )  # the first to see parameters as they are
 
-    def init(params: Params) -> Any:
-        return inner.init(numbers.wide(params))
+    def init(params: Params) -> tuple[Any, ...]:
+        wide = numbers.wide(params)
+        with _widened(wide, params):
+            states = [tx.init(wide) for tx in txs[:last]]
+        return *states, *(tx.init(params) for tx in txs[last:])
 
     def update(
         updates: Updates, state: Any, params: Params = None, **extra: Extra
     ) -> tuple[Updates, Any]:
-        wide = numbers.wide(numbers.opaque(updates))
-        u, state = inner.update(wide, state, numbers.wide(params), **extra)
-        return numbers.like(u, updates if params is None else params), state
+        wide, states = numbers.wide(params), []
+        u = numbers.wide(numbers.opaque(updates))
+        with _widened(wide, params):
+            for tx, s in zip(txs[:last], state[:last]):
+                u, s = tx.update(u, s, wide, **extra)
+                states.append(s)
+        if rounds:
+            u, s = txs[last].update(u, state[last], params, **extra)
+            return u, (*states, s)
+        return numbers.like(u, updates if params is None else params), (*states,)
 
-    return wrapper(init, update)
+    made = wrapper(init, update)
+    return cast(Transform, Rounding(*made)) if rounds else made
+
+
+def _widened(wide: Params, params: Params) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if wide is params else widened()

@@ -199,7 +199,7 @@ def _public(
     ) -> tuple[Updates, Any]:
         return calling(name, run, updates, state, params, extra)
 
-    return wrapper(init, update)
+    return made._replace(init=init, update=update)
 
 
 def _check_trees(

@@ -18,7 +18,7 @@ from gradkit._core.types import Scalar
 
 
 def count(density: Scalar, sizes: Sequence[int]) -> jax.Array:
-    """How many entries are the share `density` of each size, at least 1, as a vector."""
+    """How many entries are the fraction `density` of each size, at least 1, as a vector."""
     exact = density * jnp.asarray(sizes, jnp.result_type(float))
     return jnp.maximum(jnp.round(exact), 1)
 
@@ -30,7 +30,7 @@ def top(t: Any, k: jax.Array) -> Any:
 
 
 def threshold(t: Any, density: Scalar) -> jax.Array:
-    """The size that the largest entries of the whole tree, a share `density`, have at least."""
+    """The size that the largest entries of the whole tree, a fraction `density`, have at least."""
     sizes, dtype = _sizes(t), tree.zero_per_leaf(t).dtype
     k = count(density, [sum(x.size for x in sizes)])
 

@@ -1,4 +1,10 @@
-"""Euclidean norms that neither overflow nor vanish: of leaves, of whole trees, along axes."""
+"""Euclidean norms that neither overflow nor vanish, by two algorithms.
+
+Along axes of one array the largest entry is divided out before anything is squared: each norm has
+a scale of its own, at the price of three passes. Of whole trees squares are summed as they are, in
+one pass, and again at other scales only where the sum left the range that it is exact in.
+No norm exceeds the largest number of its dtype.
+"""
 
 import functools
 from collections.abc import Callable
@@ -12,31 +18,39 @@ from gradkit._core import kinds, numbers, shard, tree
 from gradkit._core.derivative import root
 from gradkit._core.numbers import Tree
 
+Axes = int | tuple[int, ...]
 
-def along(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
-    """Euclidean norms along `axis`, which stays; safe for entries of 1e25 and of 1e-30."""
+
+def along(x: jax.Array, axis: Axes) -> jax.Array:
+    """Norms along `axis`, which stays; safe for entries of 1e25 and of 1e-30."""
     x = numbers.opaque(x)
     largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
     divisor = numbers.divisible(jax.lax.stop_gradient(largest))  # any would do
-    squares = jnp.sum(jnp.square(x / divisor), axis, keepdims=True)
-    return divisor * root(squares)
+    norm = divisor * unscaled(x / divisor, axis)
+    return jnp.minimum(norm, jnp.finfo(x.dtype).max)
 
 
-def of_finite(
-    *pairs: tuple[jax.Array, int | tuple[int, ...]],
-) -> list[jax.Array]:
-    """Euclidean norms of the finite entries of each array along axes, which stay.
+def of_vector(x: jax.Array) -> jax.Array:
+    """The norm of one vector, as a scalar."""
+    return along(x, 0)[0]
 
-    As safe as `norms`, which takes three passes where one will do for most gradients.
+
+def unscaled(x: jax.Array, axis: Axes) -> jax.Array:
+    """Norms along `axis`, which stays, of entries whose squares are known to be in range."""
+    return root(jnp.sum(jnp.square(x), axis, keepdims=True))
+
+
+def finite_along(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:
+    """Norms of the finite entries of each array along axes, which stay.
+
+    `unscaled` where that is exact for all of them, as for most gradients, else `along`.
     """
     if not pairs:
         return []
     pairs = numbers.opaque(pairs)
     sums = [jnp.sum(jnp.square(x), axes, keepdims=True) for x, axes in pairs]
-    limits = [jnp.finfo(x.dtype) for x in sums]
-    fit = [(x > m.tiny / m.eps**2) & (x < m.max) for x, m in zip(sums, limits)]
     return jax.lax.cond(
-        functools.reduce(jnp.logical_and, map(jnp.all, fit)),
+        functools.reduce(jnp.logical_and, [jnp.all(_is_exact(x)) for x in sums]),
         lambda: [root(x) for x in sums],
         lambda: [along(numbers.finite(x), axes) for x, axes in pairs],
     )
@@ -49,16 +63,9 @@ def clip_factor(norm: jax.Array, limit: Any) -> jax.Array:
     return jnp.where(above, limit, 1) / jnp.where(above, norm, 1)
 
 
-def sum_squares(x: jax.Array) -> jax.Array:
-    """The sum of the squares of all entries, as a scalar."""
-    return jnp.sum(jnp.square(x))
-
-
 def of_leaves(t: Tree) -> jax.Array:
-    """The Euclidean norm of every leaf's finite entries, as a vector `[leaves]`.
+    """The norm of every leaf's finite entries, as a vector `[leaves]`.
 
-    Neither overflows on entries of 1e25 nor vanishes on entries of 1e-30: where a plain sum of
-    squares leaves the range it is exact in, the leaves are summed again at up to three scales.
     The derivative of a norm of zero counts as zero.
     """
     zero = tree.zero_per_leaf(t)
@@ -67,7 +74,7 @@ def of_leaves(t: Tree) -> jax.Array:
 
 
 def of_tree(t: Tree) -> jax.Array:
-    """The Euclidean norm of the whole tree as one vector, as safe as `norms`; 0 if empty.
+    """The norm of the finite entries of the whole tree as one vector; 0 if empty.
 
     What is too small for a plain sum of squares matters only where all of the tree is as small.
     """
@@ -110,15 +117,17 @@ def _roots(
     total: Callable[..., jax.Array],
     squares: Callable[[jax.Array, list[jax.Array]], jax.Array],
 ) -> jax.Array:
-    """The roots of the `total` of the sums of squares of each leaf, and of `squares` at a scale.
+    """The roots of the `total` of each leaf's sum of squares, at a scale where that is exact.
 
-    The largest scale at which they do not overflow is the most exact, of `far`, 1 and `1 / far`. A loop stays one under
-    `vmap`, and within it the barrier keeps what depends on the leaves alone.
+    That is 1 for most gradients. Else `squares` sums again, at `far`, 1 and `1 / far`, of which the
+    largest that does not overflow is the most exact. A loop does nothing where none is to be summed
+    again, also under `vmap`, where both branches of a condition are computed; the barrier keeps XLA
+    from taking out of it what depends on the leaves alone.
     """
     leaves = numbers.opaque(leaves)
     limits = jnp.finfo(leaves[0].dtype)
-    sums = total(jnp.stack([sum_squares(x) for x in leaves]))
-    exact = (sums > limits.tiny / limits.eps**2) & (sums < limits.max)
+    sums = total(jnp.stack([_sum_squares(x) for x in leaves]))
+    exact = _is_exact(sums)
     far = 2.0 ** (limits.maxexp * 5 // 8)
     largest = jnp.full_like(jnp.sum(sums), far)
 
@@ -137,13 +146,23 @@ def _roots(
     return jax.lax.while_loop(goes_on, again, start)[1]
 
 
+def _is_exact(squares: jax.Array) -> jax.Array:
+    """Whether each of these sums of squares has neither overflowed nor lost what is too small."""
+    limits = jnp.finfo(squares.dtype)
+    return (squares > limits.tiny / limits.eps**2) & (squares < limits.max)
+
+
+def _sum_squares(x: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(x))
+
+
 def _squares_of_each(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
     """The sum of the squares of `scale` times each leaf; leaves of one shape are worked as one."""
     stacks = _together([(x.shape, jax.typeof(x).sharding) for x in leaves])
 
     def squares(stack: list[int]) -> jax.Array:
         each = jnp.stack([leaves[i] for i in stack])
-        return jax.lax.map(lambda x: sum_squares(scale * numbers.finite(x)), each)
+        return jax.lax.map(lambda x: _sum_squares(scale * numbers.finite(x)), each)
 
     order = np.argsort([i for stack in stacks for i in stack])
     return jnp.concatenate([*map(squares, stacks)])[order]
@@ -157,7 +176,7 @@ def _squares_of_all(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
     def squares(places: list[int]) -> jax.Array:
         xs = [leaves[i] for i in places]
         x = jnp.concatenate([x.reshape(-1) for x in xs]) if len(xs) > 1 else xs[0]
-        return sum_squares(scale * numbers.finite(x))
+        return _sum_squares(scale * numbers.finite(x))
 
     return jnp.stack([*map(squares, ends)])
 
@@ -170,14 +189,6 @@ def _together(alike: list[Any]) -> list[list[int]]:
     if jax.default_backend() != "cpu" or shard.devices() > 1:
         return [[i] for i in range(len(alike))]
     return kinds.places(alike, kinds.AT_ONCE)
-
-
-def of_vector(x: jax.Array) -> jax.Array:
-    """The Euclidean norm of one short vector, divided by its largest entry first."""
-    largest = jnp.max(jnp.abs(x), initial=0)
-    divisor = numbers.divisible(jax.lax.stop_gradient(largest))  # any would do
-    norm = divisor * root(sum_squares(x / divisor))
-    return jnp.minimum(norm, jnp.finfo(x.dtype).max)
 
 
 def given_or(own: jax.Array, given: Any = None) -> jax.Array:

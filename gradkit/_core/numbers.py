@@ -59,7 +59,8 @@ def is_floating(dtype: Any) -> bool:
 
 
 @functools.cache
-def _is_narrow(dtype: Any) -> bool:
+def is_narrow(dtype: Any) -> bool:
+    """Whether this is a dtype of real floating numbers of less than float32."""
     return is_floating(dtype) and jnp.finfo(dtype).bits < 32
 
 
@@ -85,7 +86,7 @@ def is_trained(x: Any) -> bool:
 
 def wide_dtype(x: Any) -> Any:
     """The dtype `x` is computed and kept in: at least float32."""
-    return jnp.dtype(jnp.float32) if _is_narrow(x.dtype) else x.dtype
+    return jnp.dtype(jnp.float32) if is_narrow(x.dtype) else x.dtype
 
 
 def without_nan(x: jax.Array) -> jax.Array:
@@ -108,15 +109,22 @@ def read(updates: Tree) -> Tree:
     return jax.tree.map(lambda g: finite(g.astype(wide_dtype(g))), updates)
 
 
+def squarable(x: jax.Array, terms: int = 1) -> jax.Array:
+    """`x`, every entry limited so that the sum of so many squares is finite, debiased too."""
+    largest = np.sqrt(jnp.finfo(x.dtype).max / (4 * max(terms, 1)))
+    return jax.lax.clamp(-largest, x, largest)
+
+
 def read_squarable(updates: Tree) -> Tree:
-    """`read`, with every entry also limited so that its square is finite, debiased too."""
+    """`read`, every entry `squarable`: for second moments by entry."""
+    return jax.tree.map(
+        lambda g: squarable(without_nan(g.astype(wide_dtype(g)))), updates
+    )
 
-    def leaf(g: jax.Array) -> jax.Array:
-        g = g.astype(wide_dtype(g))
-        largest = np.sqrt(jnp.finfo(g.dtype).max / 4)
-        return jax.lax.clamp(-largest, without_nan(g), largest)
 
-    return jax.tree.map(leaf, updates)
+def read_square_summable(updates: Tree) -> Tree:
+    """`read`, every leaf with a finite sum of squares: for Gram matrices."""
+    return jax.tree.map(lambda g: squarable(g, g.size), read(updates))
 
 
 def wide(t: Tree) -> Tree:
@@ -124,7 +132,7 @@ def wide(t: Tree) -> Tree:
 
     So do leaves that are no real numbers, such as weights in int8.
     """
-    if not any(map(_is_narrow, dtypes(t))):
+    if not any(map(is_narrow, dtypes(t))):
         return t
 
     def leaf(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Functions of `[*batch, small, large]`: matrices that are not tall."""
+"""Keys, and random numbers from keys or seeds."""
 
 from typing import Any
 

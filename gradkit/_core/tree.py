@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -120,13 +120,18 @@ def entries(a: jax.Array) -> list[jax.Array]:
     """
     if jax.default_backend() != "cpu":
         return list(a)
-    places = jax.lax.cond(
-        jax.lax.optimization_barrier(np.array(False)),
-        lambda: [np.int32(0) for _ in a],
-        lambda: [np.int32(i) for i in range(len(a))],
-    )
     at = functools.partial(jax.lax.dynamic_index_in_dim, a, keepdims=False)
-    return [at(place, allow_negative_indices=False) for place in places]
+    return [at(i, allow_negative_indices=False) for i in unknown(range(len(a)))]
+
+
+def unknown(places: Iterable[int]) -> list[jax.Array]:
+    """These numbers, as results of a condition that XLA cannot decide when it compiles."""
+    known = [np.int32(place) for place in places]
+    return jax.lax.cond(
+        jax.lax.optimization_barrier(np.array(False)),
+        lambda: [np.int32(0) for _ in known],
+        lambda: known,
+    )
 
 
 def any_true(t: Tree) -> jax.Array:

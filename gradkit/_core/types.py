@@ -7,6 +7,7 @@ import jax
 import optax
 
 from gradkit._core import check, numbers
+from gradkit._core.call import are_widened
 
 Params = Any  # a pytree of real arrays
 Updates = Any  # a pytree like Params: gradients, directions, or updates
@@ -17,6 +18,13 @@ Rate = Scalar | Schedule
 Hyper = Scalar | Any  # a number to the method; its `factory` takes schedules too
 Transform = optax.GradientTransformationExtraArgs
 AnyTransform = optax.GradientTransformation  # what a wrapper takes: optax's or ours
+
+
+class Rounding(optax.GradientTransformationExtraArgs):
+    """A transform that stands last, and rounds parameters to their dtype by itself.
+
+    Its update is wider than they are, and lands on what it chose: nobody is to round it.
+    """
 
 
 class Reading(Protocol):
@@ -56,6 +64,27 @@ def transform(
         return update(hidden, state, params, **extra)
 
     return cast(Transform, Transform(checked_init, checked_update))
+
+
+def rounding(
+    method: str, init: Callable[[Params], Any], update: Callable[..., Any]
+) -> Transform:
+    """`transform`, for one that rounds parameters, and so must see the dtype they are kept in."""
+
+    def kept_init(params: Params) -> Any:
+        what = "it must be the last transform of gradkit.chain itself"
+        got = "one inside of it, where parameters are in float32"
+        remedy = "Take it out of what is around it: leaves of float32 pass as they are."
+        check.holds(method, not are_widened(), what, got, remedy)
+        return init(params)
+
+    def kept_update(
+        updates: Updates, state: Any, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, Any]:
+        check.given(method, params)
+        return update(updates, state, params, **extra)
+
+    return Rounding(*transform(kept_init, kept_update))
 
 
 def wrapper(

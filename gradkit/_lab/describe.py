@@ -1,4 +1,4 @@
-"""What the catalogue and the docstrings say of a method; starts no device."""
+"""What the catalogue, the docstrings and the glossary say; starts no device."""
 
 import inspect
 import re
@@ -9,11 +9,15 @@ import gradkit as gk
 from gradkit._lab import equations
 from gradkit._lab.complaint import Complaint, pick
 from gradkit.catalogue import FAMILIES, METHODS, Method
+from gradkit.glossary import TERMS
 
+WIDTH = 80
 SECTION = re.compile(r"^([A-Z][a-z]+):(?=\s)", re.M)
+ARGUMENT = re.compile(r"^(\w+(?:,\s+\w+)*):\s", re.M)
+CITED = "see the glossary."
+GLUE = "\0"  # a space at which no line ends
 ORDER = ("Args", "Needs", "State", "Flops", "Paper", "Departure", "Limits")
 ELSEWHERE = {  # what people look for that is in optax alone
-    "accumulation": "optax.MultiSteps",
     "adabelief": "optax.adabelief",
     "adadelta": "optax.adadelta",
     "adafactor": "optax.adafactor",
@@ -23,9 +27,7 @@ ELSEWHERE = {  # what people look for that is in optax alone
     "cosine decay": "optax.cosine_decay_schedule",
     "d-adaptation": "optax.contrib.dadapt_adamw",
     "dp-sgd": "optax.contrib.dpsgd",
-    "ema": "optax.ema, or optax.incremental_update of parameters",
     "fromage": "optax.fromage",
-    "gradient accumulation": "optax.MultiSteps",
     "l-bfgs": "optax.lbfgs",
     "lbfgs": "optax.lbfgs",
     "lookahead": "optax.lookahead",
@@ -103,7 +105,9 @@ class Description(NamedTuple):
         said = dict(self.sections)
         if method.kind in ("transform", "recipe"):
             each = self.bytes_a_parameter()
-            said["State"] += f"\nIn a {SIDE} x {SIDE} matrix: {each} bytes a parameter."
+            said["State"] += (
+                f"\n\nIn a {SIDE} x {SIDE} matrix: {each} bytes a parameter."
+            )
             said.setdefault("Needs", "nothing beyond update(grads, state, params).")
         said["Reference"] = method.reference or "none"
         if method.known_as:
@@ -112,8 +116,8 @@ class Description(NamedTuple):
         of = "" if own else f" of the family {method.family}"
         said["File"] = f"{method.path} (a {method.kind}{of})"
         titles = [*ORDER, *(title for title in said if title not in ORDER)]
-        sections = [_section(title, said[title]) for title in titles if title in said]
-        return "\n\n".join([self.signature, self.body, "\n".join(sections)])
+        ordered = {title: said[title] for title in titles if title in said}
+        return _page(self.signature, self.body, ordered)
 
     def bytes_a_parameter(self) -> str:
         """The optimizer state of one parameter in a large float32 matrix, from `State:`."""
@@ -151,29 +155,81 @@ def describe(name: str) -> Description:
 
 
 def page(name: str) -> str:
-    """All that is said of a method, or of a part of `gradkit.subspace`."""
-    room, _, part = name.strip().lower().rpartition(".")
+    """All that is said of a method, of a part of `gradkit.subspace`, or of a word."""
+    typed = name.strip().lower()
+    if typed == "glossary":
+        return "\n".join(_entry(term, said) for term, said in TERMS.items())
+    for term, said in TERMS.items():
+        if typed in [term.lower(), *term.lower().split(", ")]:
+            called = [m.name for m in methods() if typed in map(str.lower, m.names)]
+            also = f" Methods: {', '.join(called)}." if called else ""
+            return _entry(term, said + also)
+    room, _, part = typed.rpartition(".")
     if room.removeprefix("gradkit.") != "subspace":
         return describe(name).page()
-    part = pick("part of gradkit.subspace", part, gk.subspace.__all__)
+    parts = [part for part in gk.subspace.__all__ if part.islower()]
+    part = pick("part of gradkit.subspace", part, parts)
     signature, body, sections = _said(getattr(gk.subspace, part))
-    said = [_section(title, content) for title, content in sections.items()]
-    return "\n\n".join([f"subspace.{signature}", body, "\n".join(said)])
+    return _page(_filled(f"subspace.{signature}", "    "), body, sections)
 
 
 def _said(factory: Any) -> tuple[str, str, dict[str, str]]:
     """The signature, the body and the sections of a docstring."""
     said = (inspect.getdoc(factory) or "").partition("\n>>> ")[0]
     body, *rest = SECTION.split(_readable(said))
-    contents = [inspect.cleandoc(content) for content in rest[1::2]]
-    return _signature(factory), body.strip(), dict(zip(rest[::2], contents))
+    sections = dict(zip(rest[::2], map(inspect.cleandoc, rest[1::2])))
+    if "Args" in sections:
+        sections["Args"] = _arguments(sections["Args"], [*_defaults(factory)])
+    return _signature(factory), body.strip(), sections
+
+
+def _arguments(content: str, order: list[str]) -> str:
+    """What `Args:` says of each argument, and the glossary where it is cited, in this order."""
+    _, *parts = ARGUMENT.split(content)
+    found = {}
+    for names, text in zip(parts[::2], parts[1::2]):
+        said = " ".join(text.split())
+        for name in re.split(r",\s+", names):
+            cited = said.startswith(CITED)
+            found[name] = said.replace(CITED, TERMS[name], 1) if cited else said
+    entries = (_entry(name, found[name], WIDTH - 4) for name in order if name in found)
+    return "\n".join(entries)
+
+
+def _page(signature: str, body: str, sections: dict[str, str]) -> str:
+    said = [_section(title, content) for title, content in sections.items()]
+    paragraphs = (
+        part if part.startswith(" ") else _filled(part) for part in body.split("\n\n")
+    )
+    return "\n\n".join([signature, *paragraphs, "\n".join(said)])
 
 
 def _section(title: str, content: str) -> str:
-    first, _, rest = content.partition("\n")
     if title == "Args":
         return f"Args:\n{textwrap.indent(content, '    ')}"
-    return f"{title}: {first}" + textwrap.indent(f"\n{rest}" if rest else "", "    ")
+    first, *others = content.split("\n\n")
+    below = [textwrap.indent(_filled(one, "", WIDTH - 4), "    ") for one in others]
+    return "\n".join([_filled(f"{title}: {first}", "    "), *below])
+
+
+def _entry(name: str, text: str, width: int = WIDTH) -> str:
+    return _filled(f"{name}: {text}", "    ", width)
+
+
+def _filled(text: str, indent: str = "", width: int = WIDTH) -> str:
+    """Prose in lines of this width, all but the first indented; no short code is broken."""
+    whole = re.sub(r"`[^`]*`", _glued, " ".join(text.split()))
+    filler = textwrap.TextWrapper(
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return filler.fill(whole).replace(GLUE, " ")
+
+
+def _glued(code: re.Match[str]) -> str:
+    return code[0].replace(" ", GLUE) if len(code[0]) < WIDTH / 2 else code[0]
 
 
 def _defaults(factory: Any) -> dict[str, Any]:
@@ -188,12 +244,17 @@ def _signature(factory: Any) -> str:
         name if default is inspect.Parameter.empty else f"{name}={_value(default)}"
         for name, default in _defaults(factory).items()
     ]
-    line = f"{factory.__name__}({', '.join(said)})"
-    return textwrap.fill(line, 88, subsequent_indent="    ", break_long_words=False)
+    return _filled(f"{factory.__name__}({', '.join(said)})", "    ")
 
 
 def _value(default: Any) -> str:
-    return default.__name__ if callable(default) else repr(default)
+    """A default as it may be typed; a function by its name."""
+    for name, named in vars(gk.newton_schulz).items():
+        if name.isupper() and default is named:
+            return f"newton_schulz.{name}"
+    if callable(default):
+        return default.__name__.replace("<lambda>", "...")
+    return repr(default)
 
 
 def _readable(doc: str) -> str:

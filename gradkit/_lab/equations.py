@@ -1,6 +1,7 @@
 """Equations of docstrings, as text that a terminal can show."""
 
 import re
+import textwrap
 
 SIGNS = {
     "alpha": "α",
@@ -18,23 +19,28 @@ SIGNS = {
     "langle": "⟨",
     "le": "<=",
     "left": "",
+    "lfloor": "⌊",
     "leftarrow": "<-",
     "lVert": "‖",
     "mu": "μ",
     "pi": "π",
     "psi": "ψ",
     "rangle": "⟩",
+    "rfloor": "⌋",
     "right": "",
     "rVert": "‖",
     "sigma": "σ",
+    "sim": "~",
     "sum": "Σ",
     "textstyle": "",
     "to": "->",
 }
 ACCENTS = {"bar": "\u0304", "hat": "\u0302"}  # which stand on the letter before
-WIDTH = 88
+WIDTH = 76
 GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"  # braces, with one more level inside
-ATOM = r"(\w+|‖[^‖()]*‖|⟨[^⟩()]*⟩)"  # what needs no parentheses in a fraction
+ATOM = (
+    r"(\w+|‖[^‖()]*‖|⟨[^⟩()]*⟩|\|[^|()]*\|)"  # what needs no parentheses in a fraction
+)
 
 
 def text(latex: str) -> str:
@@ -61,13 +67,21 @@ def text(latex: str) -> str:
     said = re.sub(r"[\\{}]", "", said)
     said = re.sub(r"‖\s*(.*?)\s*‖", r"‖\1‖", said)
     said = re.sub(r"⟨\s*(.*?)\s*⟩", r"⟨\1⟩", said)
+    said = re.sub(r"⌊\s*(.*?)\s*⌋", r"⌊\1⌋", said)
     said = re.sub(rf"\({ATOM}\) / \({ATOM}\)", r"\1/\2 ", said)
     said = re.sub(rf"\({ATOM}\) / ", r"\1 / ", said)
     said = re.sub(rf" / \({ATOM}\)", r" / \1", said)
     lines = (" ".join(line.split()) for line in said.strip().split("\n\n"))
-    return "\n".join(
-        line if len(line) <= WIDTH else line.replace("; ", ";\n    ") for line in lines
+    return "\n".join(line if len(line) <= WIDTH else _broken(line) for line in lines)
+
+
+def _broken(line: str) -> str:
+    """A long line in several: each case has its own."""
+    filler = textwrap.TextWrapper(
+        WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )
+    first, *others = line.split("; ")
+    return ";\n".join(filler.fill(p) for p in [first, *(f"    {p}" for p in others)])
 
 
 def _accented(found: re.Match[str]) -> str:
@@ -81,6 +95,6 @@ def _cases(found: re.Match[str]) -> str:
         value, _, when = row.partition("&")
         condition = when.replace("&", "").strip()
         said.append(
-            f"{value.strip()} {'' if 'else' in condition else 'if '}{condition}"
+            f"{value.strip()} {'' if re.search('else|with', condition) else 'if '}{condition}"
         )
     return "(" + "; ".join(said) + ")"

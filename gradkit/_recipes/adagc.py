@@ -25,23 +25,16 @@ def adagc(
     max_norm: Hyper = 1.0,
     warmup: Hyper = 100,
 ) -> Transform:
-    """AdamW of gradients clipped, leaf by leaf, to a little over their average norm.
+    """AdamW of gradients clipped, tensor by tensor, relative to an EMA of their norms.
 
     `clip_by_ema_norm` -> `scale_by_adam` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        max_ratio: the largest norm of a leaf that passes, in its average norms.
-        decay: of the average norms.
-        max_norm: the largest norm of the whole gradient that passes during warm-up, in
-            units of the gradient.
+        max_ratio: the largest norm of a leaf that passes, as a multiple of the EMA of its norms.
+        decay: of these EMAs.
+        max_norm: the largest norm of the whole gradient that passes during warm-up.
         warmup: the update from which leaves are clipped by themselves.
+        learning_rate, b1, b2, eps, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the
         norm of the whole gradient.

@@ -21,19 +21,14 @@ def adam_atan2(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Adam without `eps`, so that the size of gradients drops out.
+    """Adam with `atan2` in place of the division, and so without `eps`.
 
     `scale_by_adam_atan2` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
         a: length of a direction per radian.
-        b: how many root mean squares an average must reach to be turned by 45 degrees.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        b: the ratio of EMA to RMS at which the angle is 45 degrees.
+        learning_rate, b1, b2, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `8*size` bytes a leaf, `12` once.

@@ -20,18 +20,14 @@ def adamomentum(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Adam that squares the average instead of the gradient.
+    """Adam whose second moment is that of the momentum, not of the gradient.
 
     `scale_by_adamomentum` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared average.
-        eps: added to the average square at every update, in units of the squared gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        b2: decay of the EMA of the squared momentum.
+        eps: added to that EMA at every update, in units of the squared gradient.
+        learning_rate, b1, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `8*size` bytes a leaf, `12` once.

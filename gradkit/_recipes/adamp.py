@@ -23,26 +23,19 @@ def adamp(
     mask: Mask = None,
     wd_ratio: Hyper = 0.1,
 ) -> Transform:
-    """AdamW that does not lengthen weights whose length the loss does not feel.
+    """AdamW with the radial part of updates projected out of scale-invariant weights.
 
     `normalize_by_tangent(scale_by_adam -> step_by_learning_rate -> decay_by_weight)` ->
     `decay_by_weight`
 
-    Of the decay, the share `1 - wd_ratio` stands inside: being along the weights, it goes where
-    they are projected. The rest stands outside and stays.
+    The fraction `1 - wd_ratio` of the decay stands inside: being radial, it is projected out where
+    updates are. The remaining fraction stands outside and stays.
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient; a number or a
-            schedule.
         delta: how far from orthogonal to its weights a gradient may be: the bound of the
             cosine for a unit of one entry.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        wd_ratio: what is left of this share where an update is projected, from 0 to 1.
+        wd_ratio: the fraction of the decay that stays where an update is projected.
+        learning_rate, b1, b2, eps, weight_decay, mask: see the glossary.
 
     Needs: params.
     State: `8*size` bytes a leaf, `16` once.
@@ -56,9 +49,9 @@ def adamp(
     check.portion("adamp", wd_ratio=wd_ratio)
     check.nonnegative("adamp", weight_decay=weight_decay)
 
-    def decay(share: Scalar) -> Transform:
+    def decay(fraction: Scalar) -> Transform:
         return decay_by_weight(
-            rate.coupled_decay(learning_rate, share * weight_decay), mask=mask
+            rate.coupled_decay(learning_rate, fraction * weight_decay), mask=mask
         )
 
     step = step_by_learning_rate(learning_rate)

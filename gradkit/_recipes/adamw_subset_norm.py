@@ -21,22 +21,19 @@ def adamw_subset_norm(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """AdamW with one number in place of about the root of a leaf's size of squares.
+    """AdamW with one second moment for each subset of about `sqrt(size)` entries of a leaf.
 
     `scale_by_subset_norm(average_by_heavy_ball)` -> `step_by_learning_rate` -> `decay_by_weight`
 
-    The learning rate makes the sum of gradients an average, debiased as Adam's.
+    The learning rate makes the sum of gradients an EMA, debiased as Adam's.
 
     Args:
-        learning_rate: a number or a schedule; an entry moves by up to about the root of its
-            subset's size less than in AdamW.
-        b1: decay of the average gradient.
-        b2: decay of the average squared norm of a subset.
-        eps: added to the root of that average, in units of the gradient; a number or a
-            schedule, such as the `1e-6 / sqrt(1 - b2^t)` of the release.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        learning_rate: see the glossary. An entry moves by up to about the root of its subset's size
+            less than in AdamW.
+        b2: decay of the EMA of the squared norm of a subset.
+        eps: added to the root of that EMA, in units of the gradient; the release's is the schedule
+            `1e-6 / sqrt(1 - b2^t)`.
+        b1, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4*size / max(k for k in range(1, size + 1) if size % k == 0 and

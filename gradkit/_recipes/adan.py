@@ -21,19 +21,15 @@ def adan(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Adam with Nesterov's momentum, by way of gradient differences.
+    """Adam with Nesterov momentum, written in differences of successive gradients.
 
     `scale_by_adan` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average difference of successive gradients, and its weight.
-        b3: decay of the average squared gradient ahead.
-        eps: added to the root of that average, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        b2: decay of the EMA of the difference of successive gradients, and its weight.
+        b3: decay of the EMA of the squared gradient ahead.
+        eps: added to the root of that EMA, in units of the gradient.
+        learning_rate, b1, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `16*size` bytes a leaf, `12` once.

@@ -23,20 +23,15 @@ def ademamix(
     weight_decay: Hyper = 1e-2,
     mask: Mask = None,
 ) -> Transform:
-    """Adam whose numerator also remembers tens of thousands of gradients.
+    """Adam with a fast and a slow EMA of the gradient mixed in the numerator.
 
     `scale_by_second_moment(average_by_ademamix)` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the fast average.
-        b2: decay of the average squared gradient.
-        b3: decay of the slow average; a number, or `schedule_by_half_life(b1, b3, steps)`.
-        alpha: weight of the slow average; a number, or a schedule that warms it up.
-        eps: added to the root of the average square, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        b1: decay of the fast EMA.
+        b3: decay of the slow EMA; a number, or `schedule_by_half_life(b1, b3, steps)`.
+        alpha: weight of the slow EMA; a number, or a schedule that warms it up.
+        learning_rate, b2, eps, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `16` once.

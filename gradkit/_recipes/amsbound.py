@@ -22,20 +22,16 @@ def amsbound(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """AMSGrad that turns into SGD, of learning rate `final_ratio * learning_rate`.
+    """AMSGrad whose step sizes are clipped to bounds that narrow until they are SGD's.
 
     `scale_by_amsbound` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
         learning_rate: AMSGrad's, at the start; a number or a schedule.
-        final_ratio: SGD's learning rate at the end, in units of `learning_rate`.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        gamma: speed of the turning, an inverse number of updates.
-        eps: added to the root of the largest average square, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        final_ratio: SGD's learning rate at the end, as a multiple of `learning_rate`.
+        gamma: how fast the bounds narrow, an inverse number of updates.
+        eps: added to the root of the largest second moment before debiasing, in units of the gradient.
+        b1, b2, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `12` once.

@@ -20,19 +20,13 @@ def amsgrad(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Adam whose denominator never shrinks.
+    """Adam with the largest second moment so far in the denominator.
 
     `scale_by_amsgrad` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the largest average square, in units of the gradient; a
-            number or a schedule.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        eps: added to the root of the largest second moment, in units of the gradient.
+        learning_rate, b1, b2, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `12` once.

@@ -35,34 +35,18 @@ def apollo(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Step along the gradient, each column as long as Adam makes a random projection of it.
+    """Step along the gradient, each channel scaled as Adam scales a random projection of it.
 
     hidden matrices: `project_by_random(scale_by_adam)`, debiased after it, not within; all
     others: `scale_by_adam`; then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        rank: length of the shadow of a column, at most the small side of a matrix.
-        every: updates between two draws of the projection.
-        scale: the learning rate of hidden matrices, as a share of the others'.
-        growth: how much longer a matrix's direction may get in one update, as a factor.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square before debiasing, in units of the
-            gradient.
-        shadow_eps: added to the norms of what Adam sees, in units of the gradient.
-        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
+        rank: rows of the random projection, at most the small side of a matrix.
+        every: update interval of the projector.
+        eps: added to the RMS before debiasing, in units of the gradient.
+        shadow_eps: added to the norms of the projected columns, in units of the gradient.
+        learning_rate, scale, growth, floor, b1, b2, weight_decay, mask, key, hidden, batch_axes,
+            model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `(4*min(rank, rows, cols)*(1 + 2*max(rows, cols)) + 4
@@ -71,11 +55,8 @@ def apollo(
         + 300*min(rank, rows, cols)*max(rows, cols) + 90*size` a leaf.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by channels.
-    Departure: that of `project_by_random`. Weights decay by what they were before the update;
-        the release's by what they are after it.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. Directions are
-        those of the gradient: nothing but their lengths is averaged.
+    Departure: that of `project_by_random`. The release decays weights after the step.
+    Limits: directions are those of the gradient: nothing but their lengths is averaged.
     """
     check.nonnegative("apollo", shadow_eps=shadow_eps)
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))

@@ -34,33 +34,17 @@ def apollo_mini(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Step along the gradient, each matrix as long as Adam makes one random projection of it.
+    """Step along the gradient, each matrix scaled as Adam scales a rank-1 projection of it.
 
     hidden matrices: one row of random sums into `scale_by_adam`, debiased after it, not within; all
     others: `scale_by_adam`; then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        every: updates between two draws of the projection.
-        scale: the learning rate of hidden matrices, as a share of the others'.
-        growth: how much longer a matrix's direction may get in one update, as a factor.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square before debiasing, in units of the
-            gradient.
-        shadow_eps: added to the norms of what Adam sees, in units of the gradient.
-        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
+        every: update interval of the projector.
+        eps: added to the RMS before debiasing, in units of the gradient.
+        shadow_eps: added to the norms of the projected matrices, in units of the gradient.
+        learning_rate, scale, growth, floor, b1, b2, weight_decay, mask, key, hidden, batch_axes,
+            model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `(8 + 8*max(rows, cols)
@@ -75,12 +59,17 @@ def apollo_mini(
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
     debiasing = rate.adam_debiasing(b1, b2)
     biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
-    rest = subspace.norm_matched(
+    matched = subspace.norm_matched(
         scale, growth=growth, eps=shadow_eps, floor=floor, axes=subspace.tensorwise
     )
-    drawn, due = subspace.rademacher(), subspace.every_n(every)
     shadows = subspace.project(
-        biased, 1, drawn, due, rest, key=key, batch_axes=batch_axes
+        biased,
+        rank=1,
+        basis=subspace.rademacher(),
+        schedule=subspace.every_n(every),
+        residual=matched,
+        key=key,
+        batch_axes=batch_axes,
     )
     low_rank = chain(shadows, optax.scale_by_schedule(debiasing))
     return chain(

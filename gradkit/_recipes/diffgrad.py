@@ -20,19 +20,12 @@ def diffgrad(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Adam, slowed to as little as half where gradients stay the same.
+    """Adam times a friction coefficient, which is as low as 1/2 where gradients do not change.
 
     `scale_by_diffgrad` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient; a number or a
-            schedule.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        learning_rate, b1, b2, eps, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `12` once.

@@ -21,7 +21,7 @@ def dion(
     momentum: Hyper = 0.95,
     eps: Hyper = 1e-8,
     consistent_rms: Hyper | None = None,
-    adam_ratio: Hyper = 1.0,
+    adam_lr_ratio: Hyper = 1.0,
     b1: Hyper = 0.9,
     b2: Hyper = 0.95,
     adam_eps: Hyper = 1e-8,
@@ -32,34 +32,19 @@ def dion(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Orthonormal updates of low rank, for matrices between hidden layers.
+    """Orthonormalized low-rank updates with error feedback for hidden matrices, Adam for all else.
 
     hidden matrices: `project_by_dion` -> step and decay;
-    all others: `scale_by_adam` -> step and decay, at `adam_ratio` times the rate
+    all others: `scale_by_adam` -> step and decay, at `adam_lr_ratio` times the rate
 
     Args:
-        learning_rate: a number or a schedule; moves both parts. For matrices, the root mean
-            square of what an update adds to an output, for inputs of 1.
-        rank: directions of one update, at most the shorter side of a matrix.
-        momentum: what the momentum keeps of the part that is used.
+        learning_rate: see the glossary. For matrices, the RMS of what an update adds to an output,
+            for inputs of 1.
+        rank: of an update, at most the shorter side of a matrix.
+        momentum: the fraction of the low-rank part that stays in the momentum (error feedback).
         eps: added to the norms of right factors, in units of the gradient.
-        consistent_rms: where given, such as 0.2, the root mean square of updates of every shape and
-            rank is about this times the rate, as AdamW's is, in place of the scale by shape.
-        adam_ratio: Adam's learning rate, as a share of the matrices'.
-        b1: decay of Adam's average gradient.
-        b2: decay of Adam's average squared gradient.
-        adam_eps: added to the root of Adam's average square, in units of the gradient.
-        weight_decay: times a parameter's own rate, the share of it lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        key: a seed or a key for the first directions.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
+        adam_lr_ratio, b1, b2, adam_eps, consistent_rms, weight_decay, mask, key, hidden, batch_axes,
+            model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4*rows*min(rank, rows, cols) if ndim > 1 else 8*size` bytes a leaf,
@@ -69,12 +54,11 @@ def dion(
         Orthonormalized Updates", arXiv:2504.05295, Algorithm 1.
     Departure: those of `project_by_dion`; the paper scales the rates of embeddings, readouts
         and vectors each by their own shape: route them yourself to do so.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. Updates of matrices cannot be differentiated.
+    Limits: updates of matrices cannot be differentiated.
     """
     check.fraction("dion", momentum=momentum)
-    check.nonnegative("dion", adam_ratio=adam_ratio, adam_eps=adam_eps)
-    slow = rate.product(learning_rate, adam_ratio)
+    check.nonnegative("dion", adam_lr_ratio=adam_lr_ratio, adam_eps=adam_eps)
+    slow = rate.product(learning_rate, adam_lr_ratio)
     matrices = chain(
         project_by_dion(
             rank,

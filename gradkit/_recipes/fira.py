@@ -34,47 +34,28 @@ def fira(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Adam that remembers each hidden matrix where its gradient is largest, and moves all of it.
+    """GaLore that adds the residual, scaled column by column as Adam scales the projection.
 
     hidden matrices: `project_by_fira(scale_by_adam)`, debiased after it, not within; all
     others: `scale_by_adam`; then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        rank: directions in which Adam acts, at most the small side of a matrix.
-        every: updates between two looks at the gradient's singular vectors.
-        scale: the learning rate of hidden matrices, as a share of the others'.
-        growth: how much longer the rest may get in one update, as a factor.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square before debiasing, in units of the
-            gradient.
-        column_eps: added to the norms of the columns Adam sees, in units of the gradient.
-        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
+        every: update interval of the projector.
+        eps: added to the RMS before debiasing, in units of the gradient.
+        column_eps: added to the norms of the projected columns, in units of the gradient.
+        learning_rate, rank, scale, growth, floor, b1, b2, weight_decay, mask, hidden, batch_axes,
+            model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
-    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4
+    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 5
         if ndim > 1 else 8*size)` bytes a leaf, `28` once.
     Flops: at most `16*size*min(rows, cols) + 96*size` a leaf.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
     Departure: that of `project_by_fira`. The paper has one epsilon; the release has these
-        two, with these values, and limits the growth of what is not yet debiased, as here.
-        Weights decay by what they were before the update; the release's by what they are
-        after it.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look at
-        `gradkit.routes`, or set `hidden`. See `project_by_fira`. An update cannot be differentiated
-        through its factorizations.
+        two, with these values, and limits the growth of what is not yet debiased, as here. It
+        decays weights after the step.
+    Limits: those of `project_by_fira`. An update cannot be differentiated through its factorizations.
     """
     check.nonnegative("fira", column_eps=column_eps)
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))

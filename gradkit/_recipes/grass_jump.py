@@ -33,33 +33,17 @@ def grass_jump(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Adam in a random subspace, drawn anew now and then, and all of the gradient at its scale.
+    """Adam in a random subspace drawn anew at intervals, and the residual at Adam's scale.
 
     hidden matrices: `project_by_grass_jump(scale_by_adam)`; all others: `scale_by_adam`;
     then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        rank: directions in which Adam acts, at most the small side of a matrix.
         every: updates between two jumps.
-        scale: the learning rate of what Adam sees of hidden matrices, as a share of the others'.
-        growth: how much longer the rest may get in one update, as a factor.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient.
-        column_eps: added to the norms of the columns Adam sees, in units of the gradient.
-        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
+        scale: see the glossary. The residual has the learning rate of all other leaves.
+        column_eps: added to the norms of the projected columns, in units of the gradient.
+        learning_rate, rank, growth, floor, b1, b2, eps, weight_decay, mask, key, hidden, batch_axes,
+            model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4
@@ -69,9 +53,7 @@ def grass_jump(
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassJump.
     Departure: that of `project_by_grass_jump`.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. See
-        `project_by_grass_jump`.
+    Limits: those of `project_by_grass_jump`.
     """
     check.nonnegative("grass_jump", column_eps=column_eps)
     adam = scale_by_adam(b1, b2=b2, eps=eps)

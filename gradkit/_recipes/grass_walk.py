@@ -34,46 +34,29 @@ def grass_walk(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Adam in a random subspace that wanders, and all of the gradient at its scale.
+    """Adam in a subspace that walks at random on the Grassmannian, and the residual at Adam's scale.
 
     hidden matrices: `project_by_grass_walk(scale_by_adam)`; all others: `scale_by_adam`;
     then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        rank: directions in which Adam acts, at most the small side of a matrix.
-        every: updates between two walks.
-        scale: the learning rate of what Adam sees of hidden matrices, as a share of the others'.
-        angle: length of a step, in radians.
-        growth: how much longer the rest may get in one update, as a factor.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient.
-        column_eps: added to the norms of the columns Adam sees, in units of the gradient.
-        floor: the root mean square up to which a direction may always grow; Adam's is about 1.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
+        every: updates between two steps of the walk.
+        scale: see the glossary. The residual has the learning rate of all other leaves.
+        angle: length of a step of the walk, in radians.
+        column_eps: added to the norms of the projected columns, in units of the gradient.
+        learning_rate, rank, growth, floor, b1, b2, eps, weight_decay, mask, key, hidden, batch_axes,
+            model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
-    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 4
+    State: `(4*min(rank, rows, cols)*(min(rows, cols) + 2*max(rows, cols)) + 5
         if ndim > 1 else 8*size)` bytes a leaf, `28` once.
     Flops: at most `3*size*min(rows, cols) + 17*size*min(rank, rows, cols)
         + 240*min(rank, rows, cols)*max(rows, cols) + 72*size` a leaf.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassWalk.
     Departure: that of `project_by_grass_walk`.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look at
-        `gradkit.routes`, or set `hidden`. See `project_by_grass_walk`. An update cannot be
-        differentiated through its factorizations.
+    Limits: those of `project_by_grass_walk`. An update cannot be differentiated through its
+        factorizations.
     """
     check.nonnegative("grass_walk", column_eps=column_eps)
     adam = scale_by_adam(b1, b2=b2, eps=eps)

@@ -16,17 +16,15 @@ def gravity(
     start: Hyper = 0.1,
     key: random.Key = 0,
 ) -> Transform:
-    """A velocity that steep slopes hardly move.
+    """Momentum of gradients that are damped where they are large, entry by entry.
 
     `normalize_by_gravity` -> `step_by_learning_rate`
 
     Args:
-        learning_rate: a number or a schedule.
-        decay: of the average velocity in the long run; the paper's `beta`.
+        decay: of the EMA of the velocity in the long run; the paper's `beta`.
         start: standard deviation of the first velocities, in units of the gradient; the
             paper's `alpha / learning_rate`, with its `alpha = 0.01`.
-        key: a seed or a `jax.random` key, for the first velocities; the same key gives the
-            same run.
+        learning_rate, key: see the glossary.
 
     State: `4*size` bytes a leaf, `16` once.
     Flops: at most `16*size` a leaf, `10` once.

@@ -17,18 +17,18 @@ def hspg(
     warmup: Hyper = 0,
     axes: tuple[int, ...] = (-1,),
 ) -> Transform:
-    """Gradient descent on the loss and the norms of groups, which leaves groups at zero.
+    """Half-space stochastic projected gradient: descent that sets whole groups to zero.
 
     `step_by_learning_rate` -> `shrink_by_half_space`
 
     Args:
-        learning_rate: a number or a schedule.
-        penalty: times the norm of every group, what is added to the loss.
-        eps: share of its length that a group must keep along itself, below 1; the higher, the
+        penalty: times the sum of the norms of all groups, what is added to the loss.
+        eps: the fraction of its length that a group must keep along itself, below 1; the higher, the
             more groups become zero.
         warmup: updates in which no group is set to zero or kept there.
-        axes: those that number the groups; all others are inside a group. `(-1,)` are the
+        axes: those that count the groups; all others are inside a group. `(-1,)` are the
             units of a kernel `[..., in, out]`.
+        learning_rate: see the glossary.
 
     Needs: params.
     State: `0` bytes a leaf, `8` once.
@@ -36,7 +36,7 @@ def hspg(
     Paper: Chen and others, "Only Train Once: A One-Shot Neural Network Training And Pruning
         Framework", arXiv:2107.07467, Algorithm 2.
     Departure: that of `shrink_by_half_space`: groups are slices of one leaf. The release's
-        momentum, and its cap on the share of groups that are zero, are left out.
+        momentum, and its cap on the fraction of groups that are zero, are left out.
     Limits: a group that is zero after warm-up stays so. Leaves of fewer than two axes are
         neither penalized nor set to zero.
     """

@@ -19,19 +19,16 @@ def innaprop(
     weight_decay: Hyper = 0.01,
     mask: Mask = None,
 ) -> Transform:
-    """Inertial Newton dynamics on RMSprop's gradient, with decoupled weight decay.
+    """Inertial Newton dynamics (INNA) on RMSprop-scaled gradients, with decoupled weight decay.
 
     `scale_by_innaprop` -> `step_by_learning_rate`
 
     Args:
-        learning_rate: a number or a schedule, below `beta`.
+        learning_rate: see the glossary. It must stay below `beta`.
         alpha: friction of the dynamics.
         beta: weight of the curvature.
-        decay: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        decay: of the EMA of the squared gradient.
+        eps, weight_decay, mask: see the glossary.
 
     Needs: params.
     State: `8*size` bytes a leaf, `8` once.

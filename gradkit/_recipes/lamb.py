@@ -26,22 +26,17 @@ def lamb(
     min_norm: Hyper = 0.0,
     max_norm: Hyper = math.inf,
 ) -> Transform:
-    """AdamW in which every leaf moves by the learning rate times its norm.
+    """AdamW whose update of each leaf is scaled to the norm of its weights (trust ratio).
 
     `scale_by_adam` -> `decay_by_weight` -> `normalize_by_trust_ratio` ->
     `step_by_learning_rate`
 
     Args:
-        learning_rate: a number or a schedule: by what share of its norm a leaf moves.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient; a number or a
-            schedule.
+        learning_rate: see the glossary. It is the fraction of its norm by which a leaf moves.
         weight_decay: what of each parameter is added to its direction.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
         min_norm: the least norm that a leaf counts as, in units of the parameters.
         max_norm: the largest norm that a leaf counts as.
+        b1, b2, eps, mask: see the glossary.
 
     Needs: params.
     State: `8*size` bytes a leaf, `12` once.
@@ -49,7 +44,7 @@ def lamb(
     Paper: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76
         minutes", arXiv:1904.00962, Algorithm 2.
     Departure: where a norm is zero the ratio is 1, as in all releases. A layer is a leaf: a
-        kernel and its bias are two. Averages are debiased, as in the paper; the authors'
+        kernel and its bias are two. Moments are debiased, as in the paper; the authors'
         TensorFlow release does not.
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """

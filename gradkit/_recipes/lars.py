@@ -19,18 +19,17 @@ def lars(
     weight_decay: Hyper = 5e-4,
     mask: Mask = None,
 ) -> Transform:
-    """Momentum in which every leaf moves by a share of its norm, whatever its gradient's.
+    """Momentum of gradients scaled, leaf by leaf, to the norm of the weights (trust ratio).
 
     `normalize_by_trust_ratio` -> `step_by_learning_rate` -> `average_by_heavy_ball`
 
     Args:
-        learning_rate: a number or a schedule; multiplies what enters the momentum.
-        trust: times the learning rate, by what share of its norm a leaf would move without
+        learning_rate: see the glossary. It multiplies what enters the momentum.
+        trust: times the learning rate, the fraction of its norm by which a leaf would move without
             momentum.
         momentum: decay of the sum of steps; 0 takes each step alone.
         weight_decay: what of each parameter is added to its gradient.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        mask: see the glossary.
 
     Needs: params.
     State: `4*size` bytes a leaf, `4` once.

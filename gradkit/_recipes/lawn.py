@@ -17,16 +17,13 @@ def lawn(
     eps: Hyper = 1e-8,
     free_steps: Hyper = 1000,
 ) -> Transform:
-    """Adam along spheres of the norms that weights have after some free updates.
+    """Adam on the spheres of constant weight norm, after some free updates.
 
     `scale_by_adam` -> `step_by_learning_rate` -> `retract_by_fixed_norm`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient.
         free_steps: updates before the norms are fixed. The paper's best are a few epochs.
+        learning_rate, b1, b2, eps: see the glossary.
 
     Needs: params.
     State: `8*size + 4` bytes a leaf, `12` once.
@@ -34,7 +31,7 @@ def lawn(
     Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839,
         Adam-LAWN.
     Departure: those of `retract_by_fixed_norm`: updates are made tangent, not gradients, and
-        averages are kept when norms become fixed. The default of `free_steps` is ours.
+        moments are kept when norms become fixed. The default of `free_steps` is ours.
     Limits: leaves of fewer than two axes stay free.
     """
     return chain(

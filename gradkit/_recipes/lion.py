@@ -19,18 +19,16 @@ def lion(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Steps of one size in every entry, with decoupled weight decay.
+    """The sign of an interpolation of gradient and momentum, with decoupled weight decay.
 
     `average_by_lion` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule; 3 to 10 times smaller than Adam's.
-        b1: weight of the average in the mixture whose sign is taken.
-        b2: decay of the average.
-        weight_decay: times the learning rate, the share of each parameter lost in one update;
-            3 to 10 times larger than Adam's.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        learning_rate: see the glossary. 3 to 10 times smaller than Adam's.
+        b1: weight of the momentum in the interpolation.
+        b2: decay of the momentum, an EMA of the gradient.
+        weight_decay: see the glossary. 3 to 10 times larger than Adam's.
+        mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size` bytes a leaf, `8` once.

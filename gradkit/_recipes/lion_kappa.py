@@ -25,18 +25,15 @@ def lion_kappa(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Lion with the subgradient of any convex function for the sign.
+    """Lion with the subgradient of any convex function in place of the sign.
 
     `average_by_lion_kappa` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
         kappa: a function of one leaf, the subgradient of a convex function of it.
-        b1: weight of the average in the mixture that `kappa` sees.
-        b2: decay of the average.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        b1: weight of the momentum in the interpolation that `kappa` sees.
+        b2: decay of the momentum, an EMA of the gradient.
+        learning_rate, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size` bytes a leaf, `8` once.

@@ -19,17 +19,15 @@ def madgrad(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Dual averaging under a cube root, with momentum.
+    """Dual averaging of gradients over the cube root of their summed squares, with momentum.
 
     `scale_by_madgrad` -> `step_by_learning_rate` of 1 -> `decay_by_weight`
 
     Args:
         learning_rate: weight of a gradient; a number or a schedule.
-        momentum: share of the way to the dual average that is left.
+        momentum: the fraction of the way to the dual average that is left.
         eps: added to the cube root and to the learning rate.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        weight_decay, mask: see the glossary.
 
     Needs: params.
     State: `12*size` bytes a leaf, `12` once.

@@ -24,21 +24,17 @@ def mars(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """AdamW of gradients that are corrected by their change and clipped leaf by leaf.
+    """AdamW of variance-reduced gradients: corrected by their scaled change, and clipped.
 
     `average_by_mars` -> `clip_by_component_norm` -> `scale_by_adam` ->
     `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
         gamma: strength of the correction; 0 is none.
         max_norm: the largest norm of a leaf's corrected gradient that passes.
-        b1: decay of the average of corrected gradients.
-        b2: decay of the average of their squares.
-        eps: added to the root of the average square, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        b1: decay of the EMA of corrected gradients.
+        b2: decay of the EMA of their squares.
+        learning_rate, eps, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `12*size` bytes a leaf, `12` once.

@@ -21,7 +21,7 @@ def muon(
     momentum: Hyper = 0.95,
     eps: Hyper = 1e-7,
     consistent_rms: Hyper | None = None,
-    adam_ratio: Hyper = 0.015,
+    adam_lr_ratio: Hyper = 0.015,
     b1: Hyper = 0.9,
     b2: Hyper = 0.95,
     adam_eps: Hyper = 1e-10,
@@ -32,34 +32,18 @@ def muon(
     model: Model = None,
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
 ) -> Transform:
-    """Momentum whose singular values all become about 1, for matrices between hidden layers.
+    """Nesterov momentum orthogonalized by Newton-Schulz for hidden matrices, Adam for all else.
 
     hidden matrices: `average_by_nesterov` -> `normalize_by_polar` -> step and decay;
-    all others: `scale_by_adam` -> step and decay, at `adam_ratio` times the rate
+    all others: `scale_by_adam` -> step and decay, at `adam_lr_ratio` times the rate
 
     Args:
-        learning_rate: a number or a schedule; moves both parts. For matrices, the spectral
-            norm of an update that keeps or narrows the width; with `consistent_rms`, the rate
-            of an AdamW whose updates are about as large.
-        momentum: decay of the sum of gradients of the matrices.
-        eps: added to the Frobenius norm of a matrix's averaged gradient, in its units.
-        consistent_rms: where given, such as 0.2, the root mean square of updates of every shape is
-            about this times the rate, as AdamW's is, in place of the scale by shape.
-        adam_ratio: Adam's learning rate, as a share of the matrices'.
-        b1: decay of Adam's average gradient.
-        b2: decay of Adam's average squared gradient.
-        adam_eps: added to the root of Adam's average square, in units of the gradient.
-        weight_decay: times a parameter's own rate, the share of it lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
-        coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
+        learning_rate: see the glossary. For matrices, the spectral norm of an update that keeps or
+            narrows the width; with `consistent_rms`, the rate of an AdamW whose updates are about as
+            large.
+        eps: added to the Frobenius norm of a matrix's momentum as an EMA, in units of the gradient.
+        momentum, adam_lr_ratio, b1, b2, adam_eps, consistent_rms, coefficients, weight_decay, mask,
+            hidden, batch_axes, model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size if ndim > 1 else 8*size` bytes a leaf, `20` once.
@@ -68,17 +52,15 @@ def muon(
         steepest descent in Bernstein and Newhouse, arXiv:2409.20325; `consistent_rms` from
         Liu and others, "Muon is Scalable for LLM Training", arXiv:2502.16982, who set 0.2.
     Departure: that of `normalize_by_polar`. The momentum is a sum, which is
-        `1 / (1 - momentum)` times the release's average, and so is the `eps` it meets.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. Not for
-        fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
+        `1 / (1 - momentum)` times the release's EMA, and so is the `eps` it meets.
+    Limits: not for fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
         What is fused outside of attention, and layouts that differ from leaf to leaf, want
         `view_by_pattern`. With `consistent_rms` give `transfer_by_mup` and its kin
         `optimizer="projected"`, whose entries grow alike, and not `"muon"`.
     """
     check.fraction("muon", momentum=momentum)
-    check.nonnegative("muon", eps=eps, adam_ratio=adam_ratio, adam_eps=adam_eps)
-    slow = rate.product(learning_rate, adam_ratio)
+    check.nonnegative("muon", eps=eps, adam_lr_ratio=adam_lr_ratio, adam_eps=adam_eps)
+    slow = rate.product(learning_rate, adam_lr_ratio)
     matrices = chain(
         average_by_nesterov(momentum),
         normalize_by_polar(

@@ -24,7 +24,7 @@ def normuon(
     consistent_rms: Hyper | None = None,
     neuron_decay: Hyper = 0.95,
     neuron_eps: Hyper = 1e-10,
-    adam_ratio: Hyper = 0.015,
+    adam_lr_ratio: Hyper = 0.015,
     b1: Hyper = 0.9,
     b2: Hyper = 0.95,
     adam_eps: Hyper = 1e-10,
@@ -35,34 +35,17 @@ def normuon(
     model: Model = None,
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
 ) -> Transform:
-    """Muon, whose neurons all move by about as much.
+    """Muon with each neuron's update divided by its RMS over time.
 
     hidden matrices: `average_by_nesterov` -> `normalize_by_polar` -> `scale_by_neuron_norm` ->
-    step and decay; all others: `scale_by_adam` -> step and decay, at `adam_ratio` times the rate
+    step and decay; all others: `scale_by_adam` -> step and decay, at `adam_lr_ratio` times the rate
 
     Args:
-        learning_rate: a number or a schedule; moves both parts.
-        momentum: decay of the sum of gradients of the matrices.
-        eps: added to the Frobenius norm of a matrix's averaged gradient, in its units.
-        consistent_rms: where given, such as 0.2, the root mean square of updates of every shape is
-            about this times the rate, as AdamW's is, in place of the scale by shape.
-        neuron_decay: decay of the average mean square of a neuron's direction.
-        neuron_eps: added to its root, in units of the scaled polar factor.
-        adam_ratio: Adam's learning rate, as a share of the matrices'.
-        b1: decay of Adam's average gradient.
-        b2: decay of Adam's average squared gradient.
-        adam_eps: added to the root of Adam's average square, in units of the gradient.
-        weight_decay: times a parameter's own rate, the share of it lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
-        coefficients: of the Newton-Schulz steps, from `gradkit.newton_schulz`.
+        eps: added to the Frobenius norm of a matrix's momentum as an EMA, in units of the gradient.
+        neuron_decay: decay of the EMA of the mean square of a neuron's direction.
+        neuron_eps: added to the root of that EMA, in units of the scaled polar factor.
+        learning_rate, momentum, adam_lr_ratio, b1, b2, adam_eps, consistent_rms, coefficients,
+            weight_decay, mask, hidden, batch_axes, model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4*cols if ndim > 1 else 8*size` bytes a leaf, `20` once.
@@ -70,20 +53,20 @@ def normuon(
     Paper: Li, Liu, Liang, Chen and Zhao, "NorMuon: Making Muon more efficient and scalable",
         arXiv:2510.05491, Algorithm 1.
     Departure: as the release, and not the paper, this looks ahead in the momentum and keeps the
-        polar factor's norm and scale, where the paper sets a root mean square of 0.2, as
-        `consistent_rms=0.2` does, but for what the polar factor leaves of it. Those
-        of `normalize_by_polar`, of `scale_by_neuron_norm`, and of the momentum in `muon`.
+        polar factor's norm and scale, where the paper sets an RMS of 0.2, as `consistent_rms=0.2`
+        does, but for what the polar factor leaves of it. Those of `normalize_by_polar`, of
+        `scale_by_neuron_norm`, and of the momentum in `muon`.
     Limits: those of `muon`.
     """
     check.fraction("normuon", momentum=momentum, neuron_decay=neuron_decay)
     check.nonnegative(
         "normuon",
         eps=eps,
-        adam_ratio=adam_ratio,
+        adam_lr_ratio=adam_lr_ratio,
         neuron_eps=neuron_eps,
         adam_eps=adam_eps,
     )
-    slow = rate.product(learning_rate, adam_ratio)
+    slow = rate.product(learning_rate, adam_lr_ratio)
     matrices = chain(
         average_by_nesterov(momentum),
         normalize_by_polar(

@@ -18,18 +18,16 @@ def novograd(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Momentum over gradients of unit norm, with weight decay inside the momentum.
+    """Momentum of gradients divided by layer-wise second moments, weight decay included.
 
     `scale_by_novograd` -> `step_by_learning_rate`
 
     Args:
-        learning_rate: a number or a schedule.
         b1: decay of the sum of normalized gradients.
-        b2: decay of the average squared norm of a leaf.
-        eps: added to the root of that average, in units of the gradient's norm.
-        weight_decay: what each parameter adds to its normalized gradient.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        b2: decay of the EMA of the squared norm of a leaf.
+        eps: added to the root of that EMA, in units of the gradient's norm.
+        weight_decay: what of each parameter is added to its normalized gradient.
+        learning_rate, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4` bytes a leaf, `8` once.

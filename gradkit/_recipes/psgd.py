@@ -18,7 +18,7 @@ def psgd(
     *,
     b1: Hyper = 0.9,
     fit_rate: Rate = 0.1,
-    fit_share: Rate = annealed,
+    fit_probability: Rate = annealed,
     decay: Hyper = 0.9,
     damping: Hyper = 1e-9,
     scale: Hyper = 1.0,
@@ -31,29 +31,21 @@ def psgd(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Momentum, whitened by triangular factors that are fitted to gradients.
+    """Momentum whitened by triangular Kronecker factors, which are fitted on a Lie group.
 
     `precondition_by_psgd` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient, at most.
-        fit_rate: how far a fit moves, as a share of what would at once be too far.
-        fit_share: the probability of a fit; a number, or a schedule of updates so far.
-        decay: decay of the average curvature, which is no smaller than the newest.
+        b1: decay of the EMA of the gradient, at most.
+        fit_rate: how far a fit moves, as a fraction of what would at once be too far.
+        fit_probability: the probability of a fit; a number or a schedule.
+        decay: of the EMA of the curvature, which is no smaller than the newest.
         damping: noise added to the gradient fitted to, in its units.
         scale: times the factors, which begin as identities; its square is the first gain.
-        max_rms: root mean square of a matrix of updates before the learning rate, at most.
-        max_entry: size of an entry of these, at most.
+        max_rms: the largest RMS of a matrix of directions.
+        max_entry: the largest size of an entry of these.
         max_size: a longer side has a diagonal factor, as have vectors.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
-            Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
-        model: what `gradkit.read_model` read: it says in place of `batch_axes` which matrices each
-            leaf holds.
+        learning_rate, weight_decay, mask, key, batch_axes, model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size + (4 + 8*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
@@ -62,18 +54,18 @@ def psgd(
     Flops: at most `10*size*(rows + cols) + 5*(rows**3 + cols**3) + 90*size + 60*(rows**2
         + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858.
-    Departure: that of `precondition_by_psgd`. The schedule of `fit_share` is that of the JAX
+    Departure: that of `precondition_by_psgd`. The schedule of `fit_probability` is that of the JAX
         release by Walters; the author's leaves it to the user. The author's release also differs
         in defaults: it has no momentum and no maximum size, makes a side diagonal whose square
         is larger than the leaf, and starts at the scale `mean(g^4)^(-1/8)` of the first
         gradient, where this starts at `scale`: of small gradients, first updates are small.
-    Limits: decays every leaf, gains and biases too, unless `mask` spares them; see
-        `precondition_by_psgd`.
+    Limits: those of `precondition_by_psgd`. Decays every leaf, gains and biases too, unless `mask`
+        spares them.
     """
     matrices = precondition_by_psgd(
         b1,
         fit_rate=fit_rate,
-        fit_share=fit_share,
+        fit_probability=fit_probability,
         decay=decay,
         damping=damping,
         scale=scale,

@@ -19,17 +19,13 @@ def random_scaled_sgdm(
     mask: Mask = None,
     key: random.Key = 0,
 ) -> Transform:
-    """Average gradients, each step times a random number of mean 1.
+    """Momentum SGD whose steps are scaled by exponential random numbers of mean 1.
 
     `average_by_random_scaling` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        momentum: decay of the average gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        key: a seed or a `jax.random` key; the same key gives the same run.
+        momentum: decay of the EMA of the gradient.
+        learning_rate, weight_decay, mask, key: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size` bytes a leaf, `16` once.

@@ -20,17 +20,13 @@ def sgd(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """Gradient descent, with momentum and decoupled weight decay where they are given.
+    """Stochastic gradient descent with momentum, heavy-ball or Nesterov's, and decoupled weight decay.
 
     `average_by_heavy_ball` or `average_by_nesterov` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        momentum: decay of the sum of gradients; 0 takes each gradient alone.
-        nesterov: whether the sum is taken one gradient ahead, by `average_by_nesterov`.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        nesterov: whether the momentum is Nesterov's, of `average_by_nesterov`.
+        learning_rate, momentum, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size` bytes a leaf, `8` once.

@@ -21,24 +21,21 @@ def sgdp(
     mask: Mask = None,
     wd_ratio: Hyper = 0.1,
 ) -> Transform:
-    """Momentum that does not lengthen weights whose length the loss does not feel.
+    """Momentum SGD with the radial part of updates projected out of scale-invariant weights.
 
     `normalize_by_tangent(average_by_heavy_ball -> step_by_learning_rate -> decay_by_weight)` ->
     `decay_by_weight`
 
-    Of the decay, the share `1 - wd_ratio` stands inside: being along the weights, it goes where
-    they are projected. The rest stands outside and stays.
+    The fraction `1 - wd_ratio` of the decay stands inside: being radial, it is projected out where
+    updates are. The remaining fraction stands outside and stays.
 
     Args:
-        learning_rate: a number or a schedule.
-        momentum: decay of the sum of gradients; 0 takes each gradient alone.
         delta: how far from orthogonal to its weights a gradient may be: the bound of the
             cosine for a unit of one entry.
-        weight_decay: times `learning_rate / (1 - momentum)`, the share of each parameter lost
+        weight_decay: times `learning_rate / (1 - momentum)`, the fraction of each parameter lost
             in one update: as much as torch's, which enters the momentum.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        wd_ratio: what is left of this share where an update is projected, from 0 to 1.
+        wd_ratio: the fraction of the decay that stays where an update is projected.
+        learning_rate, momentum, mask: see the glossary.
 
     Needs: params.
     State: `4*size` bytes a leaf, `12` once.
@@ -57,9 +54,9 @@ def sgdp(
     average = average_by_heavy_ball(momentum)
     total = weight_decay / (1 - momentum)
 
-    def decay(share: Scalar) -> Transform:
+    def decay(fraction: Scalar) -> Transform:
         return decay_by_weight(
-            rate.coupled_decay(learning_rate, share * total), mask=mask
+            rate.coupled_decay(learning_rate, fraction * total), mask=mask
         )
 
     step = step_by_learning_rate(learning_rate)

@@ -24,7 +24,7 @@ def shampoo(
     damping: Hyper = 1e-6,
     every: int = 10,
     max_size: int = 8192,
-    adam_ratio: Hyper = 0.015,
+    adam_lr_ratio: Hyper = 0.015,
     b2: Hyper = 0.99,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
@@ -33,32 +33,20 @@ def shampoo(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Average gradients between fourth roots of their covariances, for hidden matrices.
+    """EMA of gradients between inverse fourth roots of their Kronecker covariances; Adam for all else.
 
-    hidden matrices: `precondition_by_shampoo`; all others: `adam_ratio` times `scale_by_adam`;
+    hidden matrices: `precondition_by_shampoo`; all others: `adam_lr_ratio` times `scale_by_adam`;
     then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule; moves both parts. For matrices, the spectral norm
-            of an update: about this, and at most 2.3 times the eighth root of the shorter side.
-        b1: decay of the average gradient, in both parts.
-        decay: decay of the average covariances.
-        damping: added to their eigenvalues, as a share of the mean.
-        every: updates between two times that roots are taken, after those at 1, 2, 4, 8 ...
+        learning_rate: see the glossary. For matrices, the spectral norm of an update: about this,
+            and at most 2.3 times the eighth root of the shorter side.
+        b1: decay of the EMA of the gradient, in both parts.
+        decay: of the EMA of the covariances.
+        damping: added to their eigenvalues, as a fraction of the mean.
+        every: update interval of the roots, after those at 1, 2, 4, 8 ...
         max_size: a longer side is left as it is.
-        adam_ratio: Adam's learning rate, as a share of the matrices'.
-        b2: decay of Adam's average squared gradient.
-        eps: added to the root of Adam's average square, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
+        adam_lr_ratio, b2, eps, weight_decay, mask, hidden, batch_axes, model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `(4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2
@@ -67,14 +55,13 @@ def shampoo(
         + 70*size + 30*(rows**2 + cols**2) + 130` a leaf, `60` once, beside the
         eigendecompositions.
     Paper: Gupta, Koren and Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
-        arXiv:1802.09568, Algorithm 1; averages as in Anil and others, arXiv:2002.09018.
+        arXiv:1802.09568, Algorithm 1; EMAs as in Anil and others, arXiv:2002.09018.
     Departure: that of `precondition_by_shampoo`. Steps have Shampoo's own length, where releases
         may take it from another method (grafting). Vectors go to Adam.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look
-        at `gradkit.routes`, or set `hidden`. Early steps are as
-        long as later ones: warm the learning rate up. See `precondition_by_shampoo`.
+    Limits: those of `precondition_by_shampoo`. Early steps are as long as later ones: warm the
+        learning rate up.
     """
-    check.nonnegative("shampoo", adam_ratio=adam_ratio)
+    check.nonnegative("shampoo", adam_lr_ratio=adam_lr_ratio)
     matrices = precondition_by_shampoo(
         b1,
         decay=decay,
@@ -85,7 +72,7 @@ def shampoo(
         max_size=max_size,
         batch_axes=batch_axes,
     )
-    adam = chain(scale_by_adam(b1, b2=b2, eps=eps), optax.scale(adam_ratio))
+    adam = chain(scale_by_adam(b1, b2=b2, eps=eps), optax.scale(adam_lr_ratio))
     return chain(
         split("shampoo", hidden, batch_axes, matrices, adam),
         step_by_learning_rate(learning_rate),

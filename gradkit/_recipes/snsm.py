@@ -30,32 +30,19 @@ def snsm(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Average hidden matrices only where they are largest, and divide subsets by their norm.
+    """Momentum in a low-rank subspace, over one second moment for each subset of entries.
 
-    hidden matrices: `project_by_subspace_momentum` of an average, all others: an average;
+    hidden matrices: `project_by_subspace_momentum` of an EMA, all others: an EMA;
     both in `scale_by_subset_norm`; then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        rank: directions of a matrix that have momentum, at most its small side.
-        every: updates between two looks at the gradient's singular vectors.
-        b1: decay of the average gradient.
-        b2: decay of the average squared norm of a subset.
-        eps: added to the root of the average square before debiasing, in units of the
-            gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        hidden: which leaves are hidden matrices: a regular expression for their paths, a
-            predicate of path and leaf, or a dict of paths and bools, which leaves all other
-            paths to the default: names and shapes decide. `gradkit.routes` shows how.
-        batch_axes: axes that number matrices in every hidden leaf, such as `(0,)` for
-            scanned layers.
-        model: what `gradkit.read_model` read: it says in place of `hidden` and `batch_axes` which
-            leaves are hidden matrices, and which matrices they hold.
+        every: update interval of the projector.
+        b2: decay of the EMA of the squared norm of a subset.
+        eps: added to the root of that EMA before debiasing, in units of the gradient.
+        learning_rate, rank, b1, weight_decay, mask, hidden, batch_axes, model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
-    State: `(4*min(rank, rows, cols)*(min(rows, cols) + max(rows, cols))
+    State: `(4*min(rank, rows, cols)*(min(rows, cols) + max(rows, cols)) + 1
         if ndim > 1 else 4*size)
         + 4*size/max(k for k in range(1, size + 1) if size % k == 0 and k*k <= size)`
         bytes a leaf, `28` once.
@@ -64,10 +51,8 @@ def snsm(
         Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
         arXiv:2411.07120, AdamSNSM.
     Departure: those of `project_by_subspace_momentum` and `scale_by_subset_norm`. The release
-        decays weights by what they are after the update.
-    Limits: names decide what is hidden, and linen's last `Dense_i` is named as any other: look at
-        `gradkit.routes`, or set `hidden`. An update cannot be differentiated through its
-        factorizations.
+        decays weights after the step.
+    Limits: an update cannot be differentiated through its factorizations.
     """
     check.fraction("snsm", b1=b1)
     average = optax.ema(b1, debias=False)

@@ -33,26 +33,16 @@ def soap(
     batch_axes: layout.Axes = (),
     model: Model = None,
 ) -> Transform:
-    """Adam in the eigenbases of Shampoo's covariances, with weight decay.
+    """Adam in the eigenbasis of Shampoo's preconditioner, with weight decay.
 
     `precondition_by_soap` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        decay: decay of the average covariances.
-        eps: added to the root of the average square before debiasing, in units of the
-            gradient.
-        every: updates between two turns of the bases.
+        decay: of the EMA of the covariances.
+        eps: added to the RMS before debiasing, in units of the gradient.
+        every: update interval of the bases.
         max_size: a longer side keeps its own basis.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
-        batch_axes: axes that number matrices in every leaf, such as `(0,)` for scanned layers.
-            Kernels that attention begins with, `[in, heads, size]`, are matrices of `in` rows.
-        model: what `gradkit.read_model` read: it says in place of `batch_axes` which matrices each
-            leaf holds.
+        learning_rate, b1, b2, weight_decay, mask, batch_axes, model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
@@ -63,14 +53,14 @@ def soap(
         arXiv:2409.11321, Algorithms 3 and 4.
     Departure: that of `precondition_by_soap`. As in the release the first update changes
         nothing, and later ones decay what the step has left.
-    Limits: decays every leaf, gains and biases too, unless `mask` spares them.
-        Bases cannot be differentiated. See `precondition_by_soap`.
+    Limits: those of `precondition_by_soap`. Decays every leaf, gains and biases too, unless `mask`
+        spares them. Bases cannot be differentiated.
     """
     check.nonnegative("soap", learning_rate=learning_rate)
-    share = rate.coupled_decay(learning_rate, weight_decay)
+    fraction = rate.coupled_decay(learning_rate, weight_decay)
 
     def decayed(step: jax.Array) -> jax.Array:
-        return jnp.where(step > 0, rate.at(share, step), 0)
+        return jnp.where(step > 0, rate.at(fraction, step), 0)
 
     def left(step: Any) -> jax.Array:
         return 1 - decayed(step)
@@ -97,5 +87,5 @@ def soap(
     return chain(
         seen("soap", matrices, batch_axes),
         *steps,
-        decay_by_weight(0.0 if rate.is_zero(share) else decayed, mask=mask),
+        decay_by_weight(0.0 if rate.is_zero(fraction) else decayed, mask=mask),
     )

@@ -27,24 +27,19 @@ def stable_spam(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    """AdamW without spikes: in entries, in the norms of leaves, or left in its averages.
+    """AdamW with spike-aware clipping, adaptive norm scaling, and momentum reset.
 
     `clip_by_spike` -> `scale_by_gradient_norm` -> `reset_by_period(scale_by_adam)` ->
     `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        norm_b1: decay of the average norm of a leaf.
-        norm_b2: decay of the average squared norm of a leaf.
-        spike_decay: decay of the average size of a leaf's largest entry.
-        every: updates between two resets of Adam's averages and their counter.
-        eps: added to the roots of both average squares: of norms in units of the gradient, of
-            normalized gradients in no units.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        norm_b1: decay of the EMA of the norm of a leaf.
+        norm_b2: decay of the EMA of the squared norm of a leaf.
+        spike_decay: decay of the EMA of the size of a leaf's largest entry.
+        every: updates between two resets of Adam's moments and their counter.
+        eps: added to both RMS, of a leaf's norm in units of the gradient, and of normalized gradients
+            in none.
+        learning_rate, b1, b2, weight_decay, mask: see the glossary.
 
     Needs: params.
     State: `8*size + 12` bytes a leaf, `24` once.
@@ -52,7 +47,7 @@ def stable_spam(
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1.
     Departure: a reset is a fresh Adam here. The release resets one update earlier, still steps
-        along the old averages then, debiased as if they were new, and forgets that gradient; it
+        along the old moments then, debiased as if they were new, and forgets that gradient; it
         also restarts the counters that debias norms and maxima, but not what they debias. Its
         optional cosine on `b1` and `norm_b1` is `optax.inject_hyperparams` over the parts.
     Limits: gradients are near unit norm, however small the loss makes them. After a reset a

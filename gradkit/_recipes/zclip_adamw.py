@@ -27,24 +27,18 @@ def zclip_adamw(
     norm_eps: Hyper = 1e-6,
     max_norm: Hyper = 1.0,
 ) -> Transform:
-    """AdamW of gradients clipped where their norm stands out from those before.
+    """AdamW of gradients clipped where the z-score of their norm is large.
 
     `clip_by_zscore` -> `clip_by_global_norm` -> `scale_by_adam` -> `step_by_learning_rate` ->
     `decay_by_weight`
 
     Args:
-        learning_rate: a number or a schedule.
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        eps: added to the root of the average square, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
         max_zscore: how far above its mean a norm passes, in standard deviations.
-        decay: of the mean and the variance of norms.
+        decay: of the EMAs of mean and variance of norms.
         warmup: how many norms start them.
         norm_eps: added to the deviation of norms, in units of the gradient.
         max_norm: the largest norm that passes in any case; infinity limits nothing.
+        learning_rate, b1, b2, eps, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the
         norm of the whole gradient.

@@ -1,51 +1,53 @@
-"""Directions found in a few dimensions: one projection, and the parts to make it of.
+"""Low-rank projections of gradients: `project`, and the parts to make it of.
 
-`project(inner, rank, basis, refresh, rest, align)` takes any of
+In: a gradient matrix `g`. Out: a direction, made from what `inner` made of its projection
+`r = P^T g` onto a basis `P` of few columns.
 
-- `basis`: `svd`, `randomized_svd`, `subspace_iteration`, `dct`, `grassmann_walk`, `grassmann_jump`,
-  `rademacher`, `gaussian`;
-- `refresh`: `every_n`, `staggered`, `on_energy_drop`;
-- `rest`: `discard_residual`, `pass_residual`, `error_feedback`, `fira_residual`, `norm_matched`;
-- `align`: `rotate_moments`, `reset_moments`, or none;
+`project(inner, rank, basis=, schedule=, residual=, realign=)` takes any of
 
-or a `Basis`, `Refresh`, `Rest` or `Align` of your own.
+- `basis`, how `P` is found: `svd` (GaLore), `randomized_svd` (Halko and others),
+  `subspace_iteration` (PowerSGD), `dct`, `grassmann_walk` (GrassWalk), `grassmann_jump`
+  (GrassJump), `gaussian` (APOLLO), `rademacher`;
+- `schedule`, when it is renewed: `every_n`, `staggered`, `on_energy_drop`;
+- `residual`, what becomes of `g - P r`: `discard_residual` (GaLore), `pass_residual` (subspace
+  momentum), `error_feedback` (PowerSGD), `fira_residual` (Fira), `norm_matched` (APOLLO, which is
+  `channelwise` or `tensorwise`); the last two use the `norm_growth_limiter`;
+- `realign`, what becomes of moments in a new basis: `rotate_moments` (LDAdam), `reset_moments`
+  (subspace momentum), or none;
+
+or a `Basis`, `UpdateSchedule`, `Residual` or `Realign` of your own. These are given records: a
+`BasisState`, a `Projected` gradient, a `BasisChange`.
 """
 
-from gradkit.subspace.bases import Basis, randomized_svd, subspace_iteration, svd
-from gradkit.subspace.basis_state import Side
+from gradkit.subspace.apollo import channelwise, norm_matched, tensorwise
 from gradkit.subspace.cosines import dct
-from gradkit.subspace.norm_residuals import (
-    channelwise,
-    fira_residual,
-    norm_growth_limiter,
-    norm_matched,
-    tensorwise,
-)
-from gradkit.subspace.projection import SubspaceState, project
-from gradkit.subspace.random_bases import (
-    gaussian,
-    grassmann_jump,
-    grassmann_walk,
-    rademacher,
-)
-from gradkit.subspace.realign import BasisChange, Realign, reset_moments, rotate_moments
-from gradkit.subspace.residuals import (
+from gradkit.subspace.feedback import error_feedback
+from gradkit.subspace.fira import fira_residual
+from gradkit.subspace.grassmann import grassmann_jump, grassmann_walk
+from gradkit.subspace.moments import reset_moments, rotate_moments
+from gradkit.subspace.norm_growth import norm_growth_limiter
+from gradkit.subspace.parts import (
+    Basis,
+    BasisChange,
+    BasisState,
     Projected,
+    Realign,
     Residual,
-    discard_residual,
-    error_feedback,
-    pass_residual,
-)
-from gradkit.subspace.schedules import (
     UpdateSchedule,
-    every_n,
-    on_energy_drop,
-    staggered,
 )
+from gradkit.subspace.power_iteration import subspace_iteration
+from gradkit.subspace.projection import SubspaceState, project
+from gradkit.subspace.range_finder import randomized_svd
+from gradkit.subspace.residuals import discard_residual, pass_residual
+from gradkit.subspace.schedules import every_n, on_energy_drop, staggered
+from gradkit.subspace.singular_vectors import svd
+from gradkit.subspace.sketches import gaussian, rademacher
+from gradkit.subspace.views import Side
 
 __all__ = [
     "Basis",
     "BasisChange",
+    "BasisState",
     "Projected",
     "Realign",
     "Residual",

@@ -1,4 +1,4 @@
-"""A fixed basis, the cosines, of which only the numbers of a few are kept."""
+"""Columns of the discrete cosine transform as a basis, of which only the indices are kept."""
 
 from typing import Any
 
@@ -6,36 +6,37 @@ import jax
 import jax.numpy as jnp
 
 from gradkit.subspace import bases
-from gradkit.subspace.bases import Basis, Kept
+from gradkit.subspace.parts import Basis, BasisState
 
 
 def dct() -> Basis:
-    r"""The cosines in which the gradient has most energy; only their numbers are kept.
+    r"""The columns of the discrete cosine transform in which the gradient has most energy.
 
     $$C_{ik} = \sqrt{2 / m} \cos(\pi (2i + 1) k / 2m), \qquad C_{i0} = \sqrt{1 / m}$$
+
+    Only the indices $k$ of the chosen columns are kept.
 
     Paper: Modoranu and others, "FFT-based Dynamic Subspace Selection for Low-Rank Adaptive
         Optimization of Large Language Models", arXiv:2505.17967.
     """
 
-    def start(shape: tuple[int, ...], dtype: Any, key: Any) -> Kept:
+    def init(shape: tuple[int, ...], dtype: Any, key: Any) -> jax.Array:
         return jnp.zeros((*shape[:-2], shape[-1]), jnp.int32)
 
-    def renew(kept: Kept, g: jax.Array, key: Any) -> Kept:
-        seen = g.shape[-2]
-        spectrum = waves(jnp.arange(seen), seen, g.dtype).mT @ g
+    def renew(state: BasisState, g: jax.Array, key: Any) -> jax.Array:
+        rows = g.shape[-2]
+        spectrum = cosines(jnp.arange(rows), rows, g.dtype).mT @ g
         energy = jnp.sum(jnp.square(spectrum), axis=-1)
-        return jax.lax.top_k(energy, kept.shape[-1])[1]
+        return jax.lax.top_k(energy, state.data.shape[-1])[1]
 
-    return Basis(start, bases.each(renew), waves, draws=False)
+    return Basis(init, bases.each(renew), cosines, draws=False)
 
 
-def waves(numbers: jax.Array, seen: int, dtype: Any) -> jax.Array:
-    """Columns of the orthonormal cosine transform of type II, `[*batch, seen, numbers]`."""
-    numbers = numbers[..., None, :]
-    shape = (*numbers.shape[:-2], seen, numbers.shape[-1])
-    i = jax.lax.broadcasted_iota(numbers.dtype, shape, numbers.ndim - 2)
-    quarters = (2 * i + 1) * numbers % max(4 * seen, 1)  # exact, unlike floats
-    length = jnp.sqrt(jnp.where(numbers == 0, 1, 2).astype(dtype) / max(seen, 1))
-    cosine = jnp.cos(quarters.astype(dtype) * (jnp.pi / max(2 * seen, 1)))
-    return length * cosine
+def cosines(indices: jax.Array, rows: int, dtype: Any) -> jax.Array:
+    """These columns of the orthonormal cosine transform of type II, `[*batch, rows, indices]`."""
+    k = indices[..., None, :]
+    shape = (*k.shape[:-2], rows, k.shape[-1])
+    i = jax.lax.broadcasted_iota(k.dtype, shape, k.ndim - 2)
+    quarters = (2 * i + 1) * k % max(4 * rows, 1)  # exact, unlike floats
+    length = jnp.sqrt(jnp.where(k == 0, 1, 2).astype(dtype) / max(rows, 1))
+    return length * jnp.cos(quarters.astype(dtype) * (jnp.pi / max(2 * rows, 1)))

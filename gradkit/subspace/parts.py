@@ -1,34 +1,135 @@
-"""Whether the parts of a projection are parts, and not the functions that make them."""
+"""What the parts of a projection are, and what they are given."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
 
 from gradkit._core import check
-from gradkit.subspace.bases import Basis
-from gradkit.subspace.residuals import Residual
-from gradkit.subspace.schedules import UpdateSchedule
 
-KINDS = {"basis": Basis, "refresh": UpdateSchedule, "rest": Residual}
+Memory = Any  # what a part remembers, a tree of arrays
 
 
-def check_parts(method: str, align: Any, **parts: Any) -> None:
-    """Each part is of its kind."""
-    for what, part in parts.items():
-        kind = KINDS[what]
-        _check_part(method, what, kind.__name__, part, isinstance(part, kind))
-    _check_part(method, "align", "Align", align, align is None or _takes_three(align))
+class BasisState(NamedTuple):
+    """What is kept of the basis of one leaf."""
+
+    data: jax.Array  # what the basis is made from, [*batch, ..., rank]
+    found: Any  # whether each matrix has its basis yet, bool [*batch, 1, 1]; `()` if not lazy
 
 
-def _check_part(method: str, what: str, kind: str, part: Any, fits: bool) -> None:
-    name = getattr(part, "__name__", repr(part))
-    remedy = f"Call it: {name}()." if callable(part) else "gradkit.subspace has some."
-    check.holds(method, fits, f"{what} must be a subspace.{kind}", name, remedy)
+class Basis(NamedTuple):
+    """How a basis `p`, `[*batch, projected, rank]`, is found for `g`, `[*batch, projected, other]`.
+
+    - `init(shape, dtype, key)` gives the data of the first `p`, of this shape;
+    - `renew(states, gs, key)` gives those of new ones, of all leaves at once; every `g` is finite;
+    - `vectors(data, projected, dtype)` gives `p`.
+
+    A lazy basis is kept while `g` is zero: a matrix has its first one from the first `g` that is
+    not. Its data are `p`.
+    """
+
+    init: Callable[[tuple[int, ...], Any, Any], jax.Array]
+    renew: Callable[[Sequence[BasisState], Sequence[jax.Array], Any], list[jax.Array]]
+    vectors: Callable[[jax.Array, int, Any], jax.Array]
+    draws: bool = True  # whether it needs a key
+    lazy: bool = False
 
 
-def _takes_three(align: Any) -> bool:
-    """Whether it can be called with a state, turns, and the updates so far."""
+class UpdateSchedule(NamedTuple):
+    """When bases are renewed.
+
+    - `init(leaves)` gives what is remembered, for so many leaves;
+    - `renew(memory, count, leaves)` says whether to renew, after `count` updates: one answer for
+      all leaves, or one for each;
+    - `update(memory, renewed, fractions)` gives what is remembered next, where `fractions()`
+      computes, for each leaf, the norm of the projection over that of the gradient.
+    """
+
+    init: Callable[[int], Memory]
+    renew: Callable[[Memory, jax.Array, int], jax.Array]
+    update: Callable[[Memory, jax.Array, Callable[[], jax.Array]], Memory]
+
+
+class Projected(NamedTuple):
+    """One leaf at one update, as matrices `[*batch, rows, cols]`."""
+
+    g: jax.Array  # the gradient, its non-finite entries counted as zero
+    p: jax.Array  # the basis, [*batch, rows or cols, rank]
+    r: jax.Array  # the gradient in the basis
+    d: jax.Array  # what `inner` made of `r`
+    axis: int  # the axis of `g` that is projected, and of `r` that is the rank
+    raw: jax.Array  # the gradient as it came
+
+    def project_back(self, x: jax.Array) -> jax.Array:
+        """What `x`, shaped like `r`, is outside the basis: `p x`, or `x p^T`."""
+        return x @ self.p.mT if self.axis == -1 else self.p @ x
+
+
+def no_memory(shape: tuple[int, ...], dtype: Any) -> Memory:
+    """What a residual remembers that remembers nothing."""
+    return ()
+
+
+class Residual(NamedTuple):
+    """What direction of a leaf is made from its gradient, and from what `inner` returns.
+
+    - `init(shape, dtype)` gives what is remembered of a leaf, `[*batch, rows, cols]`;
+    - `combine(projected, memory)` gives the direction, and what is remembered next;
+    - `add_feedback(g, memory)` gives the gradient that is projected.
+    """
+
+    init: Callable[[tuple[int, ...], Any], Memory]
+    combine: Callable[[Projected, Memory], tuple[jax.Array, Memory]]
+    add_feedback: Callable[[jax.Array, Memory], jax.Array] = lambda g, memory: g
+
+
+class BasisChange(NamedTuple):
+    """How one leaf changes its basis."""
+
+    r: jax.Array  # its projection now, [*batch, rank, cols] or [*batch, rows, rank]
+    c: jax.Array  # `new^T old`, [*batch, rank, rank]; the identity if it is not renewed
+    axis: int  # the axis of `r` that is the rank
+
+    def rotate(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        """`x`, shaped like `r`, times `c` along the rank."""
+        return c @ x if self.axis == -2 else x @ c.mT
+
+
+# Of the state of `inner`, a tree like the parameters of basis changes, and the updates so far.
+Realign = Callable[[optax.OptState, Any, jax.Array], optax.OptState]
+
+
+def check_parts(
+    method: str, basis: Any, schedule: Any, residual: Any, realign: Any
+) -> None:
+    """Each part is of its kind, and not the function that makes it."""
+
+    def check_part(what: str, kind: str, part: Any, fits: bool) -> None:
+        name = getattr(part, "__name__", repr(part))
+        remedy = (
+            f"Call it: {name}()." if callable(part) else "Take one of gradkit.subspace."
+        )
+        check.holds(method, fits, f"{what} must be a subspace.{kind}", name, remedy)
+
+    check_part("basis", "Basis", basis, isinstance(basis, Basis))
+    check_part(
+        "schedule", "UpdateSchedule", schedule, isinstance(schedule, UpdateSchedule)
+    )
+    check_part("residual", "Residual", residual, isinstance(residual, Residual))
+    check_part("realign", "Realign", realign, realign is None or _takes_three(realign))
+
+
+def is_change(x: Any) -> bool:
+    """Whether this is the change of a leaf's basis, in a tree of them."""
+    return isinstance(x, BasisChange)
+
+
+def _takes_three(realign: Any) -> bool:
+    """Whether it can be called with a state, basis changes, and the updates so far."""
     try:
-        inspect.signature(align).bind(None, None, None)
+        inspect.signature(realign).bind(None, None, None)
     except TypeError:
         return False
     return True

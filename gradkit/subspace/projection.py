@@ -1,15 +1,16 @@
-"""Directions found in a few dimensions: the one projection that all subspace methods are."""
+"""The one projection that all low-rank methods are: `inner` acts on gradients in a basis."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
-from gradkit._core import check, condition, numbers, paths, random
+from gradkit._core import check, numbers, paths, random, tree
+from gradkit._core.condition import varying_as, when
 from gradkit._core.factory import part
 from gradkit._core.matrix import layout
-from gradkit._core.mismatch import of_state
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -19,24 +20,39 @@ from gradkit._core.types import (
     Updates,
     transform,
 )
-from gradkit.subspace import basis_state
-from gradkit.subspace.bases import Basis
-from gradkit.subspace.basis_state import Side
-from gradkit.subspace.parts import check_parts
-from gradkit.subspace.realign import Realign
-from gradkit.subspace.residuals import Memory, Projected, Residual
-from gradkit.subspace.schedules import UpdateSchedule
+from gradkit.subspace import renewal, views
+from gradkit.subspace.parts import (
+    Basis,
+    BasisState,
+    Memory,
+    Projected,
+    Realign,
+    Residual,
+    UpdateSchedule,
+    check_parts,
+    no_memory,
+)
+from gradkit.subspace.residuals import discard_residual
+from gradkit.subspace.schedules import every_n
+from gradkit.subspace.singular_vectors import svd
+from gradkit.subspace.views import Side, View
 
 NAME = "subspace.project"
+OTHER_STATE = (
+    "state must be of this rank and these parts",
+    "another one",
+    "Call tx.update(grads, state, params) with what tx.init(params) made.",
+)
 
 
 class SubspaceState(NamedTuple):
-    """The subspaces, and what each part remembers; `()` where a part remembers nothing."""
+    """The bases, and what each part remembers; `()` where a part remembers nothing."""
 
     count: jax.Array  # updates so far, int32 []
-    bases: Any  # what the bases are made from, a tree like the parameters
-    refresh: Memory
-    rest: Any  # what it remembers of each leaf, a tree like the parameters
+    bases: Any  # what each leaf's basis is made from, a tree like the parameters
+    found: Any  # whether matrices have their bases yet, if lazy, a tree like the parameters
+    schedule: Memory
+    residual: Any  # what is remembered of each leaf, a tree like the parameters
     key: Any  # data of the key to draw from next, uint32 [2]
     inner: optax.OptState  # of a tree like the parameters
 
@@ -45,88 +61,102 @@ class SubspaceState(NamedTuple):
 def project(
     inner: AnyTransform,
     rank: int | jax.Array,
-    basis: Basis,
-    refresh: UpdateSchedule,
-    rest: Residual,
-    align: Realign | None = None,
     *,
+    basis: Basis | None = None,
+    schedule: UpdateSchedule | None = None,
+    residual: Residual | None = None,
+    realign: Realign | None = None,
     key: random.Key = 0,
     batch_axes: layout.Axes = (),
     side: Side = "small",
     model: Model = None,
 ) -> Transform:
-    r"""Let `inner` see every matrix in a basis of few columns, and act in it.
+    r"""Project every matrix onto a basis of few columns, and let `inner` act on the projection.
 
     $$r_t = P_t^T g_t, \qquad d_t = \mathrm{inner}(r_t), \qquad
-      u_t = \mathrm{rest}(g_t, P_t, r_t, d_t)$$
+      u_t = \mathrm{residual}(g_t, P_t, r_t, d_t)$$
 
-    for a $g$ of which the rows are seen in the basis, else $r_t = g_t P_t$: nothing is transposed.
+    for a $g$ whose rows are projected, else $r_t = g_t P_t$: nothing is transposed.
 
     Args:
-        inner: any transform; sees a tree like the parameters, the leaves with one side cut to
-            `rank`.
-        rank: columns of a basis, at most the small side.
-        basis: how $P$ is found, and what of it is kept.
-        refresh: when it is renewed.
-        rest: what becomes of the gradient, and of what `inner` made of it.
-        align: what `inner` remembers after a basis is renewed; `None` keeps what it has.
+        inner: any transform; is given a tree like the parameters, of the projections.
+        rank: columns of a basis, at most the small side of a matrix.
+        basis: how $P$ is found, and what of it is kept; `svd()` if none is given.
+        schedule: when $P$ is renewed; `every_n()`, every 200 updates, if none is given.
+        residual: the update that is made of the gradient and of what `inner` returns;
+            `discard_residual()` if none is given.
+        realign: what becomes of the state of `inner` when a basis is renewed; by default it stays.
         key: a seed or a `jax.random` key, for bases that are drawn.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
-        side: the one that is cut: the "small" one, or the "large" one, with larger bases and less
-            for `inner` to remember.
+        batch_axes: the stacked axes, such as `(0,)` for scanned layers. Of the other axes the last
+            is the columns and the rest are the rows.
+        side: which side is projected: the "small" one, or the "large" one, with larger bases and
+            a smaller state of `inner`.
         model: what `gradkit.read_model` read: it says in place of `batch_axes` which matrices each
             leaf holds. All leaves but hidden matrices go to `inner` as they are.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
-    State: the bases, `rank` columns of the side that is cut for each leaf, or what they are made
-        from; what each part remembers; and the state of `inner` on matrices cut to `rank`.
+    State: the bases, `rank` columns of the projected side of each leaf, or what they are made
+        from; what each part remembers; and the state of `inner` on the projections.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 1, of which the parts are variations.
     Departure: what of $r$ is under 128 roundings of the column (or row) of $g$ that it is made of
         counts as zero, so that no `inner` makes it as large as all else.
     Limits: matrices only. Parts that draw number the leaves by their order.
 
-    >>> parts = gk.subspace.randomized_svd(), gk.subspace.staggered(every=200), gk.subspace.error_feedback()
-    >>> tx, g = gk.subspace.project(optax.identity(), 1, *parts), jnp.eye(2)
-    >>> u, state = tx.update(g, tx.init(g))  # what is not moved is remembered
-    >>> bool(jnp.allclose(u + state.rest, g, atol=1e-6))
+    >>> feedback, g = gk.subspace.error_feedback(), jnp.eye(2)
+    >>> tx = gk.subspace.project(optax.identity(), rank=1, residual=feedback)
+    >>> u, state = tx.update(g, tx.init(g))  # the residual is remembered
+    >>> bool(jnp.allclose(u + state.residual, g, atol=1e-6))
     True
     """
     if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
         check.count(NAME, rank=rank)
     check.nonnegative(NAME, key=key)
-    basis_state.check_side(NAME, side)
-    check_parts(NAME, align, basis=basis, refresh=refresh, rest=rest)
     check.transform(NAME, "inner", inner)
+    views.check_side(NAME, side)
+    basis = svd() if basis is None else basis
+    schedule = every_n() if schedule is None else schedule
+    residual = discard_residual() if residual is None else residual
+    check_parts(NAME, basis, schedule, residual, realign)
+    remembers = residual.init is not no_memory
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SubspaceState:
         check.matrix(NAME, params, batch_axes)
         check.concrete(NAME, rank=rank)
-        ps, structure = jax.tree.flatten(paths.unboxed(params))
-        sizes = [basis_state.sizes(p, int(rank), side, batch_axes) for p in ps]
-        kinds, begin = [x.dtype for x in sizes], rest.start
-        first = random.typed(key) if basis.draws else None
-        *keys, following = _split(first, len(ps) + 1)
+        params = paths.unboxed(params)
+        ps, structure = jax.tree.flatten(params)
+        *keys, later = [None] * (len(ps) + 1)
+        if basis.draws:
+            *keys, later = jax.random.split(random.typed(key), len(ps) + 1)
 
-        def each(start: Any, *args: Any) -> Any:
-            """A tree like the parameters, its leaves on the axes of a `shard_map` of theirs."""
-            made = map(start, *args)
-            return structure.unflatten(map(condition.varying_as, made, ps))
+        def start(p: Any, key: Any) -> tuple[Any, ...]:
+            batch, rows, cols = layout.shape(p, batch_axes)
+            matrix, dtype = (*batch, rows, cols), numbers.wide_dtype(p)
+            shapes = views.shapes(matrix, int(rank), side)
+            starts = (
+                jnp.zeros(shapes.projection, dtype),
+                basis.init(shapes.basis, dtype, key),
+                jnp.full((*batch, 1, 1), not p.size) if basis.lazy else (),
+                residual.init(matrix, dtype),
+            )
+            return varying_as(starts, p)
 
+        starts = structure.unflatten(map(start, ps, keys))
+        zeros, bases, found, memories = tree.unzip(params, starts, 4)
         count = jnp.zeros([], jnp.int32)
-        memory = condition.varying_as(refresh.start(len(ps)), ps)
-        inner_state = inner.init(each(jnp.zeros, [x.low for x in sizes], kinds))
-        if align is not None:  # and each device has a new basis when it is due there
-            due = refresh.due(memory, count, len(ps))
-            inner_state = condition.varying_as(inner_state, due)
+        memory = varying_as(schedule.init(len(ps)), ps)
+        inner_state = inner.init(zeros)
+        if realign is not None:  # each device realigns when its own bases are renewed
+            mask = schedule.renew(memory, count, len(ps))
+            inner_state = varying_as(inner_state, mask)
         return SubspaceState(
             count=count,
-            bases=each(basis.start, [x.basis for x in sizes], kinds, keys),
-            refresh=memory,
-            rest=each(begin, [x.leaf for x in sizes], kinds) if begin else (),
-            key=() if following is None else jax.random.key_data(following),
+            bases=bases,
+            found=found if basis.lazy else (),
+            schedule=memory,
+            residual=memories if remembers else (),
+            key=data_of(later),
             inner=inner_state,
         )
 
@@ -134,62 +164,77 @@ def project(
         updates: Updates, state: SubspaceState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SubspaceState]:
         del params
-        leaves, structure = jax.tree.flatten(updates)
-        bare = paths.unboxed(updates)
-        like_state = jax.tree.structure(bare).unflatten
-        _check_state(of_state(init, bare, state, None))
-        kept = jax.tree.leaves(state.bases)
-        gs = [basis_state.upright(x, k, batch_axes) for x, k in zip(leaves, kept)]
-        memories = [()] * len(gs)
-        if rest.start:
-            memories = jax.tree.structure(bare).flatten_up_to(state.rest)
-        gs = list(map(rest.meet, gs, memories))
-        axes = [basis_state.seen_axis(g.shape, side) for g in gs]
-        now, following = _split(_restored(state.key, key), 2)
-        due = refresh.due(state.refresh, state.count, len(gs))
-        bases = basis_state.renew(basis, due, kept, gs, axes, now)
-        ps = basis_state.vectors(basis, bases, gs, axes)
-        low = basis_state.see(basis, bases, gs, axes)
-        olds = lambda: basis_state.vectors(basis, kept, gs, axes)
-        again = due & (state.count > 0)
-        change = (again, low, ps, olds, axes, state.count, like_state)
-        inner_state = basis_state.aligned(align, state.inner, *change)
+        leaves, boxed = jax.tree.flatten(updates)
+        structure = jax.tree.structure(paths.unboxed(updates))
+        nothing = [()] * len(leaves)
+        found = structure.flatten_up_to(state.found) if basis.lazy else nothing
+        old = [*map(BasisState, structure.flatten_up_to(state.bases), found)]
+        memories = structure.flatten_up_to(state.residual) if remembers else nothing
+        now, later = random.split(state.key, 2, key) if basis.draws else (None, None)
+
+        def view(x: jax.Array, kept: BasisState, memory: Memory) -> View:
+            floating = numbers.is_real(kept.data)
+            dtype = kept.data.dtype if floating else numbers.wide_dtype(x)
+            matrix = layout.as_matrix(x, batch_axes).astype(dtype)
+            axis = views.projected_axis(matrix.shape, side)
+            return View(residual.add_feedback(matrix, memory), axis)
+
+        gs = [*map(view, leaves, old, memories)]
+        mask = schedule.renew(state.schedule, state.count, len(gs))
+        bases = renewal.renewed(basis, mask, old, gs, now)
+        ps = renewal.vectors(basis, bases, gs)
+        check.holds(NAME, fits(state, gs, ps), *OTHER_STATE)
+        rs = renewal.projections(basis, bases, gs, ps)
+
+        def realigned(realign: Realign) -> optax.OptState:
+            changed = mask & (state.count > 0)
+
+            def move(inner_state: optax.OptState) -> optax.OptState:
+                lasts = renewal.vectors(basis, old, gs)
+                masks = jnp.broadcast_to(changed, len(gs))
+                changes = map(renewal.change, masks, lasts, ps, rs, gs)
+                return realign(inner_state, structure.unflatten(changes), state.count)
+
+            return when(jnp.any(changed), move, state.inner)
+
+        inner_state = state.inner if realign is None else realigned(realign)
         directions, inner_state = inner.update(
-            like_state(low), inner_state, None, **extra
+            structure.unflatten(rs), inner_state, None, **extra
         )
         ds = jax.tree.leaves(directions)
-        finite = map(numbers.finite, gs)
-        seen = [Projected(*x) for x in zip(finite, ps, low, ds, axes, gs)]
-        done = list(map(rest.combine, seen, memories))
-        u = structure.unflatten(
+        projected = [
+            Projected(x.finite().g, p, r, d, x.axis, x.g)
+            for x, p, r, d in zip(gs, ps, rs, ds)
+        ]
+        done = [*map(residual.combine, projected, memories)]
+        u = boxed.unflatten(
             layout.like(u, x, batch_axes) for (u, _), x in zip(done, leaves)
         )
+        fractions = lambda: renewal.fractions(projected)
         return numbers.like(u, updates), SubspaceState(
             count=numbers.increment(state.count),
-            bases=like_state(bases),
-            refresh=refresh.note(state.refresh, due, lambda: basis_state.shares(seen)),
-            rest=like_state(memory for _, memory in done) if rest.start else (),
-            key=() if following is None else jax.random.key_data(following),
+            bases=structure.unflatten(x.data for x in bases),
+            found=structure.unflatten(x.found for x in bases) if basis.lazy else (),
+            schedule=schedule.update(state.schedule, mask, fractions),
+            residual=structure.unflatten(m for _, m in done) if remembers else (),
+            key=data_of(later),
             inner=inner_state,
         )
+
+    def fits(state: SubspaceState, gs: list[View], ps: list[jax.Array]) -> bool:
+        """Whether the state is of this rank and this residual; an update could act in others."""
+        if isinstance(rank, Tracer):
+            return True
+        first = lambda: [residual.init(x.g.shape, x.g.dtype) for x in gs]
+        shapes_of = lambda t: [x.shape for x in jax.tree.leaves(t)]
+        bases = [views.shapes(x.g.shape, int(rank), side).basis for x in gs]
+        of_residual = shapes_of(state.residual) == shapes_of(jax.eval_shape(first))
+        return of_residual and shapes_of(ps) == bases
 
     init.__qualname__ = NAME
     return transform(init, update)
 
 
-def _check_state(wrong: str | None) -> None:
-    """Nothing is wrong with a state, as with one of another rank, in which an update could act."""
-    what = "state must be of these parameters and arguments"
-    remedy = "Call tx.update(grads, state, params) with what tx.init(params) made."
-    check.holds(NAME, not wrong, what, wrong, remedy)
-
-
-def _split(key: Any, n: int) -> list[Any]:
-    return [None] * n if key is None else list(jax.random.split(key, n))
-
-
-def _restored(data: Any, key: random.Key) -> Any:
-    """`data` as a key of the kind of `key`, if there is any."""
-    if isinstance(data, tuple):
-        return None
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(random.typed(key)))
+def data_of(key: jax.Array | None) -> Any:
+    """The data of a key, to be kept; `()` of none."""
+    return () if key is None else jax.random.key_data(key)

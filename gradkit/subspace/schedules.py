@@ -1,7 +1,6 @@
-"""When the bases of subspaces are renewed: all at once, in turn, or as they must."""
+"""When the bases of a projection are renewed."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,75 +8,75 @@ import jax.numpy as jnp
 from gradkit._core import check
 from gradkit._core.factory import part
 from gradkit._core.types import Scalar
-from gradkit.subspace.residuals import Memory
-
-
-class UpdateSchedule(NamedTuple):
-    """When a basis is renewed: one answer for all leaves, or one for each."""
-
-    start: Callable[[int], Memory]  # leaves
-    due: Callable[[Memory, jax.Array, int], jax.Array]  # memory, updates so far, leaves
-    note: Callable[[Memory, jax.Array, Callable[[], jax.Array]], Memory]  # due, shares
+from gradkit.subspace.parts import Memory, UpdateSchedule
 
 
 @part
 def every_n(every: Scalar = 200) -> UpdateSchedule:
-    """All bases where `every` divides the updates so far.
+    """Renew all bases where `every` divides the number of updates so far.
 
     Args:
-        every: updates between two renewals.
+        every: update interval of the projector.
     """
     check.positive("subspace.every_n", every=every)
-    return _timed(lambda step, leaves: step % every == 0)
+    return _by_count(lambda count, leaves: count % every == 0)
 
 
 @part
 def staggered(every: Scalar = 200) -> UpdateSchedule:
-    """All bases at the first update, then one leaf's after another's.
+    """Renew all bases at the first update, then those of one leaf after another.
 
-    Leaf `i` of `n` where `every` divides the updates so far less `floor(i * every / n)`, so that
-    no update renews more than about `n / every` of them.
+    Leaf `i` of `n` is renewed where `every` divides the number of updates so far less
+    `floor(i * every / n)`, so that no update renews more than about `n / every` leaves.
 
     Args:
-        every: updates between two renewals of a leaf.
+        every: update interval of the projector of each leaf.
     """
     check.positive("subspace.staggered", every=every)
 
-    def due(step: jax.Array, leaves: int) -> jax.Array:
-        turn = jnp.arange(leaves, dtype=step.dtype) * every // max(leaves, 1)
-        return (step == 0) | ((step - turn) % every == 0)
+    def renew(count: jax.Array, leaves: int) -> jax.Array:
+        offset = jnp.arange(leaves, dtype=count.dtype) * every // max(leaves, 1)
+        return (count == 0) | ((count - offset) % every == 0)
 
-    return _timed(due)
+    return _by_count(renew)
 
 
 @part
 def on_energy_drop(overlap: Scalar = 0.9) -> UpdateSchedule:
-    """Each basis after the share of the gradient's norm in it fell to `overlap` of its first.
+    r"""Renew a basis after the fraction of the gradient's norm in it has dropped.
+
+    The fraction is $\lVert r \rVert / \lVert g \rVert$, with $r$ the projection of $g$. A basis is
+    renewed at the update after this fell to `overlap` of what it was when the basis was found.
 
     Args:
-        overlap: how little of the first share is too little, from 0, never, to 1, always.
+        overlap: how little of the first fraction is too little, from 0, never, to 1, always.
     """
     check.portion("subspace.on_energy_drop", overlap=overlap)
 
-    def start(leaves: int) -> jax.Array:
+    def init(leaves: int) -> jax.Array:
         return jnp.stack([jnp.ones(leaves), jnp.zeros(leaves)])
 
-    def due(memory: jax.Array, step: jax.Array, leaves: int) -> jax.Array:
+    def renew(memory: jax.Array, count: jax.Array, leaves: int) -> jax.Array:
         first, last = memory
         return last <= overlap * first
 
-    def note(
-        memory: jax.Array, due: jax.Array, shares: Callable[[], jax.Array]
+    def update(
+        memory: jax.Array, renewed: jax.Array, fractions: Callable[[], jax.Array]
     ) -> jax.Array:
-        last = shares().astype(memory.dtype)
-        return jnp.stack([jnp.where(due, last, memory[0]), last])
+        last = fractions().astype(memory.dtype)
+        return jnp.stack([jnp.where(renewed, last, memory[0]), last])
 
-    return UpdateSchedule(start, due, note)
+    return UpdateSchedule(init, renew, update)
 
 
-def _timed(due: Callable[[jax.Array, int], jax.Array]) -> UpdateSchedule:
+def _by_count(renew: Callable[[jax.Array, int], jax.Array]) -> UpdateSchedule:
+    """The schedule that renews by the updates so far, and remembers nothing."""
+
+    def keep(memory: Memory, renewed: jax.Array, fractions: object) -> Memory:
+        return memory
+
     return UpdateSchedule(
-        start=lambda leaves: (),
-        due=lambda memory, step, leaves: due(step, leaves),
-        note=lambda memory, due, shares: memory,
+        init=lambda leaves: (),
+        renew=lambda memory, count, leaves: renew(count, leaves),
+        update=keep,
     )

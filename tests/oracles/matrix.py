@@ -35,7 +35,7 @@ def normalize_by_polar(gs, ps, eps, consistent_rms=None):
     learning_rate=0.1,
     momentum=0.9,
     eps=0.1,
-    adam_ratio=0.5,
+    adam_lr_ratio=0.5,
     b1=0.9,
     b2=0.99,
     adam_eps=1e-3,
@@ -47,7 +47,7 @@ def muon(
     learning_rate,
     momentum,
     eps,
-    adam_ratio,
+    adam_lr_ratio,
     b1,
     b2,
     adam_eps,
@@ -61,7 +61,7 @@ def muon(
             m = momentum * m + (1 - momentum) * g
             d = polar((1 - momentum) * g + momentum * m, eps, consistent_rms)
         else:
-            rate = learning_rate * adam_ratio
+            rate = learning_rate * adam_lr_ratio
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * g**2
             d = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + adam_eps)

@@ -174,7 +174,7 @@ def psgd_directions(
     gs,
     b1,
     fit_rate,
-    fit_share,
+    fit_probability,
     decay,
     damping,
     scale,
@@ -199,7 +199,7 @@ def psgd_directions(
         g = g.reshape(sizes)
         beta = min(b1, 1 - 1 / t)
         m = beta * m + (1 - beta) * g
-        if np.float32(jax.random.uniform(coin, dtype=np.float32)) < fit_share:
+        if np.float32(jax.random.uniform(coin, dtype=np.float32)) < fit_probability:
             noise = jax.random.normal(
                 jax.random.split(seed, leaves)[leaf], shape, np.float32
             )
@@ -223,7 +223,7 @@ FITTED = {"tall": (7, 3), "conv": (2, 2, 5), "bias": (4,)}
 PSGD: dict[str, Any] = dict(
     b1=0.8,
     fit_rate=0.2,
-    fit_share=0.5,
+    fit_probability=0.5,
     decay=0.7,
     damping=0.1,
     scale=0.7,
@@ -340,7 +340,7 @@ def kl_shampoo(gs, ps, b1, decay, eps, start, every, max_norm, max_size):
     damping=0.1,
     every=3,
     max_size=6,
-    adam_ratio=0.5,
+    adam_lr_ratio=0.5,
     b2=0.9,
     eps=1e-2,
     weight_decay=0.1,
@@ -354,7 +354,7 @@ def shampoo_recipe(
     damping,
     every,
     max_size,
-    adam_ratio,
+    adam_lr_ratio,
     b2,
     eps,
     weight_decay,
@@ -365,7 +365,7 @@ def shampoo_recipe(
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * g**2
             d = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
-            yield adam_ratio * d
+            yield adam_lr_ratio * d
 
     matrices = shampoo(gs, ps, b1, decay, 0.25, 0.25, damping, every, max_size)
     for d, p in zip(matrices if gs[0].ndim > 1 else adam(), ps):

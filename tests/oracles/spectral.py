@@ -85,7 +85,7 @@ def project_by_dion(gs, ps, rank, decay, eps, key, consistent_rms=None):
     eps=0.1,
     neuron_decay=0.8,
     neuron_eps=0.1,
-    adam_ratio=0.5,
+    adam_lr_ratio=0.5,
     b1=0.9,
     b2=0.99,
     adam_eps=1e-3,
@@ -99,7 +99,7 @@ def normuon(
     eps,
     neuron_decay,
     neuron_eps,
-    adam_ratio,
+    adam_lr_ratio,
     b1,
     b2,
     adam_eps,
@@ -111,7 +111,7 @@ def normuon(
         polars = muon(gs, momentum, eps, consistent_rms)
         directions = neuron_norm(polars, neuron_decay, neuron_eps)
     else:
-        rate = learning_rate * adam_ratio
+        rate = learning_rate * adam_lr_ratio
         directions = adam(gs, b1, b2, adam_eps)
     for d, p in zip(directions, ps):
         yield -rate * (d + weight_decay * p)
@@ -132,7 +132,7 @@ def muon(gs, momentum, eps, consistent_rms):
     rank=2,
     momentum=0.9,
     eps=0.1,
-    adam_ratio=0.5,
+    adam_lr_ratio=0.5,
     b1=0.9,
     b2=0.99,
     adam_eps=1e-3,
@@ -146,7 +146,7 @@ def dion(
     rank,
     momentum,
     eps,
-    adam_ratio,
+    adam_lr_ratio,
     b1,
     b2,
     adam_eps,
@@ -156,7 +156,7 @@ def dion(
 ):
     matrices = project_by_dion(gs, ps, rank, momentum, eps, key, consistent_rms)
     vectors = adam([g["bias"] for g in gs], b1, b2, adam_eps)
-    slow = learning_rate * adam_ratio
+    slow = learning_rate * adam_lr_ratio
     for p, u, d in zip(ps, matrices, vectors):
         step = {k: -learning_rate * (u[k] + weight_decay * p[k]) for k in u}
         yield {**step, "bias": -slow * (d + weight_decay * p["bias"])}

@@ -35,8 +35,7 @@ def retract_by_conditioned_low_rank(
     Args:
         rank: singular values kept, at most the small side.
         max_condition: the largest ratio between two of them, at least 1; at 1 they are equal.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
 
     Needs: params. Stands last in a chain.
     State: `0` bytes a leaf, `0` once.

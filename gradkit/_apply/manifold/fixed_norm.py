@@ -36,7 +36,7 @@ def retract_by_fixed_norm(free_steps: Hyper = 0) -> Transform:
     Flops: at most `50*size + 40` a leaf, `40` once.
     Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839.
     Departure: the update is made tangent, whatever chain it comes from; gradients before it
-        are not. When norms become fixed, averages in the chain are kept, and the learning
+        are not. When norms become fixed, momenta in the chain are kept, and the learning
         rate does not start again. All leaves count, not those of the last layers alone:
         choose with `gradkit.route`.
     Limits: leaves of fewer than two axes pass as they are, and so does a leaf whose norm was

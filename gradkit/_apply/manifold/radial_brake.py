@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, statel
 
 @factory
 def retract_by_radial_brake(outward: Hyper = 0.5, *, inward: Hyper = 1.0) -> Transform:
-    r"""Keep of the change of each leaf's norm a share, in the direction the update leads to.
+    r"""Keep a fraction of the change of each leaf's norm, in the direction the update leads to.
 
     $$r = \lVert p + \Delta \rVert - \lVert p \rVert, \qquad
       R = \lVert p \rVert + \begin{cases} \mathrm{outward} \, r & r > 0 \\
@@ -19,8 +19,8 @@ def retract_by_radial_brake(outward: Hyper = 0.5, *, inward: Hyper = 1.0) -> Tra
       u = R \, \frac{p + \Delta}{\lVert p + \Delta \rVert} - p$$
 
     Args:
-        outward: the share that is kept of what a norm gains, from 0 to 1.
-        inward: the share that is kept of what a norm loses, from 0 to 1.
+        outward: the fraction that is kept of what a norm gains, from 0 to 1.
+        inward: the fraction that is kept of what a norm loses, from 0 to 1.
 
     Needs: params. Stands last in a chain.
     State: `0` bytes a leaf, `0` once.

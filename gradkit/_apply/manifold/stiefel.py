@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradkit._core import check, derivative, norms, numbers, rate, tree
 from gradkit._core.factory import factory
-from gradkit._core.matrix import lapack, layout, stacks
+from gradkit._core.matrix import layout, linalg, stacks
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -23,8 +23,8 @@ class StiefelState(NamedTuple):
     """What the optimizer remembers of every matrix, a point of one manifold."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average tangent gradient, like the parameters
-    nu: jax.Array  # root of the average of its squared norm, [leaves]
+    mu: Updates  # EMA of the tangent gradient, like the parameters
+    nu: jax.Array  # root of the EMA of its squared norm, [leaves]
     most: jax.Array  # the largest `nu` so far, [leaves]
 
 
@@ -34,7 +34,7 @@ def retract_by_stiefel(
 ) -> Transform:
     r"""Turn the gradient of an orthonormal matrix into an AMSGrad step that keeps it so.
 
-    For $x$ with orthonormal rows (a tall leaf lies on its side), $x x^T = I$, and the tangent
+    For $x$ with orthonormal rows (a tall leaf is transposed), $x x^T = I$, and the tangent
     part $P_x(z) = z - \frac{1}{2} (z x^T + x z^T) \, x$ of any $z$:
 
     $$g = P_x(\nabla), \quad m_t = b_1 P_x(m_{t-1}) + (1 - b_1) g, \quad
@@ -47,8 +47,8 @@ def retract_by_stiefel(
     Args:
         learning_rate: the length of a step, for all entries of a matrix together; a number,
             or a schedule of the number of updates made before this one.
-        b1: decay of the average gradient.
-        b2: decay of the average squared norm.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared norm.
 
     Needs: params. Takes gradients, turns their sign itself, and stands alone or last.
     State: `4*size + 8` bytes a leaf, `4` once.
@@ -94,7 +94,10 @@ def retract_by_stiefel(
         steps = (length * tree.ratio(m, n.astype(m.dtype)) for m, n in zip(ms, most))
         reached = [x - step.astype(x.dtype) for x, step in zip(xs, steps)]
         reached = derivative.refuse(name, reached)
-        us = [y - x for y, x in zip(stacks.map_shapes(orthonormal, reached), xs)]
+        us = [
+            y - x
+            for y, x in zip(stacks.map_shapes(linalg.orthonormal_rows, reached), xs)
+        ]
 
         def shape(matrices: list[jax.Array]) -> Updates:
             return structure.unflatten(map(layout.from_fat, matrices, ps))
@@ -112,12 +115,3 @@ def tangent(x: jax.Array, z: jax.Array) -> jax.Array:
     half = jnp.matmul(z, x.mT, precision=jax.lax.Precision.HIGHEST) / 2
     inside = jnp.matmul(half + half.mT, x, precision=jax.lax.Precision.HIGHEST)
     return largest * (z - inside)
-
-
-def orthonormal(x: jax.Array) -> jax.Array:
-    """The orthonormal rows of an LQ decomposition with a positive diagonal."""
-    if not x.size:
-        return x
-    q, r = lapack.qr(x.mT)
-    signs = jnp.where(jnp.diagonal(r, axis1=-2, axis2=-1) < 0, -1, 1).astype(x.dtype)
-    return (q * signs[..., None, :]).mT

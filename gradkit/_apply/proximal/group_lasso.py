@@ -29,7 +29,7 @@ def shrink_by_group_lasso(
         shrinkage: the norm that every group loses in one update, in units of the parameters:
             the learning rate times the factor of the penalty; a number, or a schedule of the
             number of updates made before this one.
-        axes: those that number the groups; all others are inside a group. `(-1,)` are the
+        axes: those that index the groups; all others are inside a group. `(-1,)` are the
             units of a kernel `[..., in, out]`, `(-2,)` its inputs.
 
     Needs: params. Stands last in a chain.
@@ -69,8 +69,8 @@ def shrink_by_group_lasso(
             inside = tuple(axis for axis in range(u.ndim) if axis not in numbering)
             norm = norms.along(p + u, inside)
             short = norm <= jnp.asarray(loss, u.dtype)
-            share = (loss / jnp.where(short, 1, norm)).astype(u.dtype)
-            return jnp.where(short, -p, u - share * (p + u))
+            lost = (loss / jnp.where(short, 1, norm)).astype(u.dtype)
+            return jnp.where(short, -p, u - lost * (p + u))
 
         u = jax.tree.map(shrink, numbers.read(updates), params)
         return numbers.like(u, updates), GroupLassoState(numbers.increment(state.count))

@@ -42,10 +42,10 @@ def shrink_by_half_space(
         shrinkage: the norm that every group loses in one update, in units of the parameters:
             the learning rate times the factor of the penalty; a number, or a schedule of the
             number of updates made before this one.
-        eps: share of its length that a group must keep along itself, below 1; the higher, the
+        eps: fraction of its length that a group must keep along itself, below 1; the higher, the
             more groups become zero.
         warmup: updates in which no group is set to zero or kept there.
-        axes: those that number the groups; all others are inside a group. `(-1,)` are the
+        axes: those that index the groups; all others are inside a group. `(-1,)` are the
             units of a kernel `[..., in, out]`.
 
     Needs: params. Stands last in a chain.

@@ -46,7 +46,7 @@ def shrink_by_nonconvex(shrinkage: Rate = 1e-4, *, plateau: Hyper = 1e-2) -> Tra
     Paper: Yang, Asgharian and Celeux, "Accelerated Gradient Methods for Sparse Statistical
         Learning with Nonconvex Penalties", arXiv:2009.10629, Section 2, for the minimax
         concave penalty.
-    Departure: this is the proximal step alone; for acceleration put an average before it. The
+    Departure: this is the proximal step alone; for acceleration put an EMA before it. The
         paper's other penalty, SCAD, has another proximal point.
     Limits: shrinks every leaf; wrap in `optax.masked` to spare gains and biases. Weights are
         exactly zero where the updates have the dtype of the parameters or a wider one.

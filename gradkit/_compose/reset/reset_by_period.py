@@ -39,7 +39,7 @@ def reset_by_period(
       u_t, s_t = \mathrm{inner}(g_t, s_{t-1}, p_{t-1})$$
 
     Args:
-        inner: any transform. Its counters begin again with its averages, so these are
+        inner: any transform. Its counters begin again with its EMAs, so these are
             debiased as in the first updates.
         every: updates between two resets.
         only: regular expression; what begins again are the parts of the state of `inner` whose

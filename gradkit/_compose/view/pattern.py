@@ -10,7 +10,7 @@ import optax
 
 from gradkit._core import check
 from gradkit._core.factory import factory
-from gradkit._core.matrix.patterns import Pattern, read, upright
+from gradkit._core.matrix.patterns import Pattern, as_matrix, read
 from gradkit._core.paths import leaf_paths
 from gradkit._core.routing.viewed import viewed
 from gradkit._core.types import AnyTransform, Params, Transform, wrapper
@@ -29,7 +29,7 @@ def view_by_pattern(
     layouts a model mixes. Where it takes `batch_axes` these are `(0,)` here, by themselves:
 
         attn/qkv         in (qkv=3 head=8 d) -> (qkv head) in d   each head a matrix
-        attn/grouped     in out=512+128+128 -> in out             three: grouped/0, /1, /2
+        attn/grouped     in out=512+128+128 -> in out             three: /0, /1, /2
         attn/out         head d out -> (head d) out               one
         layers/.*kernel  layer in out -> layer in out             one a layer
         layers/.*bias    layer out -> (layer out)                 a vector
@@ -71,7 +71,7 @@ def view_by_pattern(
         if len(rules) > 1:
             what = f"leaf {path} must have at most one pattern"
             raise _wrong(what, f"those of {rules}", "Make the expressions exclusive.")
-        return known[rules[0]] if rules else upright(x.ndim)
+        return known[rules[0]] if rules else as_matrix(x.ndim)
 
     seen = viewed("view_by_pattern", inner, pattern_of)
 

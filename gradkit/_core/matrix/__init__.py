@@ -1,1 +1,4 @@
-"""Leaves as matrices. In: leaves and batch axes; out: norms, bases, roots and polar factors of them."""
+"""Leaves as matrices, and the mathematics of matrices.
+
+In: leaves of any shape and their stacked axes. Out: norms, orthonormal bases, roots and polar factors.
+"""

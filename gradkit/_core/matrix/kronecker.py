@@ -1,4 +1,4 @@
-"""Kronecker factors: what gradients are on average along the rows and the columns of each leaf."""
+"""Kronecker factors: a square matrix for the rows and one for the columns of each leaf's matrices."""
 
 import functools
 import math
@@ -33,11 +33,6 @@ def is_none(x: Any) -> bool:
     return isinstance(x, optax.MaskedNode)
 
 
-def of_sides(f: Callable[..., Any], *sides: Any) -> Any:
-    """`f` of each matrix of one or more sides, also of those that are none."""
-    return jax.tree.map(f, *sides, is_leaf=is_none)
-
-
 def zeros(params: Params, max_size: int, batch_axes: layout.Axes = ()) -> Sides:
     """Zeros for each side of at most `max_size` of every matrix, in at least float32.
 
@@ -58,15 +53,10 @@ def zeros(params: Params, max_size: int, batch_axes: layout.Axes = ()) -> Sides:
     return Sides(side(0), side(1))
 
 
-def read(updates: Updates) -> Updates:
-    """`tree.read`, with every entry also limited so that the sum of all squares is finite."""
-    return jax.tree.map(roots.squarable, numbers.read(updates))
-
-
 def ema_of_grams(
     decay: Scalar, old: Sides, updates: Updates, batch_axes: layout.Axes = ()
 ) -> Sides:
-    r"""Averages of $g g^T$ and $g^T g$, of every matrix."""
+    r"""The EMAs of $g g^T$ and $g^T g$, of every matrix."""
 
     def along(axis: int, g: jax.Array, a: Any) -> Any:
         if is_none(a):
@@ -79,7 +69,9 @@ def ema_of_grams(
     return tree.ema(decay, old, Sides(side(0), side(1)))
 
 
-def between(rows: Any, updates: Updates, cols: Any, batch_axes: layout.Axes) -> Updates:
+def multiply(
+    rows: Any, updates: Updates, cols: Any, batch_axes: layout.Axes
+) -> Updates:
     """`rows @ x @ cols` of every leaf's matrices, without those that are none."""
 
     def leaf(x: jax.Array, left: Any, right: Any) -> jax.Array:
@@ -96,36 +88,35 @@ def _product(left: Any, x: jax.Array, right: Any) -> jax.Array:
     return y if is_none(right) else y.astype(right.dtype) @ right
 
 
-def limited_between(
-    rows: Any, updates: Updates, cols: Any, most: Any, batch_axes: layout.Axes
+def multiply_limited(
+    rows: Any, updates: Updates, cols: Any, limits: Any, batch_axes: layout.Axes
 ) -> Updates:
-    """`between`, the singular values of every leaf `limited` by its `most`."""
+    """`multiply`, with the singular values of every leaf limited to about its limit."""
 
-    def leaf(x: jax.Array, left: Any, right: Any, most: Scalar) -> jax.Array:
+    def leaf(x: jax.Array, left: Any, right: Any, limit: Scalar) -> jax.Array:
         if is_none(left) and is_none(right):
             return x
         product = lambda y: _product(left, y, right)
-        return layout.like(
-            limited(product, layout.as_matrix(x, batch_axes), most), x, batch_axes
-        )
+        y = limit_spectrum(product, layout.as_matrix(x, batch_axes), limit)
+        return layout.like(y, x, batch_axes)
 
-    return paths.map_unboxed(leaf, updates, rows, cols, most)
+    return paths.map_unboxed(leaf, updates, rows, cols, limits)
 
 
-def limited(
-    f: Callable[[jax.Array], jax.Array], x: jax.Array, most: Scalar
+def limit_spectrum(
+    f: Callable[[jax.Array], jax.Array], x: jax.Array, limit: Scalar
 ) -> jax.Array:
-    r"""The linear `f` of `[*batch, rows, cols]`, shortened where singular values exceed `most`.
+    r"""The linear `f` of `[*batch, rows, cols]`, shortened where singular values exceed `limit`.
 
     Where, more exactly, their mean $(\frac{1}{n} \sum_i \sigma_i^8)^{1/8}$ over the $n$ of the
-    short side does: so none ends above $n^{1/8}$ `most`, and nothing happens where none is
-    above `most`. `f` sees entries of at most 1, so that its size does not overflow before.
+    short side does: so none ends above $n^{1/8}$ `limit`, and nothing happens where none is
+    above `limit`. `f` sees entries of at most 1, so that its size does not overflow before.
     """
     size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
     size = jax.lax.stop_gradient(size)  # any would do, but for overflow
     y = numbers.finite(f(x / jnp.where(size > 0, size, 1)))
     mean = _mean_singular_value(y)
-    room = SLACK * most / jnp.where(mean > 0, mean, 1)
+    room = SLACK * limit / jnp.where(mean > 0, mean, 1)
     return y * jnp.minimum(size.astype(y.dtype), room.astype(y.dtype))
 
 
@@ -139,8 +130,8 @@ def _mean_singular_value(x: jax.Array) -> jax.Array:
     return size * derivative.root(derivative.root(fourth))
 
 
-def most_of_ema(b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any) -> jax.Array:
-    r"""The most that $\lVert L^{-1/2} m \rVert$ can be, of averages $m$ of $g$ and $L$ of $g g^T$.
+def limit_of_ema(b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any) -> jax.Array:
+    r"""The most that $\lVert L^{-1/2} m \rVert$ can be, of EMAs $m$ of $g$ and $L$ of $g g^T$.
 
     With $m = \sum_s v_s g_s$ and $L = \sum_s w_s g_s g_s^T$, debiased, $\sqrt{\sum_s v_s^2 / w_s}$
     by Cauchy and Schwarz: what Adam's bound is for one number. Infinite where `decay` forgets
@@ -155,12 +146,12 @@ def most_of_ema(b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any) -> jax.A
     return jnp.where(lasts, jnp.sqrt(newest * ages), jnp.inf)
 
 
-def most_between(
-    most: jax.Array, m: Updates, grams: Sides, power: Scalar, damping: Scalar
+def limits_of_product(
+    limit: jax.Array, m: Updates, grams: Sides, power: Scalar, damping: Scalar
 ) -> Any:
     r"""The most that $\lVert L^{-p} m R^{-q} \rVert$ can be, `power` being $p + q$, for each leaf.
 
-    That is `most_of_average` where it is 1/2, $R$ being of $g^T g$, for between the two ends
+    That is `limit_of_ema` where it is 1/2, $R$ being of $g^T g$, for between the two ends
     the norm is convex in $p$. Each power less counts as the largest eigenvalue, the trace at
     most, and each more as the least, the damping.
     """
@@ -168,26 +159,17 @@ def most_between(
     def leaf(_: jax.Array, left: Any, right: Any) -> jax.Array:
         sides = [a for a in (left, right) if not is_none(a)]
         if not sides:
-            return most
+            return limit
         trace = jnp.trace(sides[0], axis1=-2, axis2=-1)[..., None, None]
         trace, less = jnp.where(trace > 0, trace, 1), 0.5 - power
         least = damping * trace / max(a.shape[-1] for a in sides)
-        return most.astype(trace.dtype) * jnp.where(less > 0, trace, least) ** less
+        return limit.astype(trace.dtype) * jnp.where(less > 0, trace, least) ** less
 
     return jax.tree.map(leaf, paths.unboxed(m), *grams)
 
 
-def due(count: jax.Array, every: Scalar) -> jax.Array:
-    """Whether roots are taken: at updates 1, 2, 4, 8, ..., and from `every` on at each `every`-th.
-
-    The first statistics are of few gradients, and soon those of many others.
-    """
-    doubled = (count & (count + 1)) == 0
-    return (count % every == 0) | (doubled & (count < every))
-
-
 def above_rounding(low: Updates, bases: Sides, batch_axes: layout.Axes) -> Updates:
-    """What is seen in these bases, `low`; what may be rounding of it counts as zero."""
+    """Updates in these bases, `low`; what may be rounding of them counts as zero."""
 
     def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:
         if is_none(rows) and is_none(cols):
@@ -209,8 +191,8 @@ def transposed(squares: Any) -> Any:
     return jax.tree.map(lambda a: a.mT, squares)
 
 
-def each(f: Callable[[jax.Array], jax.Array], squares: Any) -> Any:
-    """The jitted `f` of every matrix: apart on a CPU, whose cores then share them, else by shape."""
+def map_squares(f: Callable[[jax.Array], jax.Array], squares: Any) -> Any:
+    """The jitted `f` of every matrix: apart on a CPU, whose cores then take one each, else by shape."""
     if jax.default_backend() == "cpu" and shard.devices() <= 1:
         return jax.tree.map(f, squares)
     leaves, structure = jax.tree.flatten(squares)
@@ -222,88 +204,41 @@ def inverse_roots(
 ) -> Sides:
     """The `inverse_root` of each side; of one that is alone, to the sum of both powers."""
     both = rows_power + cols_power
+    map_sides = functools.partial(jax.tree.map, is_leaf=is_none)
 
     def side(squares: Any, others: Any, power: Scalar) -> Any:
         root = functools.partial(roots.inverse_root, damping=damping)
-        paired = of_sides(lambda a, b: NONE if is_none(b) else a, squares, others)
-        alone = of_sides(lambda a, b: a if is_none(b) else NONE, squares, others)
-        paired = each(functools.partial(root, power=power), paired)
-        alone = each(functools.partial(root, power=both), alone)
-        return of_sides(lambda a, b: b if is_none(a) else a, paired, alone)
+        paired = map_sides(lambda a, b: NONE if is_none(b) else a, squares, others)
+        alone = map_sides(lambda a, b: a if is_none(b) else NONE, squares, others)
+        paired = map_squares(functools.partial(root, power=power), paired)
+        alone = map_squares(functools.partial(root, power=both), alone)
+        return map_sides(lambda a, b: b if is_none(a) else a, paired, alone)
 
     rows, cols = grams
     return Sides(side(rows, cols, rows_power), side(cols, rows, cols_power))
 
 
-def renewed(due: jax.Array, take: Callable[[], Any], kept: Any, grams: Any) -> Any:
-    """`take()`, the roots of `grams`, where `due`, else `kept`, but for identities of zero.
+def roots_due(count: jax.Array, every: Scalar) -> jax.Array:
+    """Whether roots are taken: at updates 1, 2, 4, 8, ..., and from `every` on at each `every`-th.
 
-    An identity knows of no gradient: it is renewed once its matrix is not zero. To look whole
-    matrices through is left to updates at which the first entry of a root is 1.
+    The first statistics are of few gradients, and soon those of many others.
+    """
+    doubled = (count & (count + 1)) == 0
+    return (count % every == 0) | (doubled & (count < every))
+
+
+def renew_roots(
+    due: jax.Array, take: Callable[[], Any], old: Any, old_grams: Any, grams: Any
+) -> Any:
+    """`take()`, the roots of `grams`, where `due` or where a matrix is no longer zero, else `old`.
+
+    The root of a matrix of zeros is the identity, which knows of no gradient.
     """
 
-    def blank(root: jax.Array, gram: jax.Array) -> jax.Array:
-        same = jnp.all(root == roots.identity(root), (-2, -1), keepdims=True)
-        return same & (roots.mean_eigenvalue(gram) > 0)
+    def is_first(old: jax.Array, new: jax.Array) -> jax.Array:
+        return (roots.mean_eigenvalue(old) == 0) & (roots.mean_eigenvalue(new) > 0)
 
-    def look(kept: Any) -> Any:
-        blanks = jax.tree.map(blank, kept, grams)
-        pick = lambda blank, new, old: jnp.where(due | blank, new, old)
-        renew = lambda kept: jax.tree.map(pick, blanks, take(), kept)
-        return when(due | tree.any_true(blanks), renew, kept)
-
-    ones = jax.tree.map(lambda root: root[..., :1, :1] == 1, kept)
-    return when(due | tree.any_true(ones), look, kept)
-
-
-def pushed(grams: Sides, bases: Sides) -> Sides:
-    """Each basis times its matrix of mean eigenvalue 1; a vector that it makes zero stays."""
-    return jax.tree.map(
-        _unless_zero, jax.tree.map(_product_of_rows, grams, bases), bases
-    )
-
-
-def _product_of_rows(a: jax.Array, q: jax.Array) -> jax.Array:
-    return jnp.matmul(q, roots.of_mean_one(a)[0], precision=linalg.PRECISE)
-
-
-def _unless_zero(moved: jax.Array, q: jax.Array) -> jax.Array:
-    """Every row of `moved`, or that of `q` where it is zero, so that no basis loses a vector."""
-    return jnp.where(jnp.any(moved != 0, -1, keepdims=True), moved, q)
-
-
-def power_step(grams: Sides, bases: Sides) -> tuple[Sides, Sides]:
-    """Bases after one step of power iteration, and the order their vectors were put in.
-
-    That is the order of the eigenvalues as the old bases see them, the largest first.
-    """
-
-    def order(q: jax.Array, moved: jax.Array) -> jax.Array:
-        return jnp.argsort(jnp.sum(q * moved, -1), axis=-1, descending=True)
-
-    def sort(moved: jax.Array, order: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(moved, order[..., None], -2)
-
-    moved = jax.tree.map(_product_of_rows, grams, bases)
-    orders = jax.tree.map(order, bases, moved)
-    moved = jax.tree.map(_unless_zero, moved, bases)
-    return each(roots.orthonormal_rows, jax.tree.map(sort, moved, orders)), orders
-
-
-def permuted(
-    rows: Any, updates: Updates, cols: Any, batch_axes: layout.Axes
-) -> Updates:
-    """The rows and columns of every leaf's matrices in these orders, where there are any.
-
-    On a mesh of whole matrices: XLA fails to take columns of shards.
-    """
-
-    def leaf(x: jax.Array, first: Any, last: Any) -> jax.Array:
-        if is_none(first) and is_none(last):
-            return x
-        y = shard.replicated(layout.as_matrix(x, batch_axes))
-        y = y if is_none(last) else jnp.take_along_axis(y, last[..., None, :], -1)
-        y = y if is_none(first) else jnp.take_along_axis(y, first[..., :, None], -2)
-        return layout.like(shard.replicated(y), x, batch_axes)
-
-    return paths.map_unboxed(leaf, updates, rows, cols)
+    first = jax.tree.map(is_first, old_grams, grams)
+    pick = lambda first, new, old: jnp.where(due | first, new, old)
+    renew = lambda old: jax.tree.map(pick, first, take(), old)
+    return when(due | tree.any_true(first), renew, old)

@@ -53,15 +53,15 @@ def _in_turn(f: Callable[..., Any]) -> Callable[..., Any]:
 
 eigh = one_by_one(jnp.linalg.eigh)
 eigvalsh = one_by_one(jnp.linalg.eigvalsh)
-qr = one_by_one(jnp.linalg.qr)
 svd = one_by_one(functools.partial(jnp.linalg.svd, full_matrices=False))
 
 
 @one_by_one
-def orthonormal(x: jax.Array) -> jax.Array:
-    """`Q` of the QR decomposition, without the triangle, which is not formed."""
+def qr_diagonal(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`Q` of the QR decomposition of a matrix that is not fat, and the diagonal of `R`, not formed."""
     reflections, scales = jnp.linalg.qr(x, mode="raw")
-    return jax.lax.linalg.householder_product(reflections.mT, scales)
+    q = jax.lax.linalg.householder_product(reflections.mT, scales)
+    return q, jnp.diagonal(reflections, axis1=-2, axis2=-1)
 
 
 @one_by_one

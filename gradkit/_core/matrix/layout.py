@@ -1,7 +1,8 @@
-"""The one matrix view: any leaf of two axes or more as matrices that are not tall.
+"""The one matrix view: any leaf as matrices, the last axis their columns, all others their rows.
 
-The last axis is the columns and all others are the rows, as in a JAX kernel `[..., in, out]`;
-`batch_axes` are taken out first, as a batch of matrices of their own (scanned layers, experts).
+So in a JAX kernel `[..., in, out]`. Stacked axes (scanned layers, experts), `batch_axes`, are taken
+out first, as a batch of matrices. Fat matrices have no more rows than columns: tall ones are
+transposed, for what is the same of both.
 A jitted function of matrices is traced once per distinct shape, whatever leaf they come from.
 """
 
@@ -19,7 +20,7 @@ Matrices = jax.Array  # [*batch, small, large]
 
 
 def shape(x: Any, batch_axes: Axes = ()) -> tuple[tuple[int, ...], int, int]:
-    """The lengths of the batch axes of the leaf `x`, its rows, and its columns.
+    """The lengths of the stacked axes of the leaf `x`, its rows, and its columns.
 
     A vector is one row, a scalar one entry.
     """
@@ -35,16 +36,16 @@ def as_matrix(x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
     return front.reshape(*batch, rows, cols)
 
 
-def like(upright: jax.Array, x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
+def like(matrices: jax.Array, x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
     """`[*batch, rows, cols]` in the shape of the leaf `x`, sharded like it."""
     batch, rest = _split(x, batch_axes)
-    apart = upright.reshape(batch + rest)
+    apart = matrices.reshape(batch + rest)
     leaf = jnp.moveaxis(apart, range(len(batch)), _taken(x, batch_axes))
     return shard.alike(leaf, x)
 
 
 def fat(x: jax.Array, batch_axes: Axes = ()) -> Matrices:
-    """The leaf `x` as `[*batch, small, large]`: tall matrices lie on their side."""
+    """The leaf `x` as `[*batch, small, large]`: tall matrices are transposed."""
     matrices = as_matrix(x, batch_axes)
     return matrices.mT if is_tall(x, batch_axes) else matrices
 
@@ -61,14 +62,14 @@ def is_tall(x: Any, batch_axes: Axes = ()) -> bool:
 
 
 def _split(x: Any, batch_axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The lengths of the batch axes, and of all others."""
+    """The lengths of the stacked axes, and of all others."""
     taken = _taken(x, batch_axes)
     rest = [n for axis, n in enumerate(x.shape) if axis not in taken]
     return tuple(x.shape[axis] for axis in taken), tuple(rest)
 
 
 def _taken(x: Any, batch_axes: Axes) -> Axes:
-    """The batch axes of the leaf `x`, counted from the first; a scalar has none."""
+    """The stacked axes of the leaf `x`, counted from the first; a scalar has none."""
     if is_overlooked(x.shape, batch_axes):
         what = f"a stack of matrices {x.shape} must be numbered by its first axis"
         remedy = (

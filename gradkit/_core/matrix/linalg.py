@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import norms, numbers, random
-from gradkit._core.matrix import lapack, layout
+from gradkit._core.matrix import lapack, layout, memory
 
 PRECISE = jax.lax.Precision.HIGHEST
 ROUNDINGS = 128  # in another basis zeros come out as up to about thirty; with a margin
@@ -36,16 +36,24 @@ def onto_sphere(p: jax.Array, u: jax.Array, radius: jax.Array) -> jax.Array:
 
 @jax.jit
 def orthonormal(x: jax.Array) -> jax.Array:
-    """Orthonormal columns that span those of `x`, the first of them first, on their own side."""
+    """The columns of `x`, which is not fat, made orthonormal one after the other, as by Gram-Schmidt.
+
+    That is the `Q` of the QR decomposition of which `R` has a positive diagonal.
+    """
     if not x.size:
         return x
-    q, r = lapack.qr(x)
-    diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)[..., None, :]
-    return jnp.where(diagonal < 0, -q, q)
+    q, diagonal = lapack.qr_diagonal(x)
+    return jnp.where(diagonal[..., None, :] < 0, -q, q)
+
+
+@jax.jit
+def orthonormal_rows(x: jax.Array) -> jax.Array:
+    """The rows of `x`, which is not tall, made orthonormal: `orthonormal` of the transpose."""
+    return memory.row_major(orthonormal(x.mT).mT)
 
 
 def signed(p: jax.Array) -> jax.Array:
-    r"""`p`, each column with the sign at which $\sum_k (2 + \cos k) p_k$ is positive.
+    r"""Eigenvectors `p`, each column with the sign at which $\sum_k (2 + \cos k) p_k$ is positive.
 
     Factorizations take signs from an entry that may be a rounding away from zero, as the largest
     entry may be from another of the same size. A sum with weights that have no pattern is near

@@ -1,7 +1,7 @@
 """Coefficients of Newton-Schulz iterations: one triple `(a, b, c)` for each step.
 
-A step moves every singular value to $a s + b s^3 + c s^5$, starting from shares of the Frobenius
-norm. Bands are where all values that start above the stated share end; below it they end lower.
+A step moves every singular value to $a s + b s^3 + c s^5$, starting from fractions of the
+Frobenius norm. Bands are where all values that start above the stated fraction end; below it they end lower.
 A slice is a shorter iteration, a sum a longer one.
 """
 

@@ -1,4 +1,4 @@
-"""One leaf as batches of matrices, by a pattern in the words of einops.
+"""One leaf as batches of matrices, by a pattern in the notation of einops.
 
 `in (qkv=3 h d=64) -> (qkv h) in d` names the axes of a leaf, states the lengths that cannot be
 inferred, and says how the axes become `[batch, rows, cols]`. `in out=512+128+128 -> in out` cuts
@@ -44,19 +44,19 @@ def read(text: str) -> Pattern:
         return name
 
     left, arrow, right = AXIS.sub(take, text).partition("->")
-    axes, seen = _axes(left), _axes(right)
+    axes, viewed = _axes(left), _axes(right)
     if not arrow or "..." in text:
         raise ValueError("it must have one '->' and a name for every axis")
     _rearrange(np.empty([1] * len(axes)), left, right, dict.fromkeys(sizes, 1))
-    if len(seen) > 3:
-        raise ValueError(f"{len(seen)} axes are left; group some, as in '(a b)'")
+    if len(viewed) > 3:
+        raise ValueError(f"{len(viewed)} axes are left; group some, as in '(a b)'")
     cut = [name for name, blocks in sizes.items() if len(blocks) > 1]
     if len(cut) > 1 or not set(cut) <= set(axes):
         raise ValueError("one axis can have blocks, and not in parentheses")
     return Pattern(
         text=text,
         left=left,
-        right=f"1 {right}" if len(seen) == 2 else right,
+        right=f"1 {right}" if len(viewed) == 2 else right,
         stated={name: sum(blocks) for name, blocks in sizes.items()},
         cut=axes.index(cut[0]) if cut else 0,
         blocks=tuple(sizes[cut[0]]) if cut else (),
@@ -64,7 +64,7 @@ def read(text: str) -> Pattern:
 
 
 @functools.cache
-def upright(ndim: int) -> Pattern:
+def as_matrix(ndim: int) -> Pattern:
     """The last axis the columns, all others the rows; a vector and a scalar as they are."""
     if ndim < 2:
         return read("n -> n" if ndim else "->")

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import derivative
+from gradkit._core import norms
 from gradkit._core.condition import on_axes_of
-from gradkit._core.matrix import lapack, linalg, spectral
+from gradkit._core.matrix import lapack, linalg, memory, spectral
 from gradkit._core.types import Scalar
 
 
@@ -18,12 +18,6 @@ def identity(square: jax.Array) -> jax.Array:
     """The identities of the shape `[*batch, n, n]` of another array."""
     eye = jnp.eye(square.shape[-1], dtype=square.dtype)
     return on_axes_of(jnp.broadcast_to(eye, square.shape), square)
-
-
-def squarable(x: jax.Array) -> jax.Array:
-    """`x`, its entries limited so that the sum of their squares is finite."""
-    largest = jnp.sqrt(jnp.finfo(x.dtype).max / (4 * max(x.size, 1))).astype(x.dtype)
-    return jnp.clip(x, -largest, largest)
 
 
 def gram(x: jax.Array) -> jax.Array:
@@ -73,13 +67,10 @@ def largest_eigenvalue(a: jax.Array) -> jax.Array:
     x = jnp.take_along_axis(a, start, -1)
 
     def step(_: int, x: jax.Array) -> jax.Array:
-        return a @ (x / jnp.maximum(_length(x), 1e-30))
+        return a @ (x / jnp.maximum(norms.unscaled(x, (-2, -1)), 1e-30))
 
-    return largest * _length(jax.lax.fori_loop(0, 8, step, x))[..., 0, 0]
-
-
-def _length(x: jax.Array) -> jax.Array:
-    return derivative.root(jnp.sum(jnp.square(x), (-2, -1), keepdims=True))
+    x = jax.lax.fori_loop(0, 8, step, x)
+    return largest * norms.unscaled(x, (-2, -1))[..., 0, 0]
 
 
 @jax.custom_jvp
@@ -99,28 +90,24 @@ def eigenbasis(a: jax.Array) -> jax.Array:
     """Orthonormal eigenvectors as rows, that of the largest eigenvalue first."""
     if not a.size:
         return a
-    vectors = lapack.eigh(row_major(_set_apart(a)))[1]
+    vectors = lapack.eigh(memory.row_major(_set_apart(a)))[1]
     return linalg.signed(vectors).mT[..., ::-1, :]
 
 
-@jax.jit
-def orthonormal_rows(x: jax.Array) -> jax.Array:
-    """Orthonormal rows, the first of which span what the first of `x` do."""
-    return row_major(linalg.signed(lapack.orthonormal(x.mT)).mT)
+def power_product(a: jax.Array, basis: jax.Array) -> jax.Array:
+    """Every row of a basis times `a`, of mean eigenvalue 1: power iteration before its QR step."""
+    return jnp.matmul(basis, of_mean_one(a), precision=linalg.PRECISE)
 
 
-def row_major(x: jax.Array) -> jax.Array:
-    """`x`, in memory row by row on both sides of LAPACK, which has it column by column.
-
-    XLA would give LAPACK's order to what the state keeps, and copy it at every update.
-    """
-    return jax.lax.optimization_barrier(x.reshape(-1)).reshape(x.shape)
+def or_before(moved: jax.Array, basis: jax.Array) -> jax.Array:
+    """Every row of `moved`, or that of `basis` where it is zero, so that no basis loses a vector."""
+    return jnp.where(jnp.any(moved != 0, -1, keepdims=True), moved, basis)
 
 
-def of_mean_one(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`a` over its mean eigenvalue, and that, `[*batch, 1, 1]`; zero stays zero."""
+def of_mean_one(a: jax.Array) -> jax.Array:
+    """`a` over its mean eigenvalue; zero stays zero."""
     mean = mean_eigenvalue(a)
-    return a / jnp.where(mean > 0, mean, 1), mean
+    return a / jnp.where(mean > 0, mean, 1)
 
 
 def _set_apart(a: jax.Array) -> jax.Array:
@@ -129,7 +116,7 @@ def _set_apart(a: jax.Array) -> jax.Array:
     Such a row never had a gradient. Its axis is then an eigenvector of its own, the last, and not
     one of the many of eigenvalue 0, in which it would be mixed with others and move as they do.
     """
-    a = of_mean_one(a)[0]
+    a = of_mean_one(a)
     return a - jnp.where(_idle(a), identity(a), 0)
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core.matrix import lapack
+from gradkit._core.matrix.linalg import PRECISE
 
-PRECISE = jax.lax.Precision.HIGHEST
 Function = Callable[..., jax.Array]  # of the eigenvalues [*batch, n], each for itself
 
 
@@ -34,8 +34,8 @@ def _of_eigenvalues(f: Function, primals: Any, tangents: Any) -> tuple[Any, Any]
     (yi, yj), (xi, xj), (si, sj) = map(pair, (y, values, slope))
     near = jnp.abs(yi - yj) <= jnp.finfo(a.dtype).eps ** (1 / 3) * jnp.abs(yi + yj)
     k = jnp.where(near, (si + sj) / 2, (yi - yj) / jnp.where(near, 1, xi - xj))
-    turned = jnp.where(jnp.eye(a.shape[-1], dtype=bool), own[..., None, :], k * inside)
-    return _product(vectors, y), _precise(vectors, turned, vectors.mT)
+    moved = jnp.where(jnp.eye(a.shape[-1], dtype=bool), own[..., None, :], k * inside)
+    return _product(vectors, y), _precise(vectors, moved, vectors.mT)
 
 
 def _product(vectors: jax.Array, values: jax.Array) -> jax.Array:

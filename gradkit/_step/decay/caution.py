@@ -18,14 +18,13 @@ class CautiousDecayState(NamedTuple):
 
 @factory
 def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
-    r"""Take a share of each parameter from its update, unless the update enlarges it.
+    r"""Take a fraction of each parameter from its update, unless the update enlarges it.
 
     $$u_t = \Delta_t - \mathrm{weight\_decay}_{t-1} \,
       \mathbb{1}[\Delta_t \, p_{t-1} \le 0] \, p_{t-1}$$
 
     Args:
-        weight_decay: the share of such a parameter lost in one update; a number, or a schedule
-            of the number of updates made before this one.
+        weight_decay: the fraction of such a parameter lost in one update; a number or a schedule.
 
     Needs: params, unless `weight_decay` is 0. Stands after `step_by_learning_rate`, where the sign has turned.
     State: `0` bytes a leaf, `4` once.

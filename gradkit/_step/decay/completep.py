@@ -34,7 +34,7 @@ def decay_by_completep(
     weight_decay: Rate = 1e-2,
     branch: Hyper = 1.0,
 ) -> Transform:
-    r"""Take from the update of each matrix a share of it, by the depth and not the width.
+    r"""Take from the update of each matrix a fraction of it, by the depth and not the width.
 
     $$u_t = \Delta_t - \mathrm{weight\_decay}_{t-1} \, L^{\mathrm{branch} - 1} p_{t-1}$$
 
@@ -43,8 +43,8 @@ def decay_by_completep(
 
     Args:
         parametrization: from `infer_parametrization`; its `depth` is $L$.
-        weight_decay: the share at the base size, the learning rate's factor included; a
-            number, or a schedule of the number of updates made before this one.
+        weight_decay: the fraction lost in one update at the base size, the learning rate's factor
+            included; a number or a schedule.
         branch: as in `transfer_by_completep`; with 1 the depth does not matter either.
 
     Needs: params, unless `weight_decay` is 0. Stands after `transfer_by_completep`.

@@ -31,7 +31,7 @@ class RelevanceState(NamedTuple):
 def decay_by_relevance(
     inner: AnyTransform, *, weight_decay: Rate = 1e-4, scale: Hyper = 1.0
 ) -> Transform:
-    r"""Take from each update of `inner` a share of the parameter, less where its gradient is large.
+    r"""Take from each update of `inner` a fraction of the parameter, less where its gradient is large.
 
     $$u_t = \mathrm{inner}(g_t) - \mathrm{weight\_decay}_{t-1} \, e^{-|g_t| / \mathrm{scale}}
       \, p_{t-1}$$
@@ -39,9 +39,9 @@ def decay_by_relevance(
     Args:
         inner: a whole chain with its learning rate. Wrapped, because only before it are
             gradients known.
-        weight_decay: the share of a parameter without gradient lost in one update; a number,
-            or a schedule of the number of updates made before this one.
-        scale: the size of gradient that keeps about two thirds of this share away.
+        weight_decay: the fraction of a parameter without gradient lost in one update; a number or
+            a schedule.
+        scale: the size of gradient that keeps about two thirds of this decay away.
 
     Needs: params, unless `weight_decay` is 0, and what `inner` needs.
     State: `0` bytes a leaf, `4` once, and the state of `inner`.

@@ -27,8 +27,8 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
     $\mathrm{weight\_decay} \, (1 - \lVert w \rVert)^2$.
 
     Args:
-        weight_decay: half the share of its distance to one that a norm loses in one update; a
-            number, or a schedule of the number of updates made before this one.
+        weight_decay: half the fraction of its distance to one that a norm loses in one update; a
+            number or a schedule.
 
     Needs: params, unless `weight_decay` is 0. Stands after `step_by_learning_rate`, where the sign has turned.
     State: `0` bytes a leaf, `4` once.

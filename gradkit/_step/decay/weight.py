@@ -19,15 +19,13 @@ class WeightDecayState(NamedTuple):
 
 @factory
 def decay_by_weight(weight_decay: Rate = 1e-2, *, mask: Mask = None) -> Transform:
-    r"""Take from each update a share of the parameter, whatever the learning rate.
+    r"""Take from each update a fraction of the parameter, whatever the learning rate.
 
     $$u_t = \Delta_t - \mathrm{weight\_decay}_{t-1} \, p_{t-1}$$
 
     Args:
-        weight_decay: the share of each parameter lost in one update; a number, or a schedule
-            of the number of updates made before this one.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        weight_decay: the fraction of each parameter lost in one update; a number or a schedule.
+        mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0. Stands after `step_by_learning_rate`, where the sign has turned.
     State: `0` bytes a leaf, `4` once.

@@ -10,7 +10,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, statel
 
 @factory
 def step_by_weight_floor(floor: Hyper = 0.3825) -> Transform:
-    r"""Lengthen the direction of each output unit to at least a share of the unit's weights.
+    r"""Lengthen the direction of each output unit to at least a fraction of the unit's weights.
 
     $$u_j = d_j \max\left(1, \; \mathrm{floor} \,
       \frac{\lVert w_j \rVert}{\lVert d_j \rVert}\right)$$
@@ -18,7 +18,7 @@ def step_by_weight_floor(floor: Hyper = 0.3825) -> Transform:
     A unit `j` is an index of the last axis of a kernel `[..., in, out]`.
 
     Args:
-        floor: the least norm of a unit's direction, as a share of the norm of its weights.
+        floor: the least norm of a unit's direction, as a fraction of the norm of its weights.
 
     Needs: params. Stands before `step_by_learning_rate`, which multiplies the floor too.
     State: `0` bytes a leaf, `0` once.

@@ -15,8 +15,8 @@ class AdaBoundState(NamedTuple):
     """What AdaBound remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    nu: Updates  # average squared gradient, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
+    nu: Updates  # EMA of the squared gradient, like the parameters
 
 
 @factory
@@ -28,7 +28,7 @@ def scale_by_adabound(
     final_ratio: Hyper = 100.0,
     gamma: Hyper = 1e-3,
 ) -> Transform:
-    r"""Multiply the average gradient by Adam's step sizes, held in a narrowing band.
+    r"""Multiply the EMA of the gradient by Adam's step sizes, clipped to a narrowing band.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \qquad v_t = b_2 v_{t-1} + (1 - b_2) g_t^2$$
     $$u_t = m_t \, \mathrm{clip}\left(\frac{\sqrt{1 - b_2^t} / (1 - b_1^t)}
@@ -37,8 +37,8 @@ def scale_by_adabound(
       \mathrm{final\_ratio} \left(1 + \frac{1}{\gamma t}\right)\right)$$
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared gradient.
         eps: added to the root before debiasing, in units of the gradient.
         final_ratio: the step size of the SGD at the end, in learning rates: the release's
             `final_lr / lr`.
@@ -54,7 +54,7 @@ def scale_by_adabound(
     Limits: in the end it is SGD with step `final_ratio * learning_rate`, which must suit the
         problem.
 
-    >>> tx = gk.scale_by_adabound(gamma=1e9)  # no band left: SGD on the average gradient
+    >>> tx = gk.scale_by_adabound(gamma=1e9)  # no band left: SGD on the EMA of the gradient
     >>> u, _ = tx.update(jnp.array([1.0, -2.0]), tx.init(jnp.zeros(2)))
     >>> print(u.round(3))
     [ 10. -20.]

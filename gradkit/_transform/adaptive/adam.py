@@ -1,4 +1,4 @@
-"""Adam: the average gradient over the root of the average square."""
+"""Adam: the EMA of the gradient over its RMS."""
 
 from typing import NamedTuple
 
@@ -23,20 +23,20 @@ class AdamState(NamedTuple):
     """What Adam remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    nu: Updates  # average squared gradient, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
+    nu: Updates  # EMA of the squared gradient, like the parameters
 
 
 @factory
 def scale_by_adam(b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8) -> Transform:
-    r"""Divide the average of each gradient by the root of the average of its square.
+    r"""Divide the EMA of each gradient by the root of the EMA of its square.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \quad v_t = b_2 v_{t-1} + (1 - b_2) g_t^2$$
     $$u_t = \frac{m_t / (1 - b_1^t)}{\sqrt{v_t / (1 - b_2^t)} + \epsilon}$$
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared gradient.
         eps: added to the root, in units of the gradient; a number or a schedule, such as
             the `1e-8 / sqrt(1 - b2^t)` of releases that add it before debiasing.
 

@@ -14,25 +14,25 @@ class AdamAtan2State(NamedTuple):
     """What Adam-atan2 remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    root: Updates  # root of the average squared gradient, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
+    root: Updates  # root of the EMA of the squared gradient, like the parameters
 
 
 @factory
 def scale_by_adam_atan2(
     b1: Hyper = 0.9, *, b2: Hyper = 0.99, a: Hyper = 1.27, b: Hyper = 1.0
 ) -> Transform:
-    r"""Replace each gradient by the angle between its average and its root mean square.
+    r"""Replace each gradient by the angle between its EMA and its RMS.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \qquad v_t = b_2 v_{t-1} + (1 - b_2) g_t^2$$
     $$u_t = a \, \mathrm{atan2}\left(\frac{m_t}{1 - b_1^t}, \;
       b \sqrt{\frac{v_t}{1 - b_2^t}}\right)$$
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared gradient.
         a: length of a direction per radian; near `4 / pi`, a steady gradient gives 1.
-        b: how many root mean squares an average must reach to be turned by 45 degrees.
+        b: the ratio of EMA to RMS at which the angle is 45 degrees.
 
     State: `8*size` bytes a leaf, `4` once.
     Flops: at most `68*size` a leaf.

@@ -1,4 +1,4 @@
-"""AdaMomentum: Adam that squares the average instead of the gradient."""
+"""AdaMomentum: Adam that squares the EMA instead of the gradient."""
 
 from typing import NamedTuple
 
@@ -15,24 +15,24 @@ class AdaMomentumState(NamedTuple):
     """What AdaMomentum remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    nu: Updates  # average squared mu, and the eps gathered, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
+    nu: Updates  # EMA of the squared mu, and the eps gathered, like the parameters
 
 
 @factory
 def scale_by_adamomentum(
     b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Hyper = 1e-8
 ) -> Transform:
-    r"""Divide the average of each gradient by the root mean square of that average.
+    r"""Divide the EMA of each gradient by the RMS of that EMA.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \qquad
       v_t = b_2 v_{t-1} + (1 - b_2) m_t^2 + \epsilon$$
     $$u_t = \frac{m_t / (1 - b_1^t)}{\sqrt{v_t / (1 - b_2^t)}}$$
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average squared average.
-        eps: added to the average square at every update, in units of the squared gradient;
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared EMA.
+        eps: added to that EMA at every update, in units of the squared gradient;
             amounts to `eps / (1 - b2)` in the debiased square.
 
     State: `8*size` bytes a leaf, `4` once.
@@ -43,7 +43,7 @@ def scale_by_adamomentum(
     Limits: the first direction is `1 / (1 - b1)` times Adam's; with the defaults, gradients
         much below `3e-3` feel `eps` and are damped.
 
-    >>> tx = gk.scale_by_adamomentum(b1=0.5, eps=0.0)  # the first average is half a gradient
+    >>> tx = gk.scale_by_adamomentum(b1=0.5, eps=0.0)  # the first EMA is half a gradient
     >>> u, _ = tx.update(jnp.array([1e-3, -1e3]), tx.init(jnp.zeros(2)))
     >>> print(u.round(3))
     [ 2. -2.]

@@ -15,9 +15,9 @@ class AdanState(NamedTuple):
     """What Adan remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    slope: Updates  # average difference of successive gradients, like the parameters
-    nu: Updates  # average square of the gradient ahead, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
+    slope: Updates  # EMA of the difference of successive gradients, like the parameters
+    nu: Updates  # EMA of the square of the gradient ahead, like the parameters
     previous: Updates  # the gradient before this one, like the parameters
 
 
@@ -25,7 +25,7 @@ class AdanState(NamedTuple):
 def scale_by_adan(
     b1: Hyper = 0.98, *, b2: Hyper = 0.92, b3: Hyper = 0.99, eps: Hyper = 1e-8
 ) -> Transform:
-    r"""Average each gradient and its change, and divide by the size of the gradient ahead.
+    r"""Take EMAs of each gradient and its change, and divide by the RMS of the gradient ahead.
 
     $$\delta_t = g_t - g_{t-1}, \quad \delta_1 = 0, \qquad
       m_t = b_1 m_{t-1} + (1 - b_1) g_t, \qquad d_t = b_2 d_{t-1} + (1 - b_2) \delta_t$$
@@ -34,9 +34,9 @@ def scale_by_adan(
         {\sqrt{v_t / (1 - b_3^t)} + \epsilon}$$
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average difference, and how far the gradient ahead lies.
-        b3: decay of the average square of the gradient ahead.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the difference, and how far the gradient ahead lies.
+        b3: decay of the EMA of the square of the gradient ahead.
         eps: added to the root, in units of the gradient.
 
     State: `16*size` bytes a leaf, `4` once.

@@ -15,8 +15,8 @@ class AMSBoundState(NamedTuple):
     """What AMSBound remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    nu: Updates  # average squared gradient, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
+    nu: Updates  # EMA of the squared gradient, like the parameters
     nu_max: Updates  # the largest nu so far, like the parameters
 
 
@@ -29,7 +29,7 @@ def scale_by_amsbound(
     final_ratio: Hyper = 100.0,
     gamma: Hyper = 1e-3,
 ) -> Transform:
-    r"""Multiply the average gradient by AMSGrad's step sizes, held in a narrowing band.
+    r"""Multiply the EMA of the gradient by AMSGrad's step sizes, clipped to a narrowing band.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \quad v_t = b_2 v_{t-1} + (1 - b_2) g_t^2, \quad
       \hat v_t = \max(\hat v_{t-1}, v_t)$$
@@ -39,8 +39,8 @@ def scale_by_amsbound(
       \mathrm{final\_ratio} \left(1 + \frac{1}{\gamma t}\right)\right)$$
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared gradient.
         eps: added to the root before debiasing, in units of the gradient.
         final_ratio: the step size of the SGD at the end, in learning rates: the release's
             `final_lr / lr`.

@@ -23,8 +23,8 @@ class AMSGradState(NamedTuple):
     """What AMSGrad remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    nu: Updates  # average squared gradient, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
+    nu: Updates  # EMA of the squared gradient, like the parameters
     nu_max: Updates  # the largest nu so far, like the parameters
 
 
@@ -32,15 +32,15 @@ class AMSGradState(NamedTuple):
 def scale_by_amsgrad(
     b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8
 ) -> Transform:
-    r"""Divide the average of each gradient by the largest root mean square it has had.
+    r"""Divide the EMA of each gradient by the largest RMS it has had.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \quad v_t = b_2 v_{t-1} + (1 - b_2) g_t^2, \quad
       \hat v_t = \max(\hat v_{t-1}, v_t)$$
     $$u_t = \frac{m_t / (1 - b_1^t)}{\sqrt{\hat v_t / (1 - b_2^t)} + \epsilon}$$
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared gradient.
         eps: added to the root, in units of the gradient; a number or a schedule.
 
     State: `12*size` bytes a leaf, `4` once.
@@ -50,7 +50,7 @@ def scale_by_amsgrad(
     Departure: the paper leaves out debiasing for simplicity and has no `eps`; torch debiases
         after the maximum and adds `eps`, and so does this. The paper's own step is
         `eps=0` under a learning rate times `(1 - b1**t) / sqrt(1 - b2**t)`. optax takes
-        the maximum of debiased averages, which are largest when least is known.
+        the maximum of debiased EMAs, which are largest when least is known.
     Limits: one large gradient slows its entry for good.
 
     >>> tx = gk.scale_by_amsgrad(b1=0.0, b2=0.0)  # the largest gradient is never forgotten

@@ -23,8 +23,8 @@ class DiffGradState(NamedTuple):
     """What diffGrad remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    nu: Updates  # average squared gradient, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
+    nu: Updates  # EMA of the squared gradient, like the parameters
     previous: Updates  # the gradient before this one, like the parameters
 
 
@@ -39,8 +39,8 @@ def scale_by_diffgrad(
       \frac{m_t / (1 - b_1^t)}{\sqrt{v_t / (1 - b_2^t)} + \epsilon}, \qquad g_0 = 0$$
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared gradient.
         eps: added to the root, in units of the gradient; a number or a schedule.
 
     State: `12*size` bytes a leaf, `4` once.

@@ -14,8 +14,8 @@ class GradientNormState(NamedTuple):
     """How long the run is, and how long gradients are."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: jax.Array  # average norm of every leaf, [leaves]
-    root_nu: jax.Array  # root of the average squared norm of every leaf, [leaves]
+    mu: jax.Array  # EMA of the norm of every leaf, [leaves]
+    root_nu: jax.Array  # root of the EMA of the squared norm of every leaf, [leaves]
 
 
 @factory
@@ -31,9 +31,9 @@ def scale_by_gradient_norm(
       \frac{m_{t,i} / (1 - b_1^t)}{\sqrt{v_{t,i} / (1 - b_2^t)} + \epsilon}$$
 
     Args:
-        b1: decay of the average norm.
-        b2: decay of the average squared norm.
-        eps: added to the root of the average squared norm, in units of the gradient.
+        b1: decay of the EMA of the norm.
+        b2: decay of the EMA of the squared norm.
+        eps: added to the RMS of the norm, in units of the gradient.
 
     State: `8` bytes a leaf, `4` once.
     Flops: at most `15*size + 80` a leaf, `20` once.
@@ -44,7 +44,7 @@ def scale_by_gradient_norm(
     Limits: gradients are near unit norm, however small the loss makes them. Stands after
         `clip_by_spike` and before Adam.
 
-    >>> tx = gk.scale_by_gradient_norm()  # the first norm is its own average
+    >>> tx = gk.scale_by_gradient_norm()  # the first norm is its own EMA
     >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0].round(3))
     [0.6 0.8]
     """

@@ -25,7 +25,7 @@ class INNApropState(NamedTuple):
 
     count: jax.Array  # updates so far, int32 []
     psi: Updates  # the dynamics' second variable, in units of the parameters, like them
-    nu: Updates  # average squared gradient, like the parameters
+    nu: Updates  # EMA of the squared gradient, like the parameters
 
 
 @factory
@@ -54,11 +54,9 @@ def scale_by_innaprop(
         learning_rate: that of the `step_by_learning_rate` to follow; a number or a schedule.
         alpha: friction of the dynamics, `alpha * beta = 1` is RMSprop.
         beta: weight of the curvature, above `learning_rate`.
-        decay: decay of the average squared gradient.
+        decay: of the EMA of the squared gradient.
         eps: added to the root, in units of the gradient.
-        weight_decay: times the learning rate, the share of each parameter lost in one update.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        weight_decay, mask: see the glossary.
 
     Needs: params, and the same learning rate in the step, as the recipe `innaprop` has it.
     State: `8*size` bytes a leaf, `4` once.

@@ -44,7 +44,7 @@ def scale_by_madgrad(
     Args:
         learning_rate: weight of a gradient, before it grows with the root of time; a number
             or a schedule.
-        momentum: share of the way that is left; 0 is dual averaging itself.
+        momentum: the fraction of the way that is left; 0 is dual averaging itself.
         eps: added to the cube root and to the learning rate.
 
     Needs: params. The direction is the whole step, so its learning rate is 1, as the recipe

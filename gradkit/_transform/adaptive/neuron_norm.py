@@ -14,14 +14,14 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 class NeuronNormState(NamedTuple):
     """What is remembered of each neuron."""
 
-    root: Updates  # of the average mean square: [..., 1, neurons] of every leaf
+    root: Updates  # of the EMA of the mean square: [..., 1, neurons] of every leaf
 
 
 @factory
 def scale_by_neuron_norm(
     decay: Hyper = 0.95, *, eps: Hyper = 1e-10, batch_axes: layout.Axes = ()
 ) -> Transform:
-    r"""Divide each neuron's part by its root mean square of late, and keep each matrix's norm.
+    r"""Divide each neuron's part by its RMS over time, and keep each matrix's norm.
 
     $$v_j = \mathrm{decay} \, v_j + (1 - \mathrm{decay}) \,
       \mathrm{mean}_i \, g_{ij}^2, \qquad
@@ -31,10 +31,10 @@ def scale_by_neuron_norm(
     A neuron $j$ is an entry of the last axis, as in a kernel `[..., in, out]`.
 
     Args:
-        decay: of the average of a neuron's mean square.
+        decay: of the EMA of a neuron's mean square.
         eps: added to its root, in units of what comes in: after a polar factor about 0.01
             to 1.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers.
+        batch_axes: see the glossary.
 
     State: `4*cols` bytes a leaf, `0` once.
     Flops: at most `24*size + 64*cols` a leaf.

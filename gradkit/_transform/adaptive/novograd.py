@@ -17,7 +17,7 @@ class NovoGradState(NamedTuple):
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # decayed sum of normalized gradients, like the parameters
-    root: jax.Array  # root of the average squared norm of every leaf, [leaves]
+    root: jax.Array  # root of the EMA of the squared norm of every leaf, [leaves]
 
 
 @factory
@@ -29,7 +29,7 @@ def scale_by_novograd(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    r"""Divide each leaf's gradient by the average of its norm, and sum with decay.
+    r"""Divide each leaf's gradient by the RMS of its norm over time, and sum with decay.
 
     $$v_1 = \lVert g_1 \rVert^2, \qquad
       v_t = b_2 v_{t-1} + (1 - b_2) \lVert g_t \rVert^2$$
@@ -38,11 +38,10 @@ def scale_by_novograd(
 
     Args:
         b1: decay of the sum of normalized gradients.
-        b2: decay of the average squared norm.
+        b2: decay of the EMA of the squared norm.
         eps: added to the root, in units of the gradient's norm.
-        weight_decay: what each parameter adds to its normalized gradient.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        weight_decay: what of each parameter is added to its normalized gradient.
+        mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
     State: `4*size + 4` bytes a leaf, `4` once.

@@ -1,4 +1,4 @@
-"""OASIS: gradients scaled by an average of the Hessian's diagonal, whatever its sign."""
+"""OASIS: gradients scaled by an EMA of the Hessian's diagonal, whatever its sign."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class OASISState(NamedTuple):
     """What OASIS remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    curvature: Updates  # average diagonal of the Hessian, like the parameters
+    curvature: Updates  # EMA of the diagonal of the Hessian, like the parameters
 
 
 @factory
@@ -27,7 +27,7 @@ def scale_by_oasis(decay: Hyper = 0.99, *, min_curvature: Hyper = 1e-3) -> Trans
     where $h_t$ is `hessian_diagonal`.
 
     Args:
-        decay: decay of the average curvature.
+        decay: of the EMA of the curvature.
         min_curvature: the least curvature that is believed, in units of the gradient per
             unit of the parameter.
 

@@ -21,10 +21,10 @@ from gradkit._core.types import (
 
 
 class SecondMomentState(NamedTuple):
-    """The average squared gradient, and what the numerator remembers."""
+    """The EMA of the squared gradient, and what the numerator remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    nu: Updates  # average squared gradient, like the parameters
+    nu: Updates  # EMA of the squared gradient, like the parameters
     inner: optax.OptState
 
 
@@ -32,14 +32,14 @@ class SecondMomentState(NamedTuple):
 def scale_by_second_moment(
     inner: AnyTransform, *, b2: Hyper = 0.999, eps: Hyper = 1e-8
 ) -> Transform:
-    r"""Divide the direction of `inner` by the root of the average squared gradient.
+    r"""Divide the direction of `inner` by the RMS of the gradient over time.
 
     $$v_t = b_2 v_{t-1} + (1 - b_2) g_t^2, \qquad
       u_t = \frac{\mathrm{inner}(g_t)}{\sqrt{v_t / (1 - b_2^t)} + \epsilon}$$
 
     Args:
-        inner: makes the numerator from the gradient, for example an average.
-        b2: decay of the average squared gradient.
+        inner: makes the numerator from the gradient, for example an EMA.
+        b2: decay of the EMA of the squared gradient.
         eps: added to the root, in units of the gradient.
 
     Needs: what `inner` needs.
@@ -47,7 +47,7 @@ def scale_by_second_moment(
     Flops: at most `16*size` a leaf, and those of `inner`.
     Paper: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980,
         the denominator of Algorithm 1.
-    Departure: none; with a debiased average as `inner` it is Adam.
+    Departure: none; with a debiased EMA as `inner` it is Adam.
     Limits: `inner` sees the gradient, not the scaled direction.
 
     >>> tx = gk.scale_by_second_moment(optax.identity(), b2=0.0, eps=1e-30)  # signs

@@ -24,10 +24,10 @@ from gradkit._core.types import (
 
 
 class SubsetNormState(NamedTuple):
-    """The average squared norms of the subsets, and what the numerator remembers."""
+    """The EMA of the squared norms of the subsets, and what the numerator remembers."""
 
     count: jax.Array  # updates so far, int32 []
-    roots: Updates  # root of the average squared norm, [subsets] of every leaf
+    roots: Updates  # root of the EMA of the squared norm, [subsets] of every leaf
     inner: optax.OptState
 
 
@@ -35,7 +35,7 @@ class SubsetNormState(NamedTuple):
 def scale_by_subset_norm(
     inner: AnyTransform, *, b2: Hyper = 0.999, eps: Rate = 1e-6
 ) -> Transform:
-    r"""Divide the direction of `inner` by the average norm of the subset an entry is in.
+    r"""Divide the direction of `inner` by the RMS over time of the norm of an entry's subset.
 
     $$v_{t,i} = b_2 v_{t-1,i} + (1 - b_2) \lVert g_{t,i} \rVert^2, \qquad
       u_{t,i} = \frac{\mathrm{inner}(g_t)_i}{\sqrt{v_{t,i} / (1 - b_2^t)} + \epsilon}$$
@@ -44,8 +44,8 @@ def scale_by_subset_norm(
     at most the root of its size.
 
     Args:
-        inner: makes the numerator from the gradient, for example an average.
-        b2: decay of the average squared norm of a subset.
+        inner: makes the numerator from the gradient, for example an EMA.
+        b2: decay of the EMA of the squared norm of a subset.
         eps: added to the root, in units of the gradient; a number or a schedule.
 
     Needs: what `inner` needs.
@@ -111,7 +111,7 @@ def subset(size: int) -> int:
 
 
 def subset_norms(g: jax.Array) -> jax.Array:
-    """The norms of a leaf's subsets, `[subsets]`, each divided by its largest entry first."""
+    """The norms of a leaf's subsets, `[subsets]`."""
     k = subset(g.size)
     rows = shard.whole(g).ravel().reshape(g.size // k, k)
-    return jnp.minimum(along(rows, 1)[:, 0], jnp.finfo(g.dtype).max)
+    return along(rows, 1)[:, 0]

@@ -1,4 +1,4 @@
-"""AdaGC: clip every tensor to its own average norm."""
+"""AdaGC: clip every tensor to the EMA of its own norm."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class EmaNormState(NamedTuple):
     """How long the run is, and how long clipped gradients are."""
 
     count: jax.Array  # updates so far, int32 []
-    norms: jax.Array  # average clipped norm of every leaf, [leaves], 0 until it has one
+    norms: jax.Array  # EMA of clipped norms, [leaves], 0 until a leaf has one
 
 
 @factory
@@ -26,7 +26,7 @@ def clip_by_ema_norm(
     max_norm: Hyper = 1.0,
     warmup: Hyper = 100,
 ) -> Transform:
-    r"""Shrink the gradient of each leaf to a little over the average of its clipped norms.
+    r"""Shrink the gradient of each leaf to a little over the EMA of its clipped norms.
 
     $$u_{t,i} = h_{t,i} \, g_{t,i}, \qquad h_{t,i} = \begin{cases}
       \min(1, \mathrm{max\_norm} / \lVert g_t \rVert) & t < \mathrm{warmup} \\
@@ -37,8 +37,8 @@ def clip_by_ema_norm(
       \lVert u_{t,i} \rVert & \text{else} \end{cases}$$
 
     Args:
-        max_ratio: the largest norm of a leaf that passes, in its average norms.
-        decay: of the average norms.
+        max_ratio: the largest norm of a leaf that passes, as a multiple of that EMA.
+        decay: of the EMAs.
         max_norm: the largest norm of the whole gradient that passes during warm-up, in
             units of the gradient.
         warmup: the update from which leaves are clipped by themselves.
@@ -52,11 +52,11 @@ def clip_by_ema_norm(
     Departure: a norm of zero is not counted, and a leaf that had none but zero is still in
         warm-up; in the paper such a leaf never moves again.
     Limits: a leaf whose gradients must grow can do so by at most
-        `(1 - decay) * (max_ratio - 1)` of its average norm an update.
+        `(1 - decay) * (max_ratio - 1)` of its EMA an update.
 
     >>> tx = gk.clip_by_ema_norm(max_ratio=2.0, warmup=2)
     >>> _, state = tx.update(jnp.float32(0.5), tx.init(jnp.zeros([])))
-    >>> print(tx.update(jnp.float32(-100.0), state)[0].round(3))  # twice the average
+    >>> print(tx.update(jnp.float32(-100.0), state)[0].round(3))  # twice the EMA
     -1.0
     """
     check.nonnegative("clip_by_ema_norm", max_ratio=max_ratio, max_norm=max_norm)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from gradkit._core import check, condition, numbers, tree
 from gradkit._core.factory import factory
 from gradkit._core.norms import given_or, of_tree
+from gradkit._core.percentile import of_first
 from gradkit._core.types import (
     Extra,
     Hyper,
     Params,
-    Scalar,
     Transform,
     Updates,
     transform,
@@ -80,19 +80,9 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
         seen = jnp.where(norm > 0, numbers.increment(state.seen), state.seen)
 
         kept = jnp.minimum(seen, size)
-        limit = percentile_of(norms, kept, percentile)
+        limit = of_first(norms, kept, percentile)
         share = limit / jnp.where(norm > 0, norm, 1)
         u = tree.scale(jnp.where(norm > limit, share, 1), g)
         return numbers.like(u, updates), PercentileState(seen, norms)
 
     return transform(init, update)
-
-
-def percentile_of(x: jax.Array, kept: jax.Array, percentile: Scalar) -> jax.Array:
-    """The percentile of the `kept` first entries, linear between neighbours; 0 of none."""
-    place = jnp.arange(x.size, dtype=jnp.int32)
-    ordered = jnp.sort(jnp.where(place < kept, x, jnp.finfo(x.dtype).max))
-    ordered = jnp.where(place < kept, ordered, 0)
-    rank = percentile / 100 * jnp.maximum(kept - 1, 0).astype(x.dtype)
-    share = jnp.maximum(1 - jnp.abs(place.astype(x.dtype) - rank), 0)
-    return jnp.sum(share * ordered).astype(x.dtype)

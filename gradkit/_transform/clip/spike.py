@@ -14,12 +14,12 @@ class SpikeState(NamedTuple):
     """How long the run is, and how large the largest entries are."""
 
     count: jax.Array  # updates so far, int32 []
-    largest: jax.Array  # average largest size of an entry of every leaf, [leaves]
+    largest: jax.Array  # EMA of the largest size of an entry of every leaf, [leaves]
 
 
 @factory
 def clip_by_spike(decay: Hyper = 0.999) -> Transform:
-    r"""Shrink the entries of each leaf that are larger than the average of its largest ones.
+    r"""Shrink the entries of each leaf that are larger than the EMA of its largest ones.
 
     $$a_{t,i} = \max_j |g_{t,ij}|, \qquad
       T_{t,i} = \mathrm{decay} \, T_{t-1,i} + (1 - \mathrm{decay}) \, a_{t,i}, \qquad
@@ -28,15 +28,15 @@ def clip_by_spike(decay: Hyper = 0.999) -> Transform:
       & |g_{t,ij}| > \hat T_{t,i} \\ g_{t,ij} & \text{else} \end{cases}$$
 
     Args:
-        decay: of the average size of the largest entry.
+        decay: of the EMA of the size of the largest entry.
 
     State: `4` bytes a leaf, `4` once.
     Flops: at most `11*size + 40` a leaf.
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1, its AdaClip.
-    Departure: the release restarts the average whenever it resets Adam; here it runs on.
-    Limits: a spike raises the average for about `1 / (1 - decay)` updates, and the first
-        update is never clipped. An entry just above the average ends below one just under it.
+    Departure: the release restarts the EMA whenever it resets Adam; here it runs on.
+    Limits: a spike raises the EMA for about `1 / (1 - decay)` updates, and the first
+        update is never clipped. An entry just above the EMA ends below one just under it.
 
     >>> tx = gk.clip_by_spike(decay=0.5)
     >>> _, state = tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))

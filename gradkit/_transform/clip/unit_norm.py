@@ -1,4 +1,4 @@
-"""AGC: clip the gradient of every output unit to a share of the unit's weights."""
+"""AGC: clip the gradient of every output unit to a fraction of the norm of its weights."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, statel
 
 @factory
 def clip_by_unit_norm(max_ratio: Hyper = 0.01, *, eps: Hyper = 1e-3) -> Transform:
-    r"""Shrink the gradient of each output unit to a share of the norm of its weights.
+    r"""Shrink the gradient of each output unit to a fraction of the norm of its weights.
 
     $$u_j = g_j \cdot \min\left(1, \mathrm{max\_ratio} \,
       \frac{\max(\lVert w_j \rVert, \epsilon)}{\lVert g_j \rVert}\right)$$
@@ -19,7 +19,7 @@ def clip_by_unit_norm(max_ratio: Hyper = 0.01, *, eps: Hyper = 1e-3) -> Transfor
     scalar is one unit.
 
     Args:
-        max_ratio: the largest norm that passes, as a share of the norm of the weights.
+        max_ratio: the largest norm that passes, as a fraction of the norm of the weights.
         eps: the least norm that weights count as, in units of the parameters, so that
             weights can leave zero.
 

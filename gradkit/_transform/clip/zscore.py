@@ -15,8 +15,8 @@ class ZscoreState(NamedTuple):
     """What norms have been, after clipping."""
 
     seen: jax.Array  # norms so far, int32 []
-    mean: jax.Array  # average norm, []
-    deviation: jax.Array  # root of the average squared distance from it, []
+    mean: jax.Array  # EMA of the norm, []
+    deviation: jax.Array  # root of the EMA of the squared distance from it, []
 
 
 @factory

@@ -1,4 +1,4 @@
-"""AdEMAMix's numerator: a fast and a slow average of the gradient, mixed."""
+"""AdEMAMix's numerator: a fast and a slow EMA of the gradient, mixed."""
 
 from typing import NamedTuple
 
@@ -19,27 +19,27 @@ from gradkit._core.types import (
 
 
 class AdEMAMixState(NamedTuple):
-    """The two averages."""
+    """The two EMAs."""
 
     count: jax.Array  # updates so far, int32 []
-    fast: Updates  # average with decay b1, like the parameters
-    slow: Updates  # average with decay b3, like the parameters
+    fast: Updates  # EMA with decay b1, like the parameters
+    slow: Updates  # EMA with decay b3, like the parameters
 
 
 @factory
 def average_by_ademamix(
     b1: Hyper = 0.9, *, b3: Rate = 0.9999, alpha: Rate = 5.0
 ) -> Transform:
-    r"""Replace each gradient by its fast average plus `alpha` times its slow one.
+    r"""Replace each gradient by its fast EMA plus `alpha` times its slow one.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \qquad s_t = b_3 s_{t-1} + (1 - b_3) g_t$$
     $$u_t = m_t / (1 - b_1^t) + \alpha s_t$$
 
     Args:
-        b1: decay of the fast average, which is debiased.
-        b3: decay of the slow average, which is not; a number or a schedule, such as
+        b1: decay of the fast EMA, which is debiased.
+        b3: decay of the slow EMA, which is not; a number or a schedule, such as
             `schedule_by_half_life`.
-        alpha: weight of the slow average; a number or a schedule.
+        alpha: weight of the slow EMA; a number or a schedule.
 
     State: `8*size` bytes a leaf, `4` once.
     Flops: at most `16*size` a leaf.

@@ -29,7 +29,7 @@ def average_by_complex(decay: Hyper = 0.8, *, angle: Hyper = math.pi / 8) -> Tra
     against itself, which damps the turning of players around each other.
 
     Args:
-        decay: share of the sum that lives on to the next update.
+        decay: fraction of the sum that lives on to the next update.
         angle: how far the sum turns in an update, in radians; 0 is the heavy ball.
 
     State: `8*size` bytes a leaf, `0` once.

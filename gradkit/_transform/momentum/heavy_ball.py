@@ -22,10 +22,10 @@ def average_by_heavy_ball(decay: Hyper = 0.9) -> Transform:
     $$m_t = g_t + \mathrm{decay} \, m_{t-1}, \qquad u_t = m_t$$
 
     `average_by_nesterov` keeps the same sum and looks one gradient further ahead. An
-    exponential average, such as Adam's, is `1 - decay` times this sum.
+    EMA, such as Adam's, is `1 - decay` times this sum.
 
     Args:
-        decay: share of the sum that lives on to the next update; 0 is the gradient itself.
+        decay: fraction of the sum that lives on to the next update; 0 is the gradient itself.
 
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `6*size` a leaf.

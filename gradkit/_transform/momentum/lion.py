@@ -1,4 +1,4 @@
-"""Lion: the sign of an average that leans on the newest gradient."""
+"""Lion: the sign of momentum that leans on the newest gradient."""
 
 from typing import NamedTuple
 
@@ -13,19 +13,19 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 class LionState(NamedTuple):
     """What Lion remembers."""
 
-    mu: Updates  # average gradient with decay b2, like the parameters
+    mu: Updates  # EMA of the gradient with decay b2, like the parameters
 
 
 @factory
 def average_by_lion(b1: Hyper = 0.9, *, b2: Hyper = 0.99) -> Transform:
-    r"""Replace each gradient by the sign of its mixture with the average of those before.
+    r"""Replace each gradient by the sign of its interpolation with the momentum.
 
     $$u_t = \mathrm{sign}(b_1 m_{t-1} + (1 - b_1) g_t), \qquad
       m_t = b_2 m_{t-1} + (1 - b_2) g_t$$
 
     Args:
-        b1: weight of the average in the mixture.
-        b2: decay of the average.
+        b1: weight of the momentum in the interpolation.
+        b2: decay of the momentum, an EMA of the gradient.
 
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `15*size` a leaf.

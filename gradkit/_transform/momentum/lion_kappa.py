@@ -14,7 +14,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 class LionKappaState(NamedTuple):
     """What Lion-kappa remembers."""
 
-    mu: Updates  # average gradient with decay b2, like the parameters
+    mu: Updates  # EMA of the gradient with decay b2, like the parameters
 
 
 @factory
@@ -24,7 +24,7 @@ def average_by_lion_kappa(
     b1: Hyper = 0.9,
     b2: Hyper = 0.99,
 ) -> Transform:
-    r"""Replace each gradient by `kappa` of its mixture with the average of those before.
+    r"""Replace each gradient by `kappa` of its interpolation with the momentum.
 
     $$u_t = \mathrm{kappa}(b_1 m_{t-1} + (1 - b_1) g_t), \qquad
       m_t = b_2 m_{t-1} + (1 - b_2) g_t$$
@@ -32,14 +32,14 @@ def average_by_lion_kappa(
     Args:
         kappa: a function of one leaf, the subgradient of a convex function of it: `jnp.sign`
             of the sum of sizes, `x / norm(x)` of the Euclidean norm, `clip` of Huber's loss.
-        b1: weight of the average in the mixture.
-        b2: decay of the average.
+        b1: weight of the momentum in the interpolation.
+        b2: decay of the momentum, an EMA of the gradient.
 
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `15*size` a leaf, and what `kappa` takes.
     Paper: Chen, Liu, Liang and Liu, "Lion Secretly Solves Constrained Optimization: As Lyapunov
         Predicts", arXiv:2310.05898, Lion-kappa.
-    Departure: `kappa` sees the average gradient, where the paper's sees its negative: the same
+    Departure: `kappa` sees the momentum, where the paper's sees its negative: the same
         for every even function. The paper's norms over the whole model are norms of a leaf.
     Limits: with weight decay, parameters are drawn to where the convex conjugate of the
         function at `weight_decay * p` is finite. `kappa` must answer zeros with finite values.

@@ -17,13 +17,13 @@ class MARSState(NamedTuple):
 
 @factory
 def average_by_mars(gamma: Hyper = 0.025, *, b1: Hyper = 0.95) -> Transform:
-    r"""Add to each gradient a share of its change, so that an average of them lags less.
+    r"""Add to each gradient a fraction of its change, so that an EMA of them lags less.
 
     $$u_t = g_t + \gamma \frac{b_1}{1 - b_1} (g_t - g_{t-1}), \qquad g_0 = 0$$
 
     Args:
         gamma: strength of the correction; 1 is that of variance reduction, 0 is none.
-        b1: decay of the average that is to follow, such as Adam's.
+        b1: decay of the EMA that is to follow, such as Adam's.
 
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `8*size` a leaf.

@@ -22,10 +22,10 @@ def average_by_nesterov(decay: Hyper = 0.9) -> Transform:
     $$m_t = g_t + \mathrm{decay} \, m_{t-1}, \qquad u_t = g_t + \mathrm{decay} \, m_t$$
 
     `average_by_heavy_ball` keeps the same sum and emits it as it is: here the newest gradient
-    counts `1 + decay` times. An exponential average is `1 - decay` times the sum.
+    counts `1 + decay` times. An EMA is `1 - decay` times the sum.
 
     Args:
-        decay: share of the sum that lives on to the next update; 0 is the gradient itself.
+        decay: fraction of the sum that lives on to the next update; 0 is the gradient itself.
 
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `8*size` a leaf.

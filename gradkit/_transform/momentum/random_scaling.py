@@ -1,4 +1,4 @@
-"""Momentum of random length: an average times an exponential random number."""
+"""Momentum of random length: an EMA times an exponential random number."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,13 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 class RandomScalingState(NamedTuple):
     """What the momentum remembers."""
 
-    mu: Updates  # average gradient, like the parameters
+    mu: Updates  # EMA of the gradient, like the parameters
     key: jax.Array  # data of the key to draw from next, uint32 [2]
 
 
 @factory
 def average_by_random_scaling(decay: Hyper = 0.99, *, key: random.Key = 0) -> Transform:
-    r"""Replace each gradient by the average so far, at a random length.
+    r"""Replace each gradient by its EMA, at a random length.
 
     $$m_t = \mathrm{decay} \, m_{t-1} + (1 - \mathrm{decay}) g_t, \qquad
       u_t = s_t m_t, \qquad s_t \sim \mathrm{Exp}(1)$$
@@ -28,14 +28,14 @@ def average_by_random_scaling(decay: Hyper = 0.99, *, key: random.Key = 0) -> Tr
     line, over which gradients average to the difference of the losses at its ends.
 
     Args:
-        decay: decay of the average gradient.
-        key: a seed or a `jax.random` key; the same key gives the same run.
+        decay: of the EMA of the gradient.
+        key: see the glossary.
 
     State: `4*size` bytes a leaf, `8` once.
     Flops: at most `8*size` a leaf, `120` once.
     Paper: Zhang and Cutkosky, "Random Scaling and Momentum for Non-smooth Non-convex
         Optimization", arXiv:2405.09742, its SGDM with random scaling.
-    Departure: the average's `1 - decay` is apart from the learning rate. `decay` is a choice of
+    Departure: the EMA's `1 - decay` is apart from the learning rate. `decay` is a choice of
         ours; the paper's depends on the length of the run.
     Limits: one step in twenty is over three times as long as planned. Groups under
         `optax.partition` draw apart: give them one key to draw the same.

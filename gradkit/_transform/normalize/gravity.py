@@ -22,7 +22,7 @@ class GravityState(NamedTuple):
 def normalize_by_gravity(
     decay: Hyper = 0.9, *, start: Hyper = 0.1, key: random.Key = 0
 ) -> Transform:
-    r"""Average gradients of which an entry counts less where it is steep in a steep leaf.
+    r"""Take an EMA of gradients, of which an entry counts less where it is steep in a steep leaf.
 
     $$z_{t,ij} = \frac{g_{t,ij}}{1 + (g_{t,ij} \max_k |g_{t,ik}|)^2}, \qquad
       b_t = \frac{\mathrm{decay} \, (t - 1) + 1}{t + 1}$$
@@ -30,7 +30,7 @@ def normalize_by_gravity(
       m_{0,ij} \sim \mathcal{N}(0, \mathrm{start}^2)$$
 
     Args:
-        decay: of the average in the long run; it begins with 1/2.
+        decay: of the EMA in the long run; it begins with 1/2.
         start: standard deviation of the first velocities, in units of the gradient; the
             paper's `alpha / learning_rate`.
         key: a seed or a `jax.random` key, for the first velocities; the same key gives the

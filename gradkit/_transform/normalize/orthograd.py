@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, norms, numbers
-from gradkit._core.derivative import root
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
@@ -27,7 +26,7 @@ def normalize_by_orthograd() -> Transform:
         first and projected twice. A gradient along its parameter up to rounding gives zero.
     Limits: nothing of a leaf with one entry is orthogonal to it, so its update is zero: send
         scalars past it with `optax.masked`. A zero parameter changes nothing. Stands before
-        any average of the gradient.
+        momentum.
 
     >>> tx = gk.normalize_by_orthograd()
     >>> w = jnp.array([1.0, 0.0])
@@ -57,6 +56,6 @@ def project(
     w = (w / jnp.where(w_norm > 0, w_norm, 1)).astype(g.dtype)
     for _ in range(2):  # the second takes what rounding left of the first
         o = o - jnp.sum(w * o) * w
-    size = root(norms.sum_squares(o))
+    size = norms.unscaled(o, tuple(range(o.ndim)))
     parallel = size <= 16 * jnp.finfo(g.dtype).eps
     return jnp.where(parallel, 0, o / jnp.where(parallel, 1, size)) * g_norm

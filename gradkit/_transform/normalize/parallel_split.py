@@ -20,7 +20,7 @@ class ParallelSplitState(NamedTuple):
 def normalize_by_parallel_split(
     decay: Hyper = 0.75, *, max_norm: Hyper = 2.5, parallel: Hyper = 0.0
 ) -> Transform:
-    r"""Keep what is new in each leaf's gradient, bound it, and shrink its part along the weight.
+    r"""Apply a reverse momentum, limit each leaf's norm, and shrink its part along the weight.
 
     $$m_t = g_t - \mathrm{decay} \, m_{t-1}, \qquad
       d_t = m_t \min(1, \mathrm{max\_norm} / \lVert m_t \rVert)$$
@@ -28,9 +28,9 @@ def normalize_by_parallel_split(
       u_t = d_t - d^\parallel_t + \mathrm{parallel} \, d^\parallel_t$$
 
     Args:
-        decay: share of the last sum that is subtracted: a momentum of `-decay`.
+        decay: fraction of the last sum that is subtracted: a momentum of `-decay`.
         max_norm: the largest norm of a leaf that passes, in units of the gradient.
-        parallel: share of the part along the parameter that is kept.
+        parallel: fraction of the part along the parameter that is kept.
 
     Needs: params.
     State: `4*size` bytes a leaf, `0` once.

@@ -22,7 +22,7 @@ def normalize_by_polar(
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
     dtype: Any = None,
 ) -> Transform:
-    r"""Replace each matrix by about its nearest orthogonal one: all singular values near 1.
+    r"""Orthogonalize each matrix, as Muon does: bring all of its singular values near 1.
 
     $$g = U S V^T, \qquad u = \sqrt{\max(1, \mathrm{cols} / \mathrm{rows})} \; U S' V^T,
       \qquad 0.68 < S' < 1.21$$
@@ -36,8 +36,7 @@ def normalize_by_polar(
         consistent_rms: where given, the root mean square of what comes out is about this, such as
             0.2 to be as large as AdamW's: $\mathrm{consistent\_rms} \sqrt{\max(\mathrm{rows},
             \mathrm{cols})}$ stands in place of the root above.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
         coefficients: one `(a, b, c)` a step, such as `gradkit.newton_schulz.POLAR_EXPRESS`,
             which is nearer to orthogonal; those of Jordan's Muon take the band above.
         dtype: of the steps, such as `jnp.bfloat16` where that is fast; at least float32 if
@@ -57,7 +56,7 @@ def normalize_by_polar(
     Limits: matrices only, and not those whose rows are looked up: keep embeddings, readouts,
         gains and biases elsewhere. Noise of small batches comes out as large as signal.
         Singular values under 1/650 of the norm stay below 0.68. On a mesh in use
-        (`jax.set_mesh`) each device iterates on its share of the matrices of one shape;
+        (`jax.set_mesh`) each device iterates on a part of the matrices of one shape;
         explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.normalize_by_polar(), 1e-3 * jnp.diag(jnp.array([1.0, 2.0, 4.0]))

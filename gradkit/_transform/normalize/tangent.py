@@ -86,10 +86,12 @@ def tangent(d: jax.Array, g: jax.Array, w: jax.Array, delta: Scalar) -> jax.Arra
     cosines = jnp.sum(tree.ratio(g, g_norms) * unit, units, keepdims=True)
     along = jnp.sum(d * unit, units, keepdims=True)
 
-    g_shares = tree.ratio(g_norms, norms.along(g_norms, -1))
-    w_shares = tree.ratio(w_norms, norms.along(w_norms, -1))
-    cosine = jnp.sum(g_shares * w_shares * cosines)  # of the leaf, seen by its units
-    whole = jnp.sum(w_shares * along) * w_shares
+    g_units = tree.ratio(g_norms, norms.along(g_norms, -1))
+    w_units = tree.ratio(w_norms, norms.along(w_norms, -1))
+    cosine = jnp.sum(
+        g_units * w_units * cosines
+    )  # of the leaf, from those of its units
+    whole = jnp.sum(w_units * along) * w_units
 
     rows = max(math.prod(g.shape[:-1]), 1)
     of_units = jnp.max(jnp.abs(cosines), initial=0) < delta / rows**0.5

@@ -34,8 +34,7 @@ def normalize_by_trust_ratio(
             in the denominator, as LARS does. LAMB adds it before.
         min_norm: the least norm that parameters count as, in their units.
         max_norm: the largest norm that they count as.
-        mask: which parameters decay: a tree of bools like them, or what makes one of them; `None`
-            for all.
+        mask: see the glossary.
 
     Needs: params. Stands before `step_by_learning_rate`.
     State: `0` bytes a leaf, `0` once.

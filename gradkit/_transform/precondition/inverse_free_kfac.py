@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, inverse_free, numbers, paths, rate, tree
+from gradkit._core import check, norms, numbers, paths, rate, tree
 from gradkit._core.condition import when
 from gradkit._core.factory import factory
 from gradkit._core.matrix import kronecker, layout, roots
+from gradkit._core.matrix.kronecker import NONE, is_none
 from gradkit._core.types import (
     Extra,
     Hyper,
     Params,
     Rate,
+    Scalar,
     Transform,
     Updates,
     transform,
@@ -66,8 +68,7 @@ def precondition_by_inverse_free_kfac(
         every: updates between two fits.
         max_size: a longer side keeps the identity, and so does that of a matrix of one row or
             column.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
 
     Needs: nothing; `covariances`, a tree with a pair `(U, V)` in the place of every leaf, makes it
         K-FAC.
@@ -115,33 +116,87 @@ def precondition_by_inverse_free_kfac(
         **extra: Extra,
     ) -> tuple[Updates, InverseFreeKFACState]:
         del params, extra
-        g = kronecker.read(updates)
+        g = numbers.read_square_summable(updates)
         given = () if covariances is None else (covariances,)
 
-        def natural(g: jax.Array, a: Any, b: Any, *pair: Any) -> tuple[Any, Any]:
+        def pulls(g: jax.Array, a: Any, b: Any, *pair: Any) -> tuple[Any, Any]:
             x = layout.as_matrix(g, batch_axes)
-            return inverse_free.natural(x, a, b, damping, *pair)
+            return natural_gradients(x, a, b, damping, *pair)
 
-        def fit(kept: tuple[kronecker.Sides, kronecker.Sides]) -> tuple[Any, Any]:
-            factors, old = kept
+        def fit(kept: Fit) -> Fit:
             xs = paths.unboxed(g)
-            found = jax.tree.map(natural, xs, *factors, *given)
-            pulls = kronecker.Sides(*tree.unzip(xs, found, 2))
-            moves = jax.tree.map(lambda m, n: decay * m + n, old, pulls)
-            moved = functools.partial(
-                inverse_free.moved, pull=rate.at(fit_rate, state.count)
-            )
-            return (
-                jax.tree.map(moved, factors, moves),
-                jax.tree.map(inverse_free.finite, moves, old),
+            found = jax.tree.map(pulls, xs, *kept.factors, *given)
+            new = kronecker.Sides(*tree.unzip(xs, found, 2))
+            moves = jax.tree.map(lambda m, n: decay * m + n, kept.moves, new)
+            move = functools.partial(moved, fit_rate=rate.at(fit_rate, state.count))
+            return Fit(
+                jax.tree.map(move, kept.factors, moves),
+                jax.tree.map(if_finite, moves, kept.moves),
             )
 
         due = state.count % every == 0
-        factors, moves = when(due, fit, (state.factors, state.moves))
+        factors, moves = when(due, fit, Fit(state.factors, state.moves))
         back = kronecker.transposed(factors)
-        inside = kronecker.between(back.rows, g, factors.cols, batch_axes)
-        u = kronecker.between(factors.rows, inside, back.cols, batch_axes)
+        inside = kronecker.multiply(back.rows, g, factors.cols, batch_axes)
+        u = kronecker.multiply(factors.rows, inside, back.cols, batch_axes)
         new = InverseFreeKFACState(numbers.increment(state.count), factors, moves)
         return numbers.like(u, updates), new
 
     return transform(init, update)
+
+
+class Fit(NamedTuple):
+    """What a fit changes."""
+
+    factors: kronecker.Sides
+    moves: kronecker.Sides
+
+
+def natural_gradients(
+    g: jax.Array, a: Any, b: Any, damping: Scalar, covariances: Any = None
+) -> tuple[Any, Any]:
+    r"""$n_A$ and $n_B$: half of how far the curvature that each factor sees is from the identity."""
+
+    def far(seen: Any, own: Any, other: Any, length: int) -> Any:
+        if is_none(own):
+            return NONE
+        trace_of_other = length if is_none(other) else trace(other.mT @ other)
+        known = damping * trace_of_other * (own.mT @ own)
+        curvature = (known + seen) / max(length, 1)
+        return (curvature - roots.identity(own)) / 2
+
+    rows, cols = curvatures(g, a, b, covariances)
+    return far(rows, a, b, g.shape[-1]), far(cols, b, a, g.shape[-2])
+
+
+def curvatures(g: jax.Array, a: Any, b: Any, covariances: Any) -> tuple[Any, Any]:
+    r"""$H H^T$ and $H^T H$ of sides with a factor, from a gradient or from K-FAC's covariances."""
+    if covariances is None:
+        h = between(a, g, b)
+        return NONE if is_none(a) else h @ h.mT, NONE if is_none(b) else h.mT @ h
+    inputs, outputs = covariances
+    u, v = between(a, inputs, a), between(b, outputs, b)
+    return trace(v) * u, trace(u) * v
+
+
+def between(a: Any, x: jax.Array, b: Any) -> jax.Array:
+    r"""$A^T x B$; a side without a factor has the identity."""
+    x = x if is_none(a) else a.mT @ x.astype(a.dtype)
+    return x if is_none(b) else x.astype(b.dtype) @ b
+
+
+def trace(x: jax.Array) -> jax.Array:
+    return jnp.trace(x, axis1=-2, axis2=-1)[..., None, None]
+
+
+def moved(factor: jax.Array, move: jax.Array, fit_rate: Scalar) -> jax.Array:
+    """The factor after a move, at most `fit_rate` long; as it was where that is not finite."""
+    length = norms.along(move, (-2, -1))
+    part = jnp.asarray(fit_rate, factor.dtype) / jnp.maximum(length, 1)
+    return if_finite(factor - part * (factor @ move), factor)
+
+
+def if_finite(new: jax.Array, old: jax.Array) -> jax.Array:
+    """`new`, or each matrix of `old` where that of `new` has an entry that is not finite."""
+    fine = jnp.all(jnp.isfinite(new), (-2, -1), keepdims=True)
+    return jnp.where(fine, new, old)

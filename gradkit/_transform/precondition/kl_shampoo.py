@@ -8,16 +8,16 @@ import jax.numpy as jnp
 from gradkit._core import check, derivative, numbers, paths, tree
 from gradkit._core.condition import on_axes_of, when
 from gradkit._core.factory import factory
-from gradkit._core.matrix import kronecker, layout, roots
+from gradkit._core.matrix import kronecker, layout, linalg, roots
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
 class KLShampooState(NamedTuple):
-    """The average gradient, and the two covariances of every leaf."""
+    """The EMA of each gradient, and its two covariances."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    grams: kronecker.Sides  # S: average covariances
+    mu: Updates  # EMA of the gradient, like the parameters
+    grams: kronecker.Sides  # S: EMAs of the covariances
     bases: kronecker.Sides  # Q^T: about their eigenvectors, as rows, as last used
     values: kronecker.Sides  # their eigenvalues as the bases see them, [*batch, n]
 
@@ -34,7 +34,7 @@ def precondition_by_kl_shampoo(
     max_size: int = 8192,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Divide each average gradient by roots of covariances that explain it together.
+    r"""Multiply the EMA of each gradient by inverse roots of covariances fitted by KL divergence.
 
     $$S_a \leftarrow \mathrm{decay} \, S_a + \frac{1 - \mathrm{decay}}{d_b} \,
         g_t Q_b \lambda_b^{-1} Q_b^T g_t^T, \qquad
@@ -51,16 +51,15 @@ def precondition_by_kl_shampoo(
     comes to have times `max_norm`, $u_t$ is shortened, unless `every` is 1.
 
     Args:
-        b1: decay of the average gradient.
-        decay: decay of the average covariances and of their eigenvalues.
+        b1: decay of the EMA of the gradient.
+        decay: decay of the EMAs of the covariances and of their eigenvalues.
         eps: added to the roots, in units of the gradient.
         start: the first eigenvalues.
-        every: updates between two turns of the bases.
+        every: updates between two renewals of the bases.
         max_norm: limit of the singular values of an update, in units of the root of the longer
             side; `jnp.inf` is none, as in the paper, and so is `every=1`.
         max_size: a longer side is left as it is, and so is that of a matrix of one row or column.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
 
     State: `4*size + ((rows <= max_size)*(8*rows**2 + 4*rows) + (cols <= max_size)*(8*cols**2
         + 4*cols) if min(rows, cols) > 1 else 12)` bytes a leaf, `4` once.
@@ -71,18 +70,18 @@ def precondition_by_kl_shampoo(
         authors' release.
     Departure: computed in at least float32, where the release uses bfloat16. A tensor is a
         matrix, not one side per axis. As in the release no step is made with the first
-        gradient, and the average is not debiased. In the bases what is under 128 roundings of
-        its row, its column and the root mean square counts as zero. The limit is ours, for the eigenvalues know of
-        a gradient only after its update: a new direction is divided by the least of them. It
-        is on the eighth root of the mean eighth power of the singular values, so that none of
+        gradient, and the EMA is not debiased. In the bases what is under 128 roundings of its
+        row, its column and the root mean square counts as zero. The limit is ours, for the
+        eigenvalues know of a gradient only after its update: a new direction is divided by the
+        least of them. It is on the eighth root of the mean eighth power of the singular values, so that none of
         $n$ ends over $n^{1/8}$ times it. The release can set the size of every update instead.
     Limits: of a matrix that is not square the first covariance of the longer side is singular,
         and the basis of its null space is the choice of the machine's LAPACK: between two of
-        them early updates differ by up to a third. Eigenvalues start at a number and are limited by others, so gradients should be of
-        usual size, not much under 1e-6; after one far over all before, updates are small for
-        hundreds more. The first update costs an eigendecomposition a side,
-        and every one that turns, a QR decomposition. Explicitly sharded leaves are gathered
-        first. Bases cannot be differentiated, so stop the gradient at the state that is given
+        them early updates differ by up to a third. Eigenvalues start at a number and are limited by
+        others, so gradients should be of usual size, not much under 1e-6; after one far over all
+        before, updates are small for hundreds more. The first update costs an eigendecomposition a
+        side, and every one that renews the bases, a QR decomposition. Explicitly sharded leaves are
+        gathered first. Bases cannot be differentiated, so stop the gradient at the state that is given
         to an update.
 
     >>> tx, g = gk.precondition_by_kl_shampoo(b1=0.0, start=1.0), jnp.diag(jnp.arange(3.0))
@@ -110,31 +109,32 @@ def precondition_by_kl_shampoo(
         updates: Updates, state: KLShampooState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, KLShampooState]:
         del params, extra
-        g, values, moves = kronecker.read(updates), state.values, state.count > 0
+        g, moves = numbers.read_square_summable(updates), state.count > 0
 
-        def first(kept: tuple[kronecker.Sides, kronecker.Sides]) -> tuple[Any, Any]:
-            grams, _ = kept
-            fixed = derivative.refuse(name, grams)
-            return grams, kronecker.each(roots.eigenbasis, fixed)
+        def first(kept: Bases) -> Bases:
+            grams = derivative.refuse(name, kept.grams)
+            return kept._replace(bases=kronecker.map_squares(roots.eigenbasis, grams))
 
-        def turn(kept: tuple[kronecker.Sides, kronecker.Sides]) -> tuple[Any, Any]:
-            grams, _ = kept
-            moved = kronecker.pushed(*derivative.refuse(name, kept))
-            return grams, kronecker.each(roots.orthonormal_rows, moved)
+        def renew(kept: Bases) -> Bases:
+            fixed = derivative.refuse(name, kept)
+            moved = jax.tree.map(roots.power_product, *fixed)
+            moved = jax.tree.map(roots.or_before, moved, fixed.bases)
+            new = kronecker.map_squares(linalg.orthonormal_rows, moved)
+            return kept._replace(bases=new)
 
         due = moves & ((state.count - 1) % every == 0)
-        kept = when(state.count == 1, first, (state.grams, state.bases))
-        grams, bases = when(due & (state.count > 1), turn, kept)
+        kept = when(state.count == 1, first, Bases(state.grams, state.bases))
+        grams, bases = when(due & (state.count > 1), renew, kept)
         late = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
         mu = tree.ema(b1, state.mu, late)
         back = kronecker.transposed(bases)
         with jax.default_matmul_precision("highest"):
-            low = kronecker.between(bases.rows, mu, back.cols, batch_axes)
+            low = kronecker.multiply(bases.rows, mu, back.cols, batch_axes)
         low = kronecker.above_rounding(low, bases, batch_axes)
 
         limit = jnp.where(every > 1, max_norm, jnp.inf)
 
-        def white(x: jax.Array, a: Any, b: Any) -> jax.Array:
+        def divide(x: jax.Array, a: Any, b: Any) -> jax.Array:
             if kronecker.is_none(a) and kronecker.is_none(b):
                 return x
             y = layout.as_matrix(x, batch_axes)
@@ -142,40 +142,60 @@ def precondition_by_kl_shampoo(
             cols = 1 if kronecker.is_none(b) else jnp.sqrt(b)[..., None, :]
             scale = rows * cols + eps
             most = limit * max(y.shape[-2:]) ** 0.5
-            return layout.like(
-                kronecker.limited(lambda y: y / scale, y, most), x, batch_axes
-            )
+            y = kronecker.limit_spectrum(lambda y: y / scale, y, most)
+            return layout.like(y, x, batch_axes)
 
-        d = paths.map_unboxed(white, low, *values)
-        u = kronecker.between(back.rows, d, bases.cols, batch_axes)
+        d = paths.map_unboxed(divide, low, *state.values)
+        u = kronecker.multiply(back.rows, d, bases.cols, batch_axes)
 
         xs = jax.tree.map(lambda x: layout.as_matrix(x, batch_axes), paths.unboxed(g))
-        rows = jax.tree.map(_explained, xs, *bases, values.cols)
-        cols = jax.tree.map(
-            _explained, kronecker.transposed(xs), *bases[::-1], values.rows
-        )
-        seen, along = zip(tree.unzip(xs, rows, 2), tree.unzip(xs, cols, 2))
-        grams = tree.ema(decay, grams, kronecker.Sides(*seen))
-        new = tree.ema(decay, values, kronecker.Sides(*along))
+        white = white_sides(xs, bases, state.values)
+        grams = tree.ema(decay, grams, jax.tree.map(covariance, white))
+        new = tree.ema(decay, state.values, jax.tree.map(variances, bases, white))
 
         def limited(v: jax.Array) -> jax.Array:
             least = max(10, min(v.shape[-1], 4000)) ** -2.0
             return jnp.where(moves, jnp.maximum(v, least), start).astype(v.dtype)
 
         values = jax.tree.map(limited, new)
-        return numbers.like(u, updates), KLShampooState(
-            numbers.increment(state.count), mu, grams, bases, values
-        )
+        step = numbers.increment(state.count)
+        return numbers.like(u, updates), KLShampooState(step, mu, grams, bases, values)
 
     return transform(init, update)
 
 
-def _explained(g: jax.Array, own: Any, other: Any, values: Any) -> tuple[Any, Any]:
-    """The covariance of the rows of `g`, its columns made white, and its diagonal in `own`."""
+class Bases(NamedTuple):
+    """The bases, and the covariances that they are made from."""
+
+    grams: kronecker.Sides
+    bases: kronecker.Sides
+
+
+def white_sides(
+    xs: Any, bases: kronecker.Sides, values: kronecker.Sides
+) -> kronecker.Sides:
+    """For the rows, the matrices whose columns are made white; for the columns, transposed."""
+    rows = jax.tree.map(white, xs, bases.rows, bases.cols, values.cols)
+    back = kronecker.transposed(xs)
+    cols = jax.tree.map(white, back, bases.cols, bases.rows, values.rows)
+    return kronecker.Sides(rows, cols)
+
+
+def white(g: jax.Array, own: Any, other: Any, values: Any) -> Any:
+    r"""$g Q_b \lambda_b^{-1/2}$, for a side that has a covariance."""
     if kronecker.is_none(own):
-        return kronecker.NONE, kronecker.NONE
+        return kronecker.NONE
     x = g.astype(own.dtype)
     if not kronecker.is_none(other):
         x = x @ other.mT / jnp.sqrt(values)[..., None, :]
-    x, n = roots.squarable(x), max(g.shape[-1], 1)
-    return roots.gram(x) / n, jnp.sum(jnp.square(own @ x), -1) / n
+    return numbers.squarable(x, x.size)
+
+
+def covariance(x: jax.Array) -> jax.Array:
+    """That of the rows of `x`."""
+    return roots.gram(x) / max(x.shape[-1], 1)
+
+
+def variances(basis: jax.Array, x: jax.Array) -> jax.Array:
+    """The diagonal of the covariance in a basis, `[*batch, n]`."""
+    return jnp.sum(jnp.square(basis @ x), -1) / max(x.shape[-1], 1)

@@ -13,13 +13,11 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class OneSidedShampooState(NamedTuple):
-    """What is remembered of every leaf and of its small side."""
+    """The EMA of each gradient, of the covariance of its small side, and its inverse root."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    grams: (
-        kronecker.Sides
-    )  # averages of g g^T on the small side, [*batch, small, small]
+    mu: Updates  # EMA of the gradient, like the parameters
+    grams: kronecker.Sides  # EMAs of g g^T, of the small side alone
     roots: kronecker.Sides  # their inverse roots, when these were last taken
 
 
@@ -33,36 +31,35 @@ def precondition_by_one_sided_shampoo(
     max_size: int = 8192,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Divide each average gradient by the root of the covariance of its small side.
+    r"""Multiply the EMA of each gradient by the inverse root of its small side's covariance.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t, \qquad
       L_t = \mathrm{decay} \, L_{t-1} + (1 - \mathrm{decay}) \, g_t g_t^T$$
     $$u_t = (L + \mathrm{damping} \, \bar\lambda I)^{-1/2} \; \frac{m_t}{1 - b_1^t}$$
 
-    for a $g$ with no more rows than columns; a tall one is turned on its side before, and back
-    after. $L = L_t / (1 - \mathrm{decay}^t)$ is that of the last $t$ for which `every` divides
-    $t - 1$, of 1, 2, 4, 8 ... up to `every`, or the first not zero; $\bar\lambda$ is the mean of
-    its eigenvalues. Singular values of $u_t$ are limited to the most that a root of this $t$ could
+    for a $g$ with no more rows than columns; a tall one is transposed before, and back after.
+    $L = L_t / (1 - \mathrm{decay}^t)$ is that of the last $t$ for which `every` divides $t - 1$, of
+    1, 2, 4, 8 ... up to `every`, or the first not zero; $\bar\lambda$ is the mean of its
+    eigenvalues. Singular values of $u_t$ are limited to the most that a root of this $t$ could
     give, $\sqrt{\sum_s v_s^2 / w_s}$ with the weights of gradient $s$ in $m_t$ and $L_t$: 1 at
     first, 2.3 at last.
 
     Args:
-        b1: decay of the average gradient.
-        decay: decay of the average covariance.
-        damping: added to the eigenvalues, as a share of their mean.
-        every: updates between two times that roots are taken, after those at 1, 2, 4, 8 ...
+        b1: decay of the EMA of the gradient.
+        decay: decay of the EMA of the covariance.
+        damping: added to the eigenvalues, as a fraction of their mean.
+        every: updates between two renewals of the roots, after those at 1, 2, 4, 8 ...
         max_size: a matrix whose small side is longer is left as it is.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
 
     State: `4*size + 8*(min(rows, cols) <= max_size)*min(rows, cols)**2` bytes a leaf, `4` once.
     Flops: at most `6*size*min(rows, cols) + 5*min(rows, cols)**3 + 30*size
         + 30*min(rows, cols)**2 + 100` a leaf, `60` once, beside the eigendecompositions.
     Paper: An and others, "ASGO: Adaptive Structured Gradient Optimization",
-        arXiv:2503.20762, Algorithm 2, its practical one with averages; also as one-sided
+        arXiv:2503.20762, Algorithm 2, its practical one with EMAs; also as one-sided
         Shampoo in Xie and others, arXiv:2503.10537.
     Departure: `damping` is under the root and relative to the mean eigenvalue, where the paper
-        adds a number to the root; the average gradient is debiased, and so is the covariance.
+        adds a number to the root; the EMA of the gradient is debiased, and so is the covariance.
         What kept roots enlarge is limited as in `precondition_by_shampoo`; `every=1` never
         reaches the limit.
     Limits: an update that takes roots costs an eigendecomposition a matrix. Where a direction is
@@ -103,7 +100,7 @@ def precondition_by_one_sided_shampoo(
         **extra: Extra,
     ) -> tuple[Updates, OneSidedShampooState]:
         del params, extra
-        g = kronecker.read(updates)
+        g = numbers.read_square_summable(updates)
         step = numbers.increment(state.count)
         mu = tree.ema(b1, state.mu, g)
         grams = kronecker.ema_of_grams(decay, state.grams, g, batch_axes)
@@ -112,12 +109,12 @@ def precondition_by_one_sided_shampoo(
             covariances = tree.debias(grams, decay, step)
             return kronecker.inverse_roots(covariances, 0.5, 0.0, damping)
 
-        due = kronecker.due(state.count, every)
-        taken = kronecker.renewed(due, take, state.roots, grams)
-        most = kronecker.most_of_ema(b1, decay, step, tree.zero_per_leaf(g).dtype)
+        due = kronecker.roots_due(state.count, every)
+        roots = kronecker.renew_roots(due, take, state.roots, state.grams, grams)
+        limit = kronecker.limit_of_ema(b1, decay, step, tree.zero_per_leaf(g).dtype)
         m = tree.debias(mu, b1, step)
-        most = kronecker.most_between(most, m, grams, 0.5, damping)
-        u = kronecker.limited_between(taken.rows, m, taken.cols, most, batch_axes)
-        return numbers.like(u, updates), OneSidedShampooState(step, mu, grams, taken)
+        limits = kronecker.limits_of_product(limit, m, grams, 0.5, damping)
+        u = kronecker.multiply_limited(roots.rows, m, roots.cols, limits, batch_axes)
+        return numbers.like(u, updates), OneSidedShampooState(step, mu, grams, roots)
 
     return transform(init, update)

@@ -1,31 +1,25 @@
 """PSGD: triangular factors that learn to make gradients white."""
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._core import (
-    alike,
-    check,
-    numbers,
-    paths,
-    random,
-    rate,
-    shard,
-    tree,
-    whitening,
-)
-from gradkit._core.condition import when
+from gradkit._core import check, norms, numbers, paths, random, rate, shard, tree
+from gradkit._core.condition import on_axes_of, when
 from gradkit._core.factory import factory
-from gradkit._core.matrix import kronecker, layout
+from gradkit._core.matrix import lapack, layout, roots, stacks
+from gradkit._core.matrix.kronecker import NONE, Sides, is_none
 from gradkit._core.types import (
     Extra,
     Hyper,
     Params,
     Rate,
+    Scalar,
     Transform,
     Updates,
     transform,
@@ -33,26 +27,18 @@ from gradkit._core.types import (
 
 
 class PSGDState(NamedTuple):
-    """The average gradient, and the factors that whiten."""
+    """The EMA of each gradient, and the factors that whiten it."""
 
     count: jax.Array  # updates so far, int32 []
     key: jax.Array  # data of the key of the next update, uint32
-    mu: Updates  # average gradient, like the parameters
-    factors: whitening.Factors  # each a tree like the parameters, of what a leaf has
-
-
-def masked(x: Any) -> Any:
-    """What a state keeps of a factor: where there is none, what optax skips."""
-    return kronecker.NONE if x is None else x
-
-
-def some(x: Any) -> Any:
-    """The factor that is kept, or None."""
-    return None if kronecker.is_none(x) else x
+    mu: Updates  # EMA of the gradient, like the parameters
+    factors: Sides  # Q: triangles [*batch, n, n], or diagonals [*batch, n]
+    grams: Sides  # Q^T Q, full or diagonal likewise, so that updates take half of the products
+    curvatures: Sides  # lambda: how strongly fits pull at each, [*batch]
 
 
 def annealed(step: jax.Array) -> jax.Array:
-    """The share of updates that fit: all of the first 500, then fewer, at last 3 %."""
+    """The fraction of updates that fit: all of the first 500, then fewer, at last 3 %."""
     return jnp.clip(jnp.exp(-1e-3 * (step - 499).astype(jnp.float32)), 0.03, 1)
 
 
@@ -61,7 +47,7 @@ def precondition_by_psgd(
     b1: Hyper = 0.9,
     *,
     fit_rate: Rate = 0.1,
-    fit_share: Rate = annealed,
+    fit_probability: Rate = annealed,
     decay: Hyper = 0.9,
     damping: Hyper = 1e-9,
     scale: Hyper = 1.0,
@@ -71,12 +57,12 @@ def precondition_by_psgd(
     key: random.Key = 0,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Whiten each average gradient by triangular factors that are fitted to gradients.
+    r"""Whiten the EMA of each gradient by triangular Kronecker factors, fitted to gradients.
 
     $$u_t = \mathrm{scale}^2 \; Q_1^T Q_1 \; m_t \; Q_2^T Q_2, \qquad m_t = \beta_t m_{t-1} + (1 - \beta_t) g_t,
       \qquad \beta_t = \min(b_1, 1 - 1 / t)$$
 
-    A share `fit_share` of the updates first draws $v \sim \mathcal{N}(0, I)$ and moves
+    With `fit_probability` an update first draws $v \sim \mathcal{N}(0, I)$ and moves
 
     $$h = g_t + (\mathrm{damping} + \epsilon |g_t|) v, \qquad A = \mathrm{scale} \, Q_1 h Q_2^T,
       \qquad B = Q_1^{-T} v Q_2^{-1} / \mathrm{scale}$$
@@ -88,18 +74,17 @@ def precondition_by_psgd(
     and $Q_2$ likewise by $A^T A$ and $B^T B$. Where gradients are white after $Q$, it rests.
 
     Args:
-        b1: decay of the average gradient, at most.
-        fit_rate: how far a fit moves, as a share of what would at once be too far.
-        fit_share: the probability of a fit; a number, or a schedule of updates so far.
-        decay: decay of the average curvature, which is no smaller than the newest.
+        b1: decay of the EMA of the gradient, at most.
+        fit_rate: how far a fit moves, as a fraction of what would at once be too far.
+        fit_probability: the probability of a fit; a number, or a schedule of updates so far.
+        decay: decay of the EMA of the curvature, which is no smaller than the newest.
         damping: noise added to the gradient fitted to, in its units.
         scale: times the factors, which begin as identities; its square is the first gain.
-        max_rms: root mean square of a matrix of updates, at most.
-        max_entry: size of an entry of an update, at most.
+        max_rms: the largest RMS of a matrix of updates.
+        max_entry: the largest size of an entry of an update.
         max_size: a longer side has a diagonal factor, as have vectors.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        key: see the glossary.
+        batch_axes: see the glossary.
 
     Needs: nothing; a `probe`, noise like the gradients, replaces `v`.
     State: `4*size + (4 + 8*rows*(rows if cols > 1 and rows <= max_size else 1))*(rows > 1)
@@ -108,7 +93,7 @@ def precondition_by_psgd(
     Flops: at most `10*size*(rows + cols) + 5*(rows**3 + cols**3) + 80*size + 60*(rows**2
         + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858: triangular
-        factors, gradient whitening; clips and averages as in the author's release, whose newer
+        factors, gradient whitening; clips and EMAs as in the author's release, whose newer
         forms without inverses are other methods.
     Departure: a tensor is a matrix, not one side per axis. The largest eigenvalue of
         $A A^T + B B^T$ is exact up to side 32, else a lower bound by eight power steps; the
@@ -117,27 +102,28 @@ def precondition_by_psgd(
         fit costs two triangular solves, and a gradient far over all before stops it for some
         hundred updates. Explicitly sharded leaves are gathered first.
 
-    >>> tx, g = gk.precondition_by_psgd(fit_share=1.0), jnp.array([1e3, -1e3])
+    >>> tx, g = gk.precondition_by_psgd(fit_probability=1.0), jnp.array([1e3, -1e3])
     >>> state, _ = jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=300)
     >>> print(tx.update(g, state)[0].round(0))  # of any size: about 1
     [ 1. -1.]
     """
     name = "precondition_by_psgd"
     check.fraction(name, b1=b1, decay=decay)
-    check.nonnegative(name, fit_rate=fit_rate, fit_share=fit_share, damping=damping)
+    check.nonnegative(
+        name, fit_rate=fit_rate, fit_probability=fit_probability, damping=damping
+    )
     check.positive(name, scale=scale, max_rms=max_rms, max_entry=max_entry)
     check.nonnegative(name, key=key)
     check.positive(name, max_size=max_size)
 
     def init(params: Params) -> PSGDState:
-        factors = whitening.Factors(
-            *(
-                jax.tree.map(functools.partial(first, i), paths.unboxed(params))
-                for i in range(len(whitening.Factors._fields))
-            )
-        )
+        check.concrete(name, max_size=max_size)
+        ps = paths.unboxed(params)
+        side = functools.partial(first_side, max_size=max_size, batch_axes=batch_axes)
+        rows, cols = (jax.tree.map(functools.partial(side, axis=i), ps) for i in (0, 1))
         start = jnp.array(jax.random.key_data(random.typed(key)), copy=True)
-        return PSGDState(jnp.zeros([], jnp.int32), start, tree.zeros(params), factors)
+        mu, step = tree.zeros(params), jnp.zeros([], jnp.int32)
+        return PSGDState(step, start, mu, *fields(Sides(rows, cols)))
 
     def update(
         updates: Updates,
@@ -151,53 +137,171 @@ def precondition_by_psgd(
         following, seed, coin = random.split(state.key, 3, key)
         step = numbers.increment(state.count)
 
-        def average(m: jax.Array, g: jax.Array) -> jax.Array:
+        def ema(m: jax.Array, g: jax.Array) -> jax.Array:
             return tree.ema(jnp.minimum(b1, 1 - 1 / step.astype(m.dtype)), m, g)
 
-        mu = jax.tree.map(average, state.mu, kronecker.read(updates))
+        mu = jax.tree.map(ema, state.mu, numbers.read_square_summable(updates))
         ms = [layout.as_matrix(m, batch_axes) for m in jax.tree.leaves(mu)]
         structure = jax.tree.structure(paths.unboxed(mu))
-        columns = [structure.flatten_up_to(field) for field in state.factors]
-        kept = [whitening.Factors(*map(some, row)) for row in zip(*columns)]
-        groups = alike.groups_of([*zip(kept, leaves(mu), ms)])
+        sides = jax.tree.map(Side, state.factors, state.grams, state.curvatures)
+        kept = [Sides(*pair) for pair in zip(*map(structure.flatten_up_to, sides))]
+        groups = stacks.groups_of([*zip(kept, leaves(mu), ms)])
 
-        def fit(kept: list[whitening.Factors]) -> list[whitening.Factors]:
+        def fit(kept: list[Sides]) -> list[Sides]:
             # not outside, where it would be stored
-            gs = alike.stacks(groups, leaves(numbers.like(kronecker.read(updates), mu)))
+            g = numbers.like(numbers.read_square_summable(updates), mu)
             keys = jax.random.split(seed, len(ms))
             noise = [keys[np.array(group)] for group in groups]
             if probe is not None:
-                noise = alike.stacks(groups, leaves(numbers.like(probe, mu)))
+                noise = stacks.stack(groups, leaves(numbers.like(probe, mu)))
             pull = rate.at(fit_rate, state.count)
 
-            def fitted(f: whitening.Factors, g: jax.Array, v: jax.Array) -> Any:
+            def fit_one(sides: Sides, g: jax.Array, v: jax.Array) -> Sides:
                 v = random.normals(v, g.shape, g.dtype) if probe is None else v
                 x, v = (layout.as_matrix(y, batch_axes) for y in (g, v))
                 h = x + (damping + jnp.finfo(x.dtype).eps * jnp.abs(x)) * v
-                return whitening.fitted(f, scale * h, v / scale, pull, decay)
+                return fitted(sides, scale * h, v / scale, pull, decay)
 
-            stacks = zip(alike.stacks(groups, kept), gs, noise)
-            return alike.apart(groups, [alike.each(fitted, *stack) for stack in stacks])
+            stacked = stacks.stack(groups, kept), stacks.stack(groups, leaves(g)), noise
+            found = [stacks.map_stack(fit_one, *group) for group in zip(*stacked)]
+            return stacks.unstack(groups, found)
 
-        share = jnp.asarray(rate.at(fit_share, state.count), jnp.float32)
-        due = jax.random.uniform(coin, dtype=jnp.float32) < share
+        probability = jnp.asarray(rate.at(fit_probability, state.count), jnp.float32)
+        due = jax.random.uniform(coin, dtype=jnp.float32) < probability
         found = when(due, fit, kept)
         limits = scale, max_rms, max_entry  # not of stacks, which would be copied
-        whitened = tree.by_shape(lambda f, m: whitening.whitened(f, m, *limits))
-        us = [*map(whitened, found, ms)]
+        whiten = tree.by_shape(lambda grams, m: whitened(grams, m, *limits))
+        us = [whiten(fields(sides)[1], m) for sides, m in zip(found, ms)]
         u = [layout.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
-        fields = range(len(state.factors))
-        factors = whitening.Factors(
-            *(structure.unflatten(masked(f[i]) for f in found) for i in fields)
-        )
-        new = PSGDState(step, jax.random.key_data(following), mu, factors)
+        rows = structure.unflatten(sides.rows for sides in found)
+        cols = structure.unflatten(sides.cols for sides in found)
+        after = jax.random.key_data(following)
+        new = PSGDState(step, after, mu, *fields(Sides(rows, cols)))
         u = paths.boxed(structure.unflatten(u), mu)
         return numbers.like(u, updates), new
-
-    def first(field: int, p: jax.Array) -> Any:
-        return masked(whitening.identities(p, max_size, batch_axes)[field])
 
     def leaves(t: Updates) -> list[jax.Array]:
         return [*map(shard.whole, jax.tree.leaves(t))]
 
     return transform(init, update)
+
+
+class Side(NamedTuple):
+    """What is kept of the rows or of the columns of one leaf."""
+
+    factor: jax.Array
+    gram: jax.Array
+    curvature: jax.Array
+
+
+def first_side(p: Any, axis: int, max_size: int, batch_axes: layout.Axes) -> Any:
+    """The first factor of a side: the identity, a triangle if the leaf is a matrix, up to `max_size`.
+
+    A side of length 1 has none, unless it is the only one.
+    """
+    lengths, rows, cols = layout.shape(p, batch_axes)
+    n, dtype = (rows, cols)[axis], numbers.wide_dtype(p)
+    if n < 2 and not (axis == 1 and rows < 2):
+        return NONE
+    full = rows > 1 and cols > 1 and n <= max_size
+
+    def identity() -> jax.Array:
+        one = jnp.eye(n, dtype=dtype) if full else jnp.ones(n, dtype)
+        return on_axes_of(jnp.broadcast_to(one, (*lengths, *one.shape)), p)
+
+    return Side(identity(), identity(), on_axes_of(jnp.zeros(lengths, dtype), p))
+
+
+def fields(sides: Sides) -> tuple[Sides, Sides, Sides]:
+    """The factors, the Gram matrices and the curvatures of sides, of one leaf or of a tree."""
+
+    def each(f: Callable[[Side], jax.Array]) -> Sides:
+        return jax.tree.map(f, sides, is_leaf=lambda x: isinstance(x, Side))
+
+    return each(lambda s: s.factor), each(lambda s: s.gram), each(lambda s: s.curvature)
+
+
+def fitted(
+    sides: Sides, h: jax.Array, v: jax.Array, fit_rate: Scalar, decay: Scalar
+) -> Sides:
+    r"""The sides of a leaf after a step towards those that make `h` as white as `v` is."""
+    factors, _, _ = fields(sides)
+    a, b = product(factors, h), quotient(factors, v)
+    a, b = (numbers.squarable(x, x.size) for x in (a, b))
+    return Sides(
+        moved(sides.rows, a, b, fit_rate, decay),
+        moved(sides.cols, a.mT, b.mT, fit_rate, decay),
+    )
+
+
+def moved(
+    side: Any, a: jax.Array, b: jax.Array, fit_rate: Scalar, decay: Scalar
+) -> Any:
+    r"""$Q - \mathrm{fit\_rate} \, / \, \lambda \, \mathrm{triu}(A A^T - B B^T) \, Q$, and what follows from it."""
+    if is_none(side):
+        return side
+    q, old = side.factor, side.curvature
+    full = q.ndim == a.ndim
+    if full:
+        aa, bb = a @ a.mT, b @ b.mT
+        size = roots.largest_eigenvalue(aa + bb)
+    else:
+        aa, bb = jnp.sum(a * a, -1), jnp.sum(b * b, -1)
+        size = jnp.max(aa + bb, -1, initial=0)
+    curvature = jnp.maximum(size, decay * old + (1 - decay) * size)
+    divisor = jnp.where(curvature > 0, curvature, 1)
+    divisor = divisor.reshape(divisor.shape + (1,) * (q.ndim - divisor.ndim))
+    pull = fit_rate * ((aa - bb) / divisor)  # of entries up to the rate
+    pull = pull.astype(q.dtype)
+    q = q - (of_triangles(jnp.triu(pull), q) if full else pull * q)
+    return Side(q, q.mT @ q if full else q * q, curvature.astype(q.dtype))
+
+
+def whitened(
+    grams: Sides, x: jax.Array, scale: Scalar, max_rms: Scalar, max_entry: Scalar
+) -> jax.Array:
+    r"""$\mathrm{scale}^2 Q_1^T Q_1 x Q_2^T Q_2$, its RMS and then its entries at most these.
+
+    The factors see entries of at most 1, so that nothing overflows before it is limited.
+    """
+    size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
+    unit = x / jnp.where(size > 0, size, 1)
+    u = numbers.finite(scale**2 * product(grams, unit))
+    rms = norms.along(u, (-2, -1)) / max(math.prod(u.shape[-2:]), 1) ** 0.5
+    room = max_rms / jnp.where(rms > 0, rms, 1)
+    short = (u * jnp.minimum(size, room)).astype(u.dtype)
+    return jnp.clip(short, -max_entry, max_entry).astype(u.dtype)
+
+
+def product(factors: Sides, x: jax.Array) -> jax.Array:
+    r"""$Q_1 x Q_2^T$."""
+    q, r = factors
+    if not is_none(q):
+        x = q @ x if q.ndim == x.ndim else q[..., None] * x
+    if not is_none(r):
+        x = x @ r.mT if r.ndim == x.ndim else x * r[..., None, :]
+    return x
+
+
+def quotient(factors: Sides, x: jax.Array) -> jax.Array:
+    r"""$Q_1^{-T} x Q_2^{-1}$, of transposes throughout: these are LAPACK's columns in memory."""
+    solve, y = functools.partial(lapack.solve_triangular, lower=True), x.mT
+    q, r = factors
+    if not is_none(r):
+        y = solve(r.mT, y, left_side=True) if r.ndim == y.ndim else y / r[..., None]
+    if not is_none(q) and q.ndim == y.ndim:
+        y = solve(q.mT, y, transpose_a=True)
+    elif not is_none(q):
+        y = y / q[..., None, :]
+    return y.mT
+
+
+def of_triangles(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a @ b` where the lower triangles of both are zero: of large ones with half of the work."""
+    n = b.shape[-1] // 2
+    if n < 256:
+        return a @ b
+    first = of_triangles(a[..., :n, :n], b[..., :n, :n])
+    last = of_triangles(a[..., n:, n:], b[..., n:, n:])
+    corner = a[..., :n, :] @ b[..., n:]
+    return jnp.block([[first, corner], [jnp.zeros_like(corner).mT, last]])

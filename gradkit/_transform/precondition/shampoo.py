@@ -1,4 +1,4 @@
-"""Shampoo: gradients between roots of their row and column covariances."""
+"""Shampoo: gradients between inverse roots of their row and column covariances."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class ShampooState(NamedTuple):
-    """What Shampoo remembers of every leaf, its rows and its columns."""
+    """The EMA of each gradient, of its covariances, and their inverse roots."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient, like the parameters
-    grams: kronecker.Sides  # averages of g g^T and of g^T g
+    mu: Updates  # EMA of the gradient, like the parameters
+    grams: kronecker.Sides  # EMAs of g g^T and of g^T g
     roots: kronecker.Sides  # their inverse roots, when these were last taken
 
 
@@ -32,7 +32,7 @@ def precondition_by_shampoo(
     max_size: int = 8192,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Divide each average gradient, from both sides, by roots of its average covariances.
+    r"""Multiply the EMA of each gradient by inverse roots of its covariances, from both sides.
 
     $$m_t = b_1 m_{t-1} + (1 - b_1) g_t$$
     $$L_t = \mathrm{decay} \, L_{t-1} + (1 - \mathrm{decay}) \, g_t g_t^T, \qquad
@@ -49,15 +49,14 @@ def precondition_by_shampoo(
     gradient $s$ in $m_t$ and $L_t$, which is 1 at first and 2.3 at last.
 
     Args:
-        b1: decay of the average gradient.
-        decay: decay of the average covariances.
+        b1: decay of the EMA of the gradient.
+        decay: decay of the EMAs of the covariances.
         rows_power: exponent of the rows' covariance; with a kernel `[in, out]`, of the inputs'.
         cols_power: exponent of the columns' covariance.
-        damping: added to the eigenvalues, as a share of their mean.
-        every: updates between two times that roots are taken, after those at 1, 2, 4, 8 ...
+        damping: added to the eigenvalues, as a fraction of their mean.
+        every: updates between two renewals of the roots, after those at 1, 2, 4, 8 ...
         max_size: a longer side is left as it is, and so is that of a matrix of one row or column.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
 
     State: `4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2
         if min(rows, cols) > 1 else 1)` bytes a leaf, `4` once.
@@ -67,7 +66,7 @@ def precondition_by_shampoo(
     Paper: Gupta, Koren and Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
         arXiv:1802.09568, Algorithm 1; exponents apart and relative damping as Ishikawa and
         Karakida, arXiv:2312.12226, need for widths.
-    Departure: averages where the paper sums, and steps do not shrink by themselves; as in
+    Departure: EMAs where the paper sums, and steps do not shrink by themselves; as in
         Anil and others, arXiv:2002.09018. A tensor is a matrix, not one side per axis.
         A lone side has the exponent 1/2 as in their release. Damping is relative to the mean
         eigenvalue, and eigenvalues under a rounding of the largest count as that. No grafting:
@@ -94,7 +93,7 @@ def precondition_by_shampoo(
 
     def init(params: Params) -> ShampooState:
         check.matrix(name, params, batch_axes)
-        check.concrete("precondition_by_shampoo", max_size=max_size)
+        check.concrete(name, max_size=max_size)
         grams, first = (kronecker.zeros(params, max_size, batch_axes) for _ in range(2))
         return ShampooState(jnp.zeros([], jnp.int32), tree.zeros(params), grams, first)
 
@@ -102,7 +101,7 @@ def precondition_by_shampoo(
         updates: Updates, state: ShampooState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, ShampooState]:
         del params, extra
-        g = kronecker.read(updates)
+        g = numbers.read_square_summable(updates)
         step = numbers.increment(state.count)
         mu = tree.ema(b1, state.mu, g)
         grams = kronecker.ema_of_grams(decay, state.grams, g, batch_axes)
@@ -113,13 +112,13 @@ def precondition_by_shampoo(
                 covariances(), rows_power, cols_power, damping
             )
 
-        due = kronecker.due(state.count, every)
-        taken = kronecker.renewed(due, take, state.roots, grams)
+        due = kronecker.roots_due(state.count, every)
+        roots = kronecker.renew_roots(due, take, state.roots, state.grams, grams)
         power = rows_power + cols_power
-        most = kronecker.most_of_ema(b1, decay, step, tree.zero_per_leaf(g).dtype)
+        limit = kronecker.limit_of_ema(b1, decay, step, tree.zero_per_leaf(g).dtype)
         m = tree.debias(mu, b1, step)
-        most = kronecker.most_between(most, m, covariances(), power, damping)
-        u = kronecker.limited_between(taken.rows, m, taken.cols, most, batch_axes)
-        return numbers.like(u, updates), ShampooState(step, mu, grams, taken)
+        limits = kronecker.limits_of_product(limit, m, covariances(), power, damping)
+        u = kronecker.multiply_limited(roots.rows, m, roots.cols, limits, batch_axes)
+        return numbers.like(u, updates), ShampooState(step, mu, grams, roots)
 
     return transform(init, update)

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, derivative, numbers, rate, tree
+from gradkit._core import check, derivative, numbers, paths, rate, shard, tree
 from gradkit._core.condition import when
 from gradkit._core.factory import factory
-from gradkit._core.matrix import kronecker, layout, roots
+from gradkit._core.matrix import kronecker, layout, linalg, roots
 from gradkit._core.types import (
     Extra,
     Hyper,
@@ -21,13 +21,13 @@ from gradkit._core.types import (
 
 
 class SOAPState(NamedTuple):
-    """What Adam remembers in the bases, and what these are made from."""
+    """Adam's moments in the bases, and what these are made from."""
 
     count: jax.Array  # updates so far, int32 []
-    mu: Updates  # average gradient in the bases, like the parameters
-    nu: Updates  # average squared gradient in the bases, like the parameters
-    grams: kronecker.Sides  # averages of g g^T and of g^T g
-    bases: kronecker.Sides  # about their eigenvectors, as rows, as last used
+    mu: Updates  # EMA of the gradient in the bases, like the parameters
+    nu: Updates  # EMA of the squared gradient in the bases, like the parameters
+    grams: kronecker.Sides  # L, R: EMAs of g g^T and of g^T g
+    bases: kronecker.Sides  # Q^T: about their eigenvectors, as rows
 
 
 @factory
@@ -41,7 +41,7 @@ def precondition_by_soap(
     max_size: int = 10000,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Do as Adam does, but in the slowly turning eigenbases of each matrix's covariances.
+    r"""Apply Adam to each matrix in the eigenbases of Shampoo's two covariances.
 
     $$g' = Q_L^T g_t Q_R, \qquad u_t = Q_L \frac{m_t / (1 - b_1^{t-1})}
       {\sqrt{v_t / (1 - b_2^{t-1})} + \epsilon} Q_R^T$$
@@ -51,18 +51,17 @@ def precondition_by_soap(
 
     The first gradient gives no step, but the bases: the eigenvectors of $L_1$ and $R_1$. When
     `every` divides $t - 1$ they become those of $L_t Q_L$ made orthonormal, after $Q_L$ is
-    sorted by $\mathrm{diag}(Q_L^T L_t Q_L)$; $v$ is sorted likewise, and $m$ turned along.
+    sorted by $\mathrm{diag}(Q_L^T L_t Q_L)$; $v$ is sorted likewise, and $m$ is rotated.
 
     Args:
-        b1: decay of the average gradient.
-        b2: decay of the average squared gradient.
-        decay: decay of the average covariances.
+        b1: decay of the EMA of the gradient.
+        b2: decay of the EMA of the squared gradient.
+        decay: decay of the EMAs of the covariances.
         eps: added to the root, in units of the gradient; a number or a schedule of the steps
             made before.
-        every: updates between two turns of the bases.
+        every: updates between two renewals of the bases.
         max_size: a longer side keeps its own basis.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
 
     State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
         if ndim > 1 and min(rows, cols) > 1 else 8*(ndim > 1))` bytes a leaf, `4` once.
@@ -72,15 +71,15 @@ def precondition_by_soap(
         arXiv:2409.11321, Algorithms 3 and 4.
     Departure: a tensor is a matrix, not one side per axis. In the bases what is under 128
         roundings of the norms of its row and column, and of the root mean square, counts as
-        zero, in $g'$ and in the turned $m$: the release makes what rounding leaves of zeros as
+        zero, in $g'$ and in the rotated $m$: the release makes what rounding leaves of zeros as
         large as all else, and moves weights that have no gradient. Else the release's numbers:
         as there, no step is made with the first gradient, and leaves of fewer than two axes,
         here also those of one row or column, get Adam's, one step late too. The release also
         offers to merge axes, to normalize directions, and Adam without debiasing.
     Limits: 2 covariances and 2 bases of each matrix are kept. The first update costs an
-        eigendecomposition a side, and every one that turns, a QR decomposition. Explicitly
-        sharded leaves are gathered first. Eigenvectors of close eigenvalues turn into each other
-        with rounding, and what Adam makes of them turns too. Bases cannot be differentiated,
+        eigendecomposition a side, and every one that renews the bases, a QR decomposition.
+        Explicitly sharded leaves are gathered first. Eigenvectors of close eigenvalues turn into
+        each other with rounding, and what Adam makes of them turns too. Bases cannot be differentiated,
         so stop the gradient at the state that is given to an update.
 
     >>> tx, p = gk.precondition_by_soap(), jnp.zeros((3, 2))
@@ -95,7 +94,7 @@ def precondition_by_soap(
 
     def init(params: Params) -> SOAPState:
         mu, nu = tree.zeros(params), tree.zeros(params)
-        check.concrete("precondition_by_soap", max_size=max_size)
+        check.concrete(name, max_size=max_size)
         grams, bases = (kronecker.zeros(params, max_size, batch_axes) for _ in range(2))
         return SOAPState(jnp.zeros([], jnp.int32), mu, nu, grams, bases)
 
@@ -103,48 +102,96 @@ def precondition_by_soap(
         updates: Updates, state: SOAPState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SOAPState]:
         del params, extra
-        g, moves = kronecker.read(updates), state.count > 0
+        g, moves = numbers.read_square_summable(updates), state.count > 0
 
-        def first(kept: tuple[Any, ...]) -> tuple[Any, ...]:
-            grams, _, mu, nu = kept
-            fixed = derivative.refuse(name, grams)
-            return grams, kronecker.each(roots.eigenbasis, fixed), mu, nu
+        def first(kept: InBases) -> InBases:
+            grams = derivative.refuse(name, kept.grams)
+            return kept._replace(bases=kronecker.map_squares(roots.eigenbasis, grams))
 
-        def turn(kept: tuple[Any, ...]) -> tuple[Any, ...]:
-            grams, bases, mu, nu = kept
-            new, order = kronecker.power_step(*derivative.refuse(name, (grams, bases)))
-            m = precise(kronecker.transposed(bases).rows, mu, bases.cols)
-            mu = sound(precise(new.rows, m, kronecker.transposed(new).cols), new)
-            nu = kronecker.permuted(order.rows, nu, order.cols, batch_axes)
-            return grams, new, mu, nu
+        def renew(kept: InBases) -> InBases:
+            old = kept.bases
+            new, order = power_step(*derivative.refuse(name, (kept.grams, old)))
+            m = multiply(kronecker.transposed(old).rows, kept.mu, old.cols)
+            mu = multiply(new.rows, m, kronecker.transposed(new).cols)
+            mu = kronecker.above_rounding(mu, new, batch_axes)
+            return InBases(kept.grams, new, mu, permute(kept.nu, order, batch_axes))
 
         due = moves & ((state.count - 1) % every == 0)
-        kept = state.grams, state.bases, state.mu, state.nu
+        kept = InBases(state.grams, state.bases, state.mu, state.nu)
         kept = when(state.count == 1, first, kept)
-        grams, bases, mu, nu = when(due & (state.count > 1), turn, kept)
+        grams, bases, mu, nu = when(due & (state.count > 1), renew, kept)
         back = kronecker.transposed(bases)
-        low = sound(precise(bases.rows, g, back.cols), bases)
+        low = multiply(bases.rows, g, back.cols)
+        low = kronecker.above_rounding(low, bases, batch_axes)
         low = jax.tree.map(lambda x: jnp.where(moves, x, 0), low)
         mu = tree.ema(b1, mu, low)
         nu = tree.ema_of_squares(b2, nu, low)
-        moved = jnp.maximum(state.count, 1)
-        floor = rate.at(eps, moved - 1)
+        made = jnp.maximum(state.count, 1)  # steps, this one too
+        floor = rate.at(eps, made - 1)
         d = jax.tree.map(
             lambda m, v: tree.ratio(m, derivative.root(v) + floor),
-            tree.debias(mu, b1, moved),
-            tree.debias(nu, b2, moved),
+            tree.debias(mu, b1, made),
+            tree.debias(nu, b2, made),
         )
-        u = kronecker.between(back.rows, d, bases.cols, batch_axes)
+        u = kronecker.multiply(back.rows, d, bases.cols, batch_axes)
         grams = kronecker.ema_of_grams(decay, grams, g, batch_axes)
-        return numbers.like(u, updates), SOAPState(
-            numbers.increment(state.count), mu, nu, grams, bases
-        )
+        step = numbers.increment(state.count)
+        return numbers.like(u, updates), SOAPState(step, mu, nu, grams, bases)
 
-    def precise(rows: Any, updates: Updates, cols: Any) -> Updates:
+    def multiply(rows: Any, updates: Updates, cols: Any) -> Updates:
+        """In full precision, so that zeros are told from rounding."""
         with jax.default_matmul_precision("highest"):
-            return kronecker.between(rows, updates, cols, batch_axes)
-
-    def sound(low: Updates, bases: kronecker.Sides) -> Updates:
-        return kronecker.above_rounding(low, bases, batch_axes)
+            return kronecker.multiply(rows, updates, cols, batch_axes)
 
     return transform(init, update)
+
+
+class InBases(NamedTuple):
+    """What changes with the bases: they and the moments, and the covariances they are made from."""
+
+    grams: kronecker.Sides
+    bases: kronecker.Sides
+    mu: Updates
+    nu: Updates
+
+
+def power_step(
+    grams: kronecker.Sides, bases: kronecker.Sides
+) -> tuple[kronecker.Sides, kronecker.Sides]:
+    """Bases after one step of power iteration, and the order their vectors were put in.
+
+    That is the order of the eigenvalues as the old bases see them, the largest first.
+    """
+
+    def order(q: jax.Array, moved: jax.Array) -> jax.Array:
+        return jnp.argsort(jnp.sum(q * moved, -1), axis=-1, descending=True)
+
+    def sort(moved: jax.Array, order: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(moved, order[..., None], -2)
+
+    moved = jax.tree.map(roots.power_product, grams, bases)
+    orders = jax.tree.map(order, bases, moved)
+    moved = jax.tree.map(roots.or_before, moved, bases)
+    sorted_ = jax.tree.map(sort, moved, orders)
+    return kronecker.map_squares(linalg.orthonormal_rows, sorted_), orders
+
+
+def permute(
+    updates: Updates, orders: kronecker.Sides, batch_axes: layout.Axes
+) -> Updates:
+    """The rows and columns of every leaf's matrices in these orders, where there are any.
+
+    On a mesh of whole matrices: XLA fails to take columns of shards.
+    """
+
+    def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:
+        if kronecker.is_none(rows) and kronecker.is_none(cols):
+            return x
+        y = shard.replicated(layout.as_matrix(x, batch_axes))
+        if not kronecker.is_none(cols):
+            y = jnp.take_along_axis(y, cols[..., None, :], -1)
+        if not kronecker.is_none(rows):
+            y = jnp.take_along_axis(y, rows[..., :, None], -2)
+        return layout.like(shard.replicated(y), x, batch_axes)
+
+    return paths.map_unboxed(leaf, updates, *orders)

@@ -43,7 +43,7 @@ def mask_by_annealing(
         sigmoid of a trained number for each layer, here one number, which
         `optax.inject_hyperparams` can set. The paper sets `alpha` to zero a tenth of the run
         before its end: choose `steps` so.
-    Limits: averages after the mask go on moving pruned weights for a while.
+    Limits: momentum after the mask goes on moving pruned weights for a while.
 
     >>> tx = gk.mask_by_annealing(threshold=1.0, alpha=0.5)
     >>> p = jnp.array([2.0, 0.3])

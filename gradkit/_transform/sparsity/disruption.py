@@ -13,12 +13,12 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 class DisruptionState(NamedTuple):
     """Where the loss that is to stay low slopes."""
 
-    mu: Updates  # average gradient of the retained loss, like the parameters
+    mu: Updates  # EMA of the gradient of the retained loss, like the parameters
 
 
 @factory
 def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
-    r"""Keep the entries on whose sign the average retained gradient agrees, at unit norm.
+    r"""Keep the entries on whose sign the EMA of retained gradients agrees, at unit norm.
 
     $$r_t = \mathrm{decay} \, r_{t-1} + (1 - \mathrm{decay}) \, \mathrm{retain}_t, \qquad
       u_t = g_t \, [\, \mathrm{sign}(g_t) = \mathrm{sign}(r_t) \,] \, / \, \lVert g_t \rVert$$
@@ -26,7 +26,7 @@ def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
     The norm is that of the whole gradient before the mask.
 
     Args:
-        decay: of the average retained gradient.
+        decay: of the EMA of retained gradients.
 
     Needs: `retain_gradient`, like the gradients: that of the loss which is to stay low. Where
         it is not given, the gradient itself stands for it. `global_norm`, where given and

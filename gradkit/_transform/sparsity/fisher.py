@@ -27,10 +27,10 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
       u_{t,i} = \begin{cases} 0 & t \le \mathrm{samples} \\
       g_{t,i} \, [\, F_i \ge T,\ F_i > 0 \,] & \text{else} \end{cases}$$
 
-    with $T$ such that a share `density` of all entries is kept.
+    with $T$ such that a fraction `density` of all entries is kept.
 
     Args:
-        density: share of the entries of the whole tree that is ever moved.
+        density: fraction of the entries of the whole tree that is ever moved.
         samples: gradients that are counted first. They move nothing, so that all are taken
             at the first weights.
 

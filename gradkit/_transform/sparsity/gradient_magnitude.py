@@ -16,7 +16,7 @@ def mask_by_gradient_magnitude(density: Hyper = 0.8) -> Transform:
       T = \text{the } k\text{-th largest } |g|, \quad k = \mathrm{density} \cdot \mathrm{size}$$
 
     Args:
-        density: share of the entries of each leaf that is kept, rounded to at least one.
+        density: fraction of the entries of each leaf that is kept, rounded to at least one.
 
     Needs: nothing.
     State: `0` bytes a leaf, `0` once.
@@ -25,7 +25,7 @@ def mask_by_gradient_magnitude(density: Hyper = 0.8) -> Transform:
         Performance", arXiv:2406.15330.
     Departure: the paper's sum over several batches before the mask is `optax.MultiSteps`
         around the chain.
-    Limits: entries that tie with the smallest kept one are kept too. Averages and decay that
+    Limits: entries that tie with the smallest kept one are kept too. Momentum and decay that
         come after the mask move entries that it left out.
 
     >>> tx = gk.mask_by_gradient_magnitude(0.5)

@@ -37,7 +37,7 @@ def mask_by_regrowth(
     fraction: Hyper = 0.3,
     until: Hyper = 25_000,
 ) -> Transform:
-    r"""Let `inner` train a share of the weights, all others zero; now and then change which.
+    r"""Let `inner` train a fraction of the weights, all others zero; now and then change which.
 
     Every `every` updates, of the $k = \mathrm{density} \cdot \mathrm{size}$ weights of a leaf
     that are there, the smallest $n_t$ go, and of all the others those with the largest
@@ -47,10 +47,10 @@ def mask_by_regrowth(
       u = \begin{cases} \mathrm{inner}(m \, g) & m = 1 \\ -p & m = 0 \end{cases}$$
 
     Args:
-        inner: a whole chain with its learning rate; sees gradients of the weights there.
-        density: share of the weights of each leaf that is there.
+        inner: a whole chain with its learning rate; is given gradients of the weights there.
+        density: fraction of the weights of each leaf that is there.
         every: updates between two changes.
-        fraction: share of the weights there that change at first.
+        fraction: how much of the weights there changes at first.
         until: the update from which nothing changes any more.
 
     Needs: params, and what `inner` needs. Stands last: it sets weights to zero.
@@ -62,7 +62,7 @@ def mask_by_regrowth(
     Departure: the first weights there are the largest of each leaf, not random ones. Every
         leaf has one density: give others with `gradkit.route`. Leaves of fewer than two axes
         are whole. An update that changes the mask also trains. `inner` keeps what it
-        remembers of a weight that goes, and sees a gradient of zero until it comes back.
+        remembers of a weight that goes, and is given a gradient of zero until it comes back.
     Limits: saves no memory or time by itself: weights that are not there are zeros.
 
     >>> tx = gk.mask_by_regrowth(optax.sgd(0.5), density=0.5)
@@ -86,23 +86,23 @@ def mask_by_regrowth(
         ps, masks = jax.tree.leaves(numbers.read(params)), jax.tree.leaves(state.mask)
         sparse = [i for i, g in enumerate(gs) if g.ndim > 1]
         time = state.count.astype(jnp.result_type(float)) / until
-        share = fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(time, 1)))
+        changing = fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(time, 1)))
 
         def change(old: list[jax.Array]) -> list[jax.Array]:
             k = largest.count(density, [gs[i].size for i in sparse])
-            gone = jnp.where(state.count > 0, jnp.round(share * k), 0)
+            gone = jnp.where(state.count > 0, jnp.round(changing * k), 0)
             kept = largest.largest([ps[i] for i in sparse], old, k - gone)
             free = [~m for m in kept]
             new = largest.largest([gs[i] for i in sparse], free, gone)
             return [a | b for a, b in zip(kept, new)]
 
-        look = (state.count == 0) | ((state.count % every == 0) & (time < 1))
-        changed = when(look, change, [masks[i] for i in sparse])
+        due = (state.count == 0) | ((state.count % every == 0) & (time < 1))
+        changed = when(due, change, [masks[i] for i in sparse])
         for i, m in zip(sparse, changed):
             masks[i] = m
 
-        seen = structure.unflatten(jnp.where(m, g, 0) for m, g in zip(masks, gs))
-        moved, inner_state = inner.update(seen, state.inner, params, **extra)
+        masked = structure.unflatten(jnp.where(m, g, 0) for m, g in zip(masks, gs))
+        moved, inner_state = inner.update(masked, state.inner, params, **extra)
         u = structure.unflatten(
             jnp.where(m, x, -p.astype(x.dtype))
             for m, x, p in zip(masks, jax.tree.leaves(moved), ps)

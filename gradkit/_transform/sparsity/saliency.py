@@ -39,11 +39,11 @@ def mask_by_saliency(
       u_t = \begin{cases} 0 & t \le \mathrm{samples} \\ m \cdot \mathrm{inner}(g_t)
       & \text{else} \end{cases}$$
 
-    with $T$ such that a share `density` of the entries of all leaves together is kept.
+    with $T$ such that a fraction `density` of the entries of all leaves together is kept.
 
     Args:
         inner: any transform, such as a whole chain with its learning rate and decay.
-        density: share of the entries of the whole tree that is ever moved.
+        density: fraction of the entries of the whole tree that is ever moved.
         samples: gradients of the loss on the data to forget that come first. They move
             nothing, so that all are taken at the first weights.
 
@@ -52,7 +52,7 @@ def mask_by_saliency(
     Flops: at most `24*size + 20` a leaf, `1000` once, and those of `inner`.
     Paper: Fan and others, "SalUn: Empowering Machine Unlearning via Gradient-based Weight
         Saliency in Both Image Classification and Generation", arXiv:2310.12508.
-    Departure: an entry without any gradient is not kept; the release keeps a share of all
+    Departure: an entry without any gradient is not kept; the release keeps a fraction of all
         entries, whatever their gradients. The number kept is rounded, and at least 1, where the
         release cuts it off. Entries outside the mask do not move at all, as in the later release;
         the first one masked gradients alone, so that decay moved them.

@@ -1,4 +1,4 @@
-"""SaRA's mask: only weights that are small, and were small at every look."""
+"""SaRA's mask: only weights that are small, and were small whenever that was tested."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ class SmallWeightState(NamedTuple):
     """Which weights are free to move."""
 
     count: jax.Array  # updates so far, int32 []
-    mask: Any  # bool, like the parameters: was below the threshold at every look
+    mask: Any  # bool, like the parameters: was below the threshold at every test
 
 
 @factory
@@ -26,17 +26,17 @@ def mask_by_small_weight(threshold: Hyper = 2e-3, *, every: Hyper = 2500) -> Tra
 
     Args:
         threshold: the size that weights are below when they are free, in their units.
-        every: updates between two looks at the weights.
+        every: updates between two tests of the weights.
 
-    Needs: params. Stands before averages, or after everything: the mask is of weights.
+    Needs: params. Stands before momentum, or after everything: the mask is of weights.
     State: `size` bytes a leaf, `4` once.
     Flops: at most `9*size` a leaf, `30` once.
     Paper: Hu and others, "SaRA: High-Efficient Diffusion Model Fine-tuning with Progressive
         Sparse Low-Rank Adaptation", arXiv:2409.06633.
-    Departure: the paper looks twice, before the first update and half way, and there begins
-        its averages anew. Its penalty on the nuclear norm belongs to the loss. The release
+    Departure: the paper tests twice, before the first update and half way, and there begins
+        its EMAs anew. Its penalty on the nuclear norm belongs to the loss. The release
         trains the sizes of the weights, without their signs.
-    Limits: averages and decay that come after the mask move weights that have left it.
+    Limits: momentum and decay that come after the mask move weights that have left it.
 
     >>> tx = gk.mask_by_small_weight(0.1)
     >>> p = jnp.array([0.05, -2.0])
@@ -54,10 +54,10 @@ def mask_by_small_weight(threshold: Hyper = 2e-3, *, every: Hyper = 2500) -> Tra
     ) -> tuple[Updates, SmallWeightState]:
         del extra
         check.given("mask_by_small_weight", params)
-        look = state.count % every == 0
+        due = state.count % every == 0
 
         def shrink(m: jax.Array, p: jax.Array) -> jax.Array:
-            return m & (~look | (jnp.abs(p) < jnp.asarray(threshold, p.dtype)))
+            return m & (~due | (jnp.abs(p) < jnp.asarray(threshold, p.dtype)))
 
         mask = jax.tree.map(shrink, state.mask, numbers.wide(params))
         u = jax.tree.map(lambda m, g: jnp.where(m, g, 0), mask, numbers.read(updates))

@@ -1,4 +1,4 @@
-"""Directions found in few dimensions.
+"""Low-rank projections of gradients.
 
-In: a gradient matrix. Out: a direction that `inner` found in a low-rank subspace. Uses `_core.matrix` and `gradkit.subspace`.
+In: a gradient matrix. Out: a direction, made from what `inner` made of its projection. Uses `_core.matrix` and `gradkit.subspace`.
 """

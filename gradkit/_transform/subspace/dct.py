@@ -1,4 +1,4 @@
-"""A fixed basis, the cosines, of which only the numbers of a few are kept."""
+"""Projection onto columns of the discrete cosine transform, of which only the indices are kept."""
 
 from gradkit import subspace
 from gradkit._core.factory import factory
@@ -15,25 +15,22 @@ def project_by_dct(
     scale: Hyper = 0.25,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Let `inner` act on the few cosine frequencies in which each matrix has most energy.
+    r"""Project each matrix onto the cosine frequencies in which it has most energy.
 
     $$C_{ik} = \sqrt{2 / m} \cos\left(\frac{\pi (2i + 1) k}{2m}\right), \quad
       C_{i0} = \sqrt{1 / m}, \qquad u_t = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_t)$$
 
-    for a $g$ of $m$ rows, no more than columns, else along the other side. $P_t$ has the
-    columns $k$ of $C$ with the `rank` longest $C_k^T g$. They are chosen at the first update,
-    and again after $\lVert P^T g \rVert / \lVert g \rVert$ fell to `overlap` of what it was
-    when they were chosen.
+    for a $g$ of $m$ rows and at least as many columns; a tall one is projected along its columns.
+    $P_t$ has the columns $k$ of $C$ with the `rank` largest $\lVert C_k^T g \rVert$. They are
+    chosen at the first update, and again after $\lVert P^T g \rVert / \lVert g \rVert$ fell to
+    `overlap` of what it was when they were chosen.
 
     Args:
-        inner: any transform; sees a tree like the parameters, the leaves with their small side
-            cut to `rank`.
-        rank: frequencies kept, at most the small side.
-        overlap: how little of the first share of the gradient's norm is too little, from 0,
+        inner: any transform; is given a tree like the parameters, of the projections.
+        overlap: how little of the first fraction of the gradient's norm is too little, from 0,
             never, to 1, always.
         scale: times what `inner` returns.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        rank, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: `4*min(rank, rows, cols) + 8` bytes a leaf, `4` once, and the state
@@ -44,8 +41,8 @@ def project_by_dct(
         Selection for Low-Rank Adaptive Optimization of Large Language Models",
         arXiv:2505.17967; the basis that of Ahmed, Natarajan and Rao,
         doi:10.1109/T-C.1974.223784.
-    Departure: chosen when the share falls, not every few updates; a product with the basis,
-        not an FFT, which costs less only above some thousand rows.
+    Departure: chosen when the fraction falls, not every few updates; a product with the
+        basis, not an FFT, which costs less only above some thousand rows.
     Limits: neurons have no order, so cosines hold little more of a gradient than random
         directions would; they are free to keep and to renew.
 
@@ -57,8 +54,8 @@ def project_by_dct(
     return subspace.project(
         inner,
         rank,
-        subspace.dct(),
-        subspace.on_energy_drop(overlap),
-        subspace.discard_residual(scale),
+        basis=subspace.dct(),
+        schedule=subspace.on_energy_drop(overlap),
+        residual=subspace.discard_residual(scale),
         batch_axes=batch_axes,
     )

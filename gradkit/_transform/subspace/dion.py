@@ -1,4 +1,4 @@
-"""Dion: the orthonormal update of a low-rank part of the momentum, which gives it up slowly."""
+"""Dion: low-rank orthonormalized updates, with error feedback into the momentum."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ def project_by_dion(
     key: random.Key = 0,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Replace each matrix by orthonormal directions of its momentum's low-rank part.
+    r"""Orthonormalize a low-rank approximation of each matrix's momentum, with error feedback.
 
     $$B_t = M_{t-1} + g_t, \qquad P_t = \mathrm{orth}(B_t^T Q_{t-1}), \qquad
       R_t = B_t P_t$$
@@ -39,18 +39,17 @@ def project_by_dion(
       u_t = \sqrt{\mathrm{cols} / \mathrm{rows}} \; Q_t P_t^T$$
 
     where $\mathrm{orth}$ is the orthonormal factor of a QR decomposition, and $Q_0$ is random.
-    What the low-rank part does not show stays in the momentum, and comes out later.
+    What the low-rank part lacks stays in the momentum, and comes out later.
 
     Args:
-        rank: directions, at most the shorter side.
-        decay: what the momentum keeps of the part that is used.
-        eps: added to norms of columns of $R$, in units of the gradient.
-        consistent_rms: where given, the root mean square of what comes out is about this, such as
-            0.2 to be as large as AdamW's: $\mathrm{consistent\_rms} \sqrt{\mathrm{rows} \,
+        rank: of an update, at most the shorter side of a matrix.
+        decay: the fraction of the low-rank part that stays in the momentum.
+        eps: added to the norms of columns of $R$, in units of the gradient.
+        consistent_rms: where given, the RMS of what comes out is about this, such as 0.2 to be as
+            large as AdamW's: $\mathrm{consistent\_rms} \sqrt{\mathrm{rows} \,
             \mathrm{cols} / \mathrm{rank}}$ stands in place of the root above.
         key: a seed or a key for $Q_0$, which depends on it and on a leaf's shape alone.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
 
     State: `4*size + 4*rows*min(rank, rows, cols)` bytes a leaf, `0` once.
     Flops: at most `9*size*min(rank, rows, cols) + 32*size` a leaf, and a QR decomposition.

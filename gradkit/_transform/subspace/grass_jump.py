@@ -1,4 +1,4 @@
-"""GrassJump: Adam in a subspace drawn anew now and then, with averages carried over."""
+"""GrassJump: projection onto random subspaces, with moments rotated from each to the next."""
 
 from gradkit import subspace
 from gradkit._core import random
@@ -22,30 +22,23 @@ def project_by_grass_jump(
     key: random.Key = 0,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Let `inner` act in a random subspace, drawn anew now and then, and the rest follow.
+    r"""Project each matrix onto a random subspace, drawn anew now and then, and add the residual.
 
     $$P_t = \mathrm{orth}(Z), \quad Z_{ij} \sim N(0, 1) \text{ if every divides } t - 1,
       \text{ else } P_{t-1}$$
 
-    All else is as in `project_by_grass_walk`: how averages $m$ and $v$, the fields `mu` and
-    `nu` of whatever `inner` keeps, are turned into the new basis, and how the rest $s$ of the
-    gradient is recovered.
+    All else is as in `project_by_grass_walk`: how the moments $m$ and $v$, the fields `mu` and
+    `nu` of whatever `inner` keeps, are rotated into the new basis, and how the residual $s$ is
+    scaled.
 
     Args:
-        inner: any transform; sees a tree like the parameters, the leaves with their small side
-            cut to `rank`.
-        rank: directions in which `inner` acts, at most the small side.
+        inner: any transform; is given a tree like the parameters, of the projections.
         every: updates between two jumps.
-        scale: times what `inner` returns, and the part of the gradient that $s$ leaves out.
-        growth: how much longer $s$ may get in one update, as a factor.
-        eps: added to the norms of the columns of $r$ and of the last $s$.
-        floor: the root mean square up to which $s$ may always grow, in units of what `inner`
-            returns.
-        b1: decay of the averages `mu` that `inner` keeps.
-        b2: decay of the average squares `nu` that `inner` keeps.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        scale: times what `inner` returns, and the part of $P r$ that is taken from $g$.
+        eps: added to the norms of the columns of $r$ and to the last norm of $s$.
+        b1: decay of the EMA `mu` that `inner` keeps.
+        b2: decay of the EMA of squares `nu` that `inner` keeps.
+        rank, growth, floor, key, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: `4*min(rank, rows, cols)*min(rows, cols) + 4` bytes a leaf, `12` once, and the state
@@ -55,21 +48,21 @@ def project_by_grass_jump(
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassJump.
     Departure: that of `project_by_grass_walk`, but for its first basis and its steps.
-    Limits: two random subspaces share little: averages lose all but about `rank / m` of their
-        square at a jump.
+    Limits: two random subspaces have little in common: moments lose all but about `rank / m` of
+        their squared norm at a jump.
 
     >>> tx = gk.project_by_grass_jump(optax.identity(), rank=1, scale=1.0)
-    >>> g = jnp.array([[3.0, 1.0], [0.0, 2.0]])  # what is left out of one scale is recovered
+    >>> g = jnp.array([[3.0, 1.0], [0.0, 2.0]])  # with the residual it is all of g
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))
     True
     """
     return subspace.project(
         inner,
         rank,
-        subspace.grassmann_jump(),
-        subspace.every_n(every),
-        subspace.fira_residual(scale, growth=growth, eps=eps, floor=floor),
-        subspace.rotate_moments(b1, b2=b2),
+        basis=subspace.grassmann_jump(),
+        schedule=subspace.every_n(every),
+        residual=subspace.fira_residual(scale, growth=growth, eps=eps, floor=floor),
+        realign=subspace.rotate_moments(b1, b2=b2),
         key=key,
         batch_axes=batch_axes,
     )

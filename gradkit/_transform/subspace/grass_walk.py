@@ -1,4 +1,4 @@
-"""GrassWalk: Adam in a subspace that wanders, with averages that wander along."""
+"""GrassWalk: projection onto a subspace that walks at random, with moments rotated along."""
 
 from gradkit import subspace
 from gradkit._core import random
@@ -23,7 +23,7 @@ def project_by_grass_walk(
     key: random.Key = 0,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Let `inner` act in a subspace that wanders at random, and the rest follow.
+    r"""Project each matrix onto a subspace that walks on the Grassmannian, and add the residual.
 
     Where `every` divides $t - 1$, with $Z_{ij} \sim N(0, 1)$,
 
@@ -38,54 +38,47 @@ def project_by_grass_walk(
       \frac{\lVert d[:, i] \rVert}{\lVert r[:, i] \rVert + \epsilon}\right), \qquad
       u = \mathrm{scale} \, P d + s$$
 
-    for a $g$ with no more rows than columns, else on the other side; $m$ and $v$ are the
-    fields `mu` and `nu` of whatever `inner` keeps. $s$ grows by at most `growth` in one
-    update, as in `project_by_fira`.
+    for a $g$ with no more rows than columns; a tall one is projected along its columns. $m$ and
+    $v$ are the fields `mu` and `nu` of whatever `inner` keeps. The norm of $s$ grows by at most
+    `growth` in one update, as in `project_by_fira`.
 
     Args:
-        inner: any transform; sees a tree like the parameters, the leaves with their small side
-            cut to `rank`.
-        rank: directions in which `inner` acts, at most the small side.
-        every: updates between two walks.
-        scale: times what `inner` returns, and the part of the gradient that $s$ leaves out.
-        angle: length of a step, in radians: about that of the largest angle between the
-            old subspace and the new.
-        growth: how much longer $s$ may get in one update, as a factor.
-        eps: added to the norms of the columns of $r$ and of the last $s$.
-        floor: the root mean square up to which $s$ may always grow, in units of what `inner`
-            returns.
-        b1: decay of the averages `mu` that `inner` keeps.
-        b2: decay of the average squares `nu` that `inner` keeps.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        inner: any transform; is given a tree like the parameters, of the projections.
+        every: updates between two steps of the walk.
+        scale: times what `inner` returns, and the part of $P r$ that is taken from $g$.
+        angle: length of a step of the walk, in radians: about the largest angle between the old
+            subspace and the new one.
+        eps: added to the norms of the columns of $r$ and to the last norm of $s$.
+        b1: decay of the EMA `mu` that `inner` keeps.
+        b2: decay of the EMA of squares `nu` that `inner` keeps.
+        rank, growth, floor, key, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
-    State: `4*min(rank, rows, cols)*min(rows, cols) + 4` bytes a leaf, `12` once, and the state
+    State: `4*min(rank, rows, cols)*min(rows, cols) + 5` bytes a leaf, `12` once, and the state
         of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
     Flops: at most `3*size*min(rows, cols) + 17*size*min(rank, rows, cols)
         + 200*min(rank, rows, cols)*min(rows, cols) + 40*size` a leaf, and those of `inner`.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassWalk.
-    Departure: the averages are turned debiased, with $w$ for what they still lack; the paper's
-        second line reads as if they were not kept, and its factor $1 - b_2^{t-1}$ is theirs
-        already. What is left out is recovered as in Fira's release. The first basis is
-        `project_by_svd`'s; the length of a step is a choice of ours.
-    Limits: after its start a walk does not look at the gradient, so `rank` must be high enough for
-        any subspace to do. An update cannot be differentiated through its factorizations.
+    Departure: the moments are rotated as if debiased, by $w$; the paper's second line reads as if
+        they were not kept, and its factor $1 - b_2^{t-1}$ is theirs already. The residual is
+        scaled as in Fira's release. The first basis is `project_by_svd`'s; the length of a step is
+        a choice of ours.
+    Limits: after its start a walk does not depend on the gradient, so `rank` must be high enough
+        for any subspace to do. An update cannot be differentiated through its factorizations.
 
     >>> tx = gk.project_by_grass_walk(optax.identity(), rank=1, scale=1.0)
-    >>> g = jnp.array([[3.0, 1.0], [0.0, 2.0]])  # what is left out of one scale is recovered
+    >>> g = jnp.array([[3.0, 1.0], [0.0, 2.0]])  # with the residual it is all of g
     >>> bool(jnp.allclose(tx.update(g, tx.init(g))[0], g, atol=1e-5))
     True
     """
     return subspace.project(
         inner,
         rank,
-        subspace.grassmann_walk(angle),
-        subspace.every_n(every),
-        subspace.fira_residual(scale, growth=growth, eps=eps, floor=floor),
-        subspace.rotate_moments(b1, b2=b2),
+        basis=subspace.grassmann_walk(angle),
+        schedule=subspace.every_n(every),
+        residual=subspace.fira_residual(scale, growth=growth, eps=eps, floor=floor),
+        realign=subspace.rotate_moments(b1, b2=b2),
         key=key,
         batch_axes=batch_axes,
     )

@@ -13,7 +13,7 @@ from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 @factory
 def project_by_null_space(batch_axes: layout.Axes = ()) -> Transform:
-    r"""Remove from each matrix what it does to inputs in the span of a given basis.
+    r"""Project each gradient onto the null space of past inputs, given a basis of these.
 
     $$u = g - P P^T g, \qquad P = \mathrm{basis}$$
 
@@ -21,8 +21,7 @@ def project_by_null_space(batch_axes: layout.Axes = ()) -> Transform:
     of $P$: what the layer makes of them does not change.
 
     Args:
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        batch_axes: see the glossary.
 
     Needs: `basis`, a tree like the parameters of `[*batch, rows, directions]`, with orthonormal
         columns: the first left singular vectors of a layer's inputs on past tasks, examples

@@ -1,4 +1,4 @@
-"""GaLore without a decomposition: each basis is a step of subspace iteration from the last."""
+"""Projection by subspace iteration, PowerSGD's: GaLore without an eigendecomposition."""
 
 from gradkit import subspace
 from gradkit._core import random
@@ -17,23 +17,20 @@ def project_by_power_iteration(
     key: random.Key = 0,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Let `inner` act in a basis that turns towards where each matrix is largest.
+    r"""Project each matrix onto a basis that is one step of subspace iteration from the last.
 
     $$P_t = \mathrm{orth}(g_t g_t^T P_{t-1}) \text{ if every divides } t - 1,
       \text{ else } P_{t-1}$$
     $$u_t = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_t)$$
 
-    for a $g$ with no more rows than columns, else with the other side's. $P_0$ is random.
+    for a $g$ with no more rows than columns; a tall one is projected along its columns. $P_0$ is
+    random.
 
     Args:
-        inner: any transform; sees a tree like the parameters, the leaves with their small side
-            cut to `rank`.
-        rank: directions kept, at most the small side.
-        every: updates between two steps of the iteration.
+        inner: any transform; is given a tree like the parameters, of the projections.
+        every: update interval of the projector: updates between two steps of the iteration.
         scale: times what `inner` returns.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        rank, key, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: `4*min(rank, rows, cols)*min(rows, cols)` bytes a leaf, `12` once, and the state
@@ -41,12 +38,12 @@ def project_by_power_iteration(
     Flops: at most `14*size*min(rank, rows, cols) + 16*size` a leaf, and those of `inner`.
     Paper: none. Subspace iteration as in Vogels, Karimireddy and Jaggi, "PowerSGD: Practical
         Low-Rank Gradient Compression for Distributed Optimization", arXiv:1905.13727,
-        Algorithm 1, without its feedback of what is left out.
+        Algorithm 1, without its error feedback.
     Departure: a matrix with a gradient of zeros keeps its basis.
-    Limits: the first bases are near random; they find a steady gradient's singular vectors as fast
-        as its singular values fall. Columns keep their order and sign while the gradient is steady,
-        so that what `inner` remembers keeps its meaning. An update cannot be differentiated through
-        its factorizations.
+    Limits: the first bases are near random; they come to a steady gradient's singular vectors as
+        fast as its singular values fall. Columns keep their order and sign while the gradient is
+        steady, so that the moments of `inner` keep their meaning. An update cannot be
+        differentiated through its factorizations.
 
     >>> tx = gk.project_by_power_iteration(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.outer(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 0.0]))
@@ -56,9 +53,9 @@ def project_by_power_iteration(
     return subspace.project(
         inner,
         rank,
-        subspace.subspace_iteration(),
-        subspace.every_n(every),
-        subspace.discard_residual(scale),
+        basis=subspace.subspace_iteration(),
+        schedule=subspace.every_n(every),
+        residual=subspace.discard_residual(scale),
         key=key,
         batch_axes=batch_axes,
     )

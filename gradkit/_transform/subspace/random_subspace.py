@@ -1,4 +1,4 @@
-"""Intrinsic dimension: a whole model moved by a few numbers, mixed into all of it."""
+"""Intrinsic dimension: all parameters in one random subspace, by the Fastfood transform."""
 
 import math
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class RandomSubspaceState(NamedTuple):
 def project_by_random_subspace(
     inner: AnyTransform, *, dimension: int = 1024, key: random.Key = 0
 ) -> Transform:
-    r"""Let `inner` act on a few numbers, each of which moves all parameters in its own way.
+    r"""Project the whole gradient onto one random subspace, and let `inner` act there.
 
     $$u = P \, \mathrm{inner}(P^T g), \qquad
       P_b = \sqrt{n / N} \, H G_b \Pi H \, \mathrm{diag}(\mathrm{signs})$$
@@ -45,9 +45,9 @@ def project_by_random_subspace(
     `signs` are kept.
 
     Args:
-        inner: any transform; sees one vector `[dimension]`.
-        dimension: of the subspace that the parameters stay in.
-        key: a seed or a `jax.random` key; the same key gives the same run.
+        inner: any transform; is given one vector `[dimension]`.
+        dimension: of the subspace that updates stay in.
+        key: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: `0` bytes a leaf, `4*dimension + 8` once, and the state of `inner` on a vector.

@@ -1,4 +1,4 @@
-"""GaLore at a fraction of its cost: singular vectors from a random sketch, leaves in turn."""
+"""GaLore by the randomized SVD of Halko, Martinsson and Tropp, one leaf after another."""
 
 from gradkit import subspace
 from gradkit._core import random
@@ -17,30 +17,26 @@ def project_by_range_finder(
     key: random.Key = 0,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Let `inner` act about where each matrix is largest, one matrix after another renewed.
+    r"""Project each matrix onto its leading singular vectors, found by a randomized SVD.
 
     $$Q = \mathrm{orth}(g_t \Omega), \quad \Omega_{ij} \sim U(-1, 1), \qquad
       P_t = Q \; (\text{first rank left singular vectors of } Q^T g_t)$$
     $$u_t = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_t)$$
 
-    for a $g$ with no more rows than columns, else with the other side's. $\Omega$ has
-    `rank + 8` columns. All bases are found at the first update; then leaf `i` of `n` is
+    for a $g$ with no more rows than columns; a tall one is projected along its columns. $\Omega$
+    has `rank + 8` columns. All bases are found at the first update; then leaf `i` of `n` is
     renewed where `every` divides $t - 1 - \lfloor i \, \mathrm{every} / n \rfloor$, so that no
     update bears the cost of all.
 
     Args:
-        inner: any transform; sees a tree like the parameters, the leaves with their small side
-            cut to `rank`.
-        rank: directions kept, at most the small side.
-        every: updates between two looks at a leaf.
+        inner: any transform; is given a tree like the parameters, of the projections.
+        every: update interval of the projector of each leaf.
         scale: times what `inner` returns.
-        key: a seed or a `jax.random` key; the same key gives the same run.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        rank, key, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
-    State: `4*min(rank, rows, cols)*min(rows, cols)` bytes a leaf, `12` once, and the state
-        of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
+    State: `4*min(rank, rows, cols)*min(rows, cols) + 1` bytes a leaf, `12` once, and the
+        state of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
     Flops: at most `16*size*min(rank, rows, cols) + 88*size` a leaf, and those of `inner`.
     Paper: Halko, Martinsson and Tropp, "Finding structure with randomness: Probabilistic
         algorithms for constructing approximate matrix decompositions", arXiv:0909.4061,
@@ -50,8 +46,8 @@ def project_by_range_finder(
         \cos k) p_k > 0$ of each vector. A matrix with a gradient of zeros keeps its
         basis; its first is that of its first other one.
     Limits: where singular values fall slowly the basis holds less of the gradient than the best
-        one. What `inner` remembers is kept when the basis changes, and read in the new. An update
-        cannot be differentiated through its factorizations.
+        one. The moments of `inner` are kept when the basis changes, and read in the new one. An
+        update cannot be differentiated through its factorizations.
 
     >>> tx = gk.project_by_range_finder(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.outer(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 0.0]))
@@ -61,9 +57,9 @@ def project_by_range_finder(
     return subspace.project(
         inner,
         rank,
-        subspace.randomized_svd(),
-        subspace.staggered(every),
-        subspace.discard_residual(scale),
+        basis=subspace.randomized_svd(),
+        schedule=subspace.staggered(every),
+        residual=subspace.discard_residual(scale),
         key=key,
         batch_axes=batch_axes,
     )

@@ -1,4 +1,4 @@
-"""Subspace momentum: an average where the gradient is largest, itself elsewhere."""
+"""Subspace momentum: momentum on the leading singular vectors, and the residual as it is."""
 
 from gradkit import subspace
 from gradkit._core.factory import factory
@@ -14,35 +14,33 @@ def project_by_subspace_momentum(
     every: int = 200,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Let `inner` act where each matrix is largest, and leave the rest as it is.
+    r"""Project each matrix as GaLore does, and add the residual as it is.
 
     $$r_t = P_t^T g_t, \qquad u_t = P_t \, \mathrm{inner}(r_t) + (g_t - P_t r_t)$$
 
     with the basis $P_t$ of `project_by_svd`: the first `rank` left singular vectors of $g_t$,
-    renewed where `every` divides $t - 1$; right ones for a tall $g$. `inner` begins again in
-    each new basis.
+    renewed where `every` divides $t - 1$; right ones for a tall $g$. The state of
+    `inner` is reset in each new basis.
 
     Args:
-        inner: any transform, such as an average; sees a tree like the parameters, the leaves with
-            their small side cut to `rank`.
-        rank: directions in which `inner` acts, at most the small side.
-        every: updates between two looks at the gradient's singular vectors.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        inner: any transform, such as an EMA; is given a tree like the parameters, of the
+            projections.
+        every: update interval of the projector.
+        rank, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
-    State: `4*min(rank, rows, cols)*min(rows, cols)` bytes a leaf, `4` once, and the state
-        of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
+    State: `4*min(rank, rows, cols)*min(rows, cols) + 1` bytes a leaf, `4` once, and the
+        state of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
     Flops: at most `3*size*min(rows, cols) + 8*size*min(rank, rows, cols) + 16*size`
         a leaf, and those of `inner`.
     Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
         Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
         arXiv:2411.07120, the subspace momentum.
     Departure: the release renews where `every` divides $t$, and there still moves by the old
-        average in the new basis, then drops that step's gradient. The basis is that of
+        momentum in the new basis, then drops that update's gradient. The basis is that of
         `project_by_svd`, with its departures.
-    Limits: what `inner` does not see has no momentum; noise outside the basis is not averaged. An
-        update cannot be differentiated through its factorizations.
+    Limits: the residual has no momentum: its noise is not averaged. An update cannot be
+        differentiated through its factorizations.
 
     >>> tx = gk.project_by_subspace_momentum(optax.identity(), rank=1)
     >>> g = jnp.array([[3.0, 1.0], [0.0, 2.0]])
@@ -52,9 +50,9 @@ def project_by_subspace_momentum(
     return subspace.project(
         inner,
         rank,
-        subspace.svd(),
-        subspace.every_n(every),
-        subspace.pass_residual(),
-        subspace.reset_moments(inner),
+        basis=subspace.svd(),
+        schedule=subspace.every_n(every),
+        residual=subspace.pass_residual(),
+        realign=subspace.reset_moments(inner),
         batch_axes=batch_axes,
     )

@@ -1,4 +1,4 @@
-"""GaLore: any transform, in the few directions where the gradient is largest."""
+"""GaLore: any transform, on the gradient projected onto its leading singular vectors."""
 
 from gradkit import subspace
 from gradkit._core.factory import factory
@@ -16,29 +16,26 @@ def project_by_svd(
     batch_axes: layout.Axes = (),
     side: subspace.Side = "small",
 ) -> Transform:
-    r"""Let `inner` see each matrix in the directions where it is largest, and act in those.
+    r"""Project each matrix onto its leading singular vectors, and let `inner` act there.
 
     $$P_t = \text{first rank left singular vectors of } g_t
       \text{ if every divides } t - 1, \text{ else } P_{t-1}$$
     $$u_t = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_t)$$
 
-    for a $g$ whose rows are cut. If its columns are, they are right singular vectors, and
+    for a $g$ whose rows are projected. If its columns are, they are right singular vectors, and
     $u_t = \mathrm{scale} \; \mathrm{inner}(g_t P_t) P_t^T$.
 
     Args:
-        inner: any transform; sees a tree like the parameters, the leaves with one side cut to
-            `rank`.
-        rank: directions kept, at most the small side.
-        every: updates between two looks at the gradient's singular vectors.
+        inner: any transform; is given a tree like the parameters, of the projections.
+        every: update interval of the projector.
         scale: times what `inner` returns.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
-        side: the one that is cut: the "small" one, or the "large" one, with larger bases and less
-            for `inner` to remember. For Adam that is less in all.
+        side: which side is projected: the "small" one, or the "large" one, with larger bases and a
+            smaller state of `inner`. With Adam that is less state in all.
+        rank, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
-    State: `4*min(rank, rows, cols)*(min if side == "small" else max)(rows, cols)` bytes a leaf,
-        `4` once, and the state of `inner` on leaves of
+    State: `4*min(rank, rows, cols)*(min if side == "small" else max)(rows, cols) + 1`
+        bytes a leaf, `4` once, and the state of `inner` on leaves of
         `min(rank, rows, cols)*(max if side == "small" else min)(rows, cols)` entries.
     Flops: at most `3*size*min(rows, cols) + 8*size*min(rank, rows, cols) + 16*size`
         a leaf, and those of `inner`.
@@ -47,13 +44,13 @@ def project_by_svd(
     Departure: singular vectors come from the eigenvectors of $g g^T$; in float32, where
         singular values under about 1/1000 of the largest are lost in it, fixed directions,
         made orthonormal to the others, stand for theirs. Signs are
-        fixed: $\sum_k (2 + \cos k) p_k > 0$ of each vector. As in the release, what
-        `inner` remembers is kept when the basis changes, and read in the new one. A matrix
-        with a gradient of zeros keeps its basis; its first is that of its first other one.
-        `inner` sees zeros for what may be rounding, as of all `gradkit.subspace.project`.
-    Limits: the step that renews the bases costs an eigendecomposition a matrix. A gradient with no
-        component in the basis gives no update. An update cannot be differentiated through its
-        factorizations.
+        fixed: $\sum_k (2 + \cos k) p_k > 0$ of each vector. As in the release, the
+        moments of `inner` are kept when the basis changes, and read in the new one. A matrix keeps
+        its basis while its gradient is zero; its first is that of its first gradient that is not.
+        `inner` is given zeros for what may be rounding, as in all of `gradkit.subspace.project`.
+    Limits: an update that renews the bases costs an eigendecomposition for each matrix. A gradient
+        with no component in the basis gives no update. An update cannot be differentiated through
+        its factorizations.
 
     >>> tx = gk.project_by_svd(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.outer(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 0.0]))
@@ -63,9 +60,9 @@ def project_by_svd(
     return subspace.project(
         inner,
         rank,
-        subspace.svd(),
-        subspace.every_n(every),
-        subspace.discard_residual(scale),
+        basis=subspace.svd(),
+        schedule=subspace.every_n(every),
+        residual=subspace.discard_residual(scale),
         batch_axes=batch_axes,
         side=side,
     )

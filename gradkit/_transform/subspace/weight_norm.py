@@ -1,4 +1,4 @@
-"""GradNormLoRP: GaLore on the directions of units, and all of their lengths."""
+"""GradNormLoRP: weight normalization, with GaLore on the directions of columns."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from gradkit._core.types import (
 
 
 class WeightNormState(NamedTuple):
-    """What is remembered of directions, and of lengths."""
+    """What is remembered of the directions of columns, and of their norms."""
 
     directions: Any  # a `SubspaceState`
     lengths: optax.OptState  # of `inner` on a tree of [*batch, 1, cols]
@@ -37,7 +37,7 @@ def project_by_weight_norm(
     scale: Hyper = 1.0,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Let `inner` see the lengths of columns, and their directions where these change most.
+    r"""Let `inner` act on the norms of columns, and on their directions projected as by GaLore.
 
     With columns $w = \ell v$, $\lVert v \rVert = 1$, their gradients are
 
@@ -46,21 +46,18 @@ def project_by_weight_norm(
       d_v = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_v), \qquad
       u = v d_\ell + \ell \, (d_v - v v^T d_v)$$
 
-    with the basis $P_t$ of `project_by_svd`, of $g_v$. A column is what a unit of the layer
-    multiplies its inputs by.
+    with the basis $P_t$ of `project_by_svd`, of $g_v$. A column holds the weights of one neuron.
 
     Args:
-        inner: any transform; sees a tree like the parameters, directions with their small side
-            cut to `rank`, and apart from them a tree of `[*batch, 1, cols]`, the lengths.
-        rank: directions kept, at most the small side.
-        every: updates between two looks at the gradient's singular vectors.
+        inner: any transform; is given a tree like the parameters, of the projections of
+            directions, and apart from it a tree of `[*batch, 1, cols]`, the norms.
+        every: update interval of the projector.
         scale: times what `inner` returns for directions.
-        batch_axes: axes that number matrices, such as `(0,)` for scanned layers. Of the
-            others the last is the columns, and the rest are the rows.
+        rank, batch_axes: see the glossary.
 
     Needs: `params`, and what `inner` needs, but `inner` gets no params.
-    State: `4*min(rank, rows, cols)*min(rows, cols)` bytes a leaf, `4` once, and the state
-        of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols) + cols` entries; what
+    State: `4*min(rank, rows, cols)*min(rows, cols) + 1` bytes a leaf, `4` once, and the
+        state of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols) + cols` entries; what
         `inner` keeps once it keeps twice.
     Flops: at most `3*size*min(rows, cols) + 8*size*min(rank, rows, cols) + 40*size`
         a leaf, and those of `inner`.
@@ -72,9 +69,9 @@ def project_by_weight_norm(
         $\ell$ and reads neither back into the parameters; `LowRankWeightNormAdamW`, which its
         README runs, steps $v$ by GaLore's Adam of the whole gradient, without the tangent, and
         $\ell$ by Adam of $\langle g, v / \lVert v \rVert \rangle$. Neither is this.
-    Limits: a column of zeros has no direction, and moves by none. A tangent step lengthens columns
-        a little: by the square of the learning rate. An update cannot be differentiated through its
-        factorizations.
+    Limits: a column of zeros has no direction, and moves by none. A step along the tangent makes
+        columns a little longer: by the square of the learning rate. An update cannot be
+        differentiated through its factorizations.
 
     >>> tx = gk.project_by_weight_norm(optax.identity(), rank=2)  # unit columns: all of g
     >>> g, p = jnp.array([[3.0, 1.0], [0.0, 2.0]]), jnp.eye(2)
@@ -86,9 +83,9 @@ def project_by_weight_norm(
     directions = subspace.project(
         inner,
         rank,
-        subspace.svd(),
-        subspace.every_n(every),
-        subspace.discard_residual(scale),
+        basis=subspace.svd(),
+        schedule=subspace.every_n(every),
+        residual=subspace.discard_residual(scale),
         batch_axes=tuple(range(len(batch_axes))),
     )
 
@@ -96,50 +93,48 @@ def project_by_weight_norm(
         check.matrix(name, params, batch_axes)
 
         def zeros(p: Any, rows: int | None = None) -> jax.Array:
-            front, inputs, cols = layout.shape(p, batch_axes)
-            shape = (*front, rows or inputs, cols)
+            batch, inputs, cols = layout.shape(p, batch_axes)
+            shape = (*batch, rows or inputs, cols)
             return condition.varying_as(jnp.zeros(shape, numbers.wide_dtype(p)), p)
 
-        each = lambda rows: jax.tree.map(
-            lambda p: zeros(p, rows), paths.unboxed(params)
-        )
-        return WeightNormState(directions.init(each(None)), inner.init(each(1)))
+        params = paths.unboxed(params)
+        vs = jax.tree.map(zeros, params)
+        lengths = jax.tree.map(lambda p: zeros(p, rows=1), params)
+        return WeightNormState(directions.init(vs), inner.init(lengths))
 
     def update(
         updates: Updates, state: WeightNormState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, WeightNormState]:
         check.given(name, params)
-        leaves, structure = jax.tree.flatten(updates)
-        bare = paths.unboxed(updates)
-        like_state = jax.tree.structure(bare).unflatten
-        kept = jax.tree.leaves(state.directions.bases)
-        upright = lambda t: [
-            layout.as_matrix(x, batch_axes).astype(p.dtype)
-            for x, p in zip(jax.tree.leaves(t), kept)
-        ]
-        gs, ws = upright(numbers.read(updates)), upright(numbers.wide(params))
+        leaves, boxed = jax.tree.flatten(updates)
+        structure = jax.tree.structure(paths.unboxed(updates))
+        dtypes = [p.dtype for p in jax.tree.leaves(state.directions.bases)]
+
+        def matrices(t: Any) -> list[jax.Array]:
+            xs = [layout.as_matrix(x, batch_axes) for x in jax.tree.leaves(t)]
+            return [x.astype(dtype) for x, dtype in zip(xs, dtypes)]
+
+        gs, ws = matrices(numbers.read(updates)), matrices(numbers.wide(params))
         lengths = [norms.along(w, -2) for w in ws]
         vs = [w / jnp.where(n > 0, n, 1) for w, n in zip(ws, lengths)]
-        slopes = [jnp.sum(v * g, -2, keepdims=True) for v, g in zip(vs, gs)]
-        turns = [n * (g - v * s) for n, v, g, s in zip(lengths, vs, gs, slopes)]
-        turn, directions_state = directions.update(
-            like_state(turns), state.directions, None, **extra
+        g_lengths = [jnp.sum(v * g, -2, keepdims=True) for v, g in zip(vs, gs)]
+        g_vs = [n * (g - v * s) for n, g, v, s in zip(lengths, gs, vs, g_lengths)]
+        d_v, directions_state = directions.update(
+            structure.unflatten(g_vs), state.directions, None, **extra
         )
-        grow, lengths_state = inner.update(
-            like_state(slopes), state.lengths, None, **extra
+        d_length, lengths_state = inner.update(
+            structure.unflatten(g_lengths), state.lengths, None, **extra
         )
-        moves = jax.tree.leaves(turn), jax.tree.leaves(grow)
 
-        def back(
-            v: jax.Array, n: jax.Array, d: jax.Array, longer: jax.Array
+        def tangent(
+            x: jax.Array, v: jax.Array, n: jax.Array, d_v: jax.Array, d_n: jax.Array
         ) -> jax.Array:
-            along = jnp.sum(v * d, -2, keepdims=True)
-            return v * longer + n * (d - v * along)
+            along = jnp.sum(v * d_v, -2, keepdims=True)
+            u = v * d_n + n * (d_v - v * along)
+            return layout.like(u.astype(v.dtype), x, batch_axes)
 
-        u = structure.unflatten(
-            layout.like(back(*parts).astype(g.dtype), x, batch_axes)
-            for *parts, g, x in zip(vs, lengths, *moves, gs, leaves)
-        )
+        moves = jax.tree.leaves(d_v), jax.tree.leaves(d_length)
+        u = boxed.unflatten(map(tangent, leaves, vs, lengths, *moves))
         return numbers.like(u, updates), WeightNormState(
             directions_state, lengths_state
         )

@@ -1,0 +1,1 @@
+"""Steps of several micro-batches each. In: gradients of micro-batches. Out: an update now and then, zeros between."""

@@ -1,0 +1,148 @@
+"""Gradient accumulation: one step of a transform for several micro-batches."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradkit._core import check, condition, numbers, rate, steps
+from gradkit._core.factory import factory
+from gradkit._core.types import (
+    AnyTransform,
+    Extra,
+    Params,
+    Rate,
+    Transform,
+    Updates,
+)
+
+
+class AccumulateState(NamedTuple):
+    """Where the cycle is, the mean so far, and what `inner` remembers."""
+
+    count: jax.Array  # steps of `inner` so far, int32 []
+    micro: jax.Array  # micro-batches of this cycle so far, int32 []
+    averaged: jax.Array  # those of them that are in the mean, int32 []
+    skipped: jax.Array  # micro-batches left out since the first, int32 []
+    value: jax.Array  # mean loss of those averaged; zero where none is given, []
+    mean: Updates  # mean gradient of those averaged, like the parameters
+    inner: optax.OptState
+
+
+@factory
+def accumulate(inner: AnyTransform, *, every: Rate = 4) -> Transform:
+    r"""Average the gradients of several micro-batches, and let `inner` step once with the mean.
+
+    $$\bar g = \frac{1}{|G|} \sum_{j \in G} g_j, \quad
+      G = \{ j \text{ of this cycle} : g_j \text{ is finite} \}, \qquad
+      u_t = \begin{cases} \mathrm{inner}(\bar g) & t \text{ ends a cycle of } \mathrm{every} \\
+      0 & \text{else} \end{cases}$$
+
+    A micro-batch whose gradient or `value` has a non-finite entry is left out and counted in
+    `skipped`. It is one of the cycle's all the same, and the step is made with the mean over the
+    good ones; in a cycle that has none, `inner` makes no step.
+
+    Args:
+        inner: any transform. It runs at the last micro-batch of a cycle only, and sees as many
+            updates as there are cycles: its schedules count those.
+        every: micro-batches of a cycle; a whole number, or a schedule of the steps of `inner` so
+            far, by which the batch can grow.
+
+    Needs: what `inner` needs; `value`, where given, must be at every micro-batch, and `inner` gets
+        the mean of it. Other extra arguments are those of the last micro-batch.
+    State: `4*size` bytes a leaf, `20` once, and the state of `inner`.
+    Flops: at most `8*size + 10` a leaf, `40` once, and those of `inner`; where no cycle ends,
+        those of `inner` are not computed, under `vmap` neither.
+    Paper: none.
+    Departure: `optax.MultiSteps` runs its transform at every micro-batch and throws away what it
+        makes; it passes on the last `value`; and it averages non-finite gradients, or leaves them
+        out of the cycle's number too, by `optax.skip_not_finite`.
+    Limits: parameters should not change within a cycle, so that what changes them by itself, such
+        as weight decay, belongs inside. Micro-batches count alike, whatever their number of tokens.
+        A `global_norm` is passed on, not averaged: put `share_norm` inside.
+        The mean is kept in at least float32, and `inner` sees it in the wider of the dtypes of the
+        gradient and its parameter; in `gradkit.chain` that is float32.
+
+    >>> tx = gk.accumulate(optax.sgd(1.0), every=2)
+    >>> g, state = jnp.float32(3.0), tx.init(jnp.float32(0.0))
+    >>> for _ in range(2): u, state = tx.update(g, state); print(abs(u))
+    0.0
+    3.0
+    """
+    check.at_least("accumulate", 1, every=every)
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> AccumulateState:
+        blank = [jnp.zeros([], jnp.int32) for _ in range(4)], jnp.zeros([], jnp.float32)
+        (count, micro, averaged, skipped), value = condition.varying_as(blank, params)
+        return AccumulateState(
+            count, micro, averaged, skipped, value, _zeros(params), inner.init(params)
+        )
+
+    def update(
+        updates: Updates,
+        state: AccumulateState,
+        params: Params = None,
+        *,
+        value: jax.Array | None = None,
+        **extra: Extra,
+    ) -> tuple[Updates, AccumulateState]:
+        given = [] if value is None else [jnp.asarray(value, state.value.dtype)]
+        good = steps.all_finite((updates, given))
+        averaged = state.averaged + good.astype(jnp.int32)
+
+        def add(new: Any, old: Any) -> Any:
+            if not numbers.is_trained(new):
+                return old
+            w = 1 / jnp.maximum(averaged, 1).astype(jnp.finfo(old.dtype).dtype)
+            return jnp.where(good, (1 - w) * old + w * new.astype(old.dtype), old)
+
+        mean = jax.tree.map(add, updates, state.mean)
+        loss = [add(x, state.value) for x in given]
+        micro = state.micro + 1
+        ends = micro >= jnp.asarray(rate.at(every, state.count), jnp.int32)
+        due = ends & (averaged > 0)
+        whole = _as_given(mean, updates, params)
+        if loss:
+            extra["value"] = loss[0]
+
+        def step(s: optax.OptState) -> tuple[Updates, optax.OptState]:
+            return inner.update(whole, s, params, **extra)
+
+        u, inner_state = steps.rarely(due, step, updates, state.inner)
+        after = AccumulateState(
+            jnp.where(due, numbers.increment(state.count), state.count),
+            jnp.where(ends, 0, micro),
+            jnp.where(ends, 0, averaged),
+            jnp.where(good, state.skipped, numbers.increment(state.skipped)),
+            loss[0] if loss else state.value,
+            mean,
+            inner_state,
+        )
+        return u, after
+
+    # of the kind that `inner` is: what rounds parameters stays known as such
+    return inner._replace(init=init, update=update)
+
+
+def _zeros(params: Params) -> Updates:
+    """Where the means are kept; nothing of leaves that have no gradient."""
+
+    def leaf(p: Any) -> Any:
+        if not numbers.is_trained(p):
+            return optax.MaskedNode()
+        return jnp.zeros_like(p, dtype=numbers.wide_dtype(p))
+
+    return jax.tree.map(leaf, params)
+
+
+def _as_given(mean: Updates, updates: Updates, params: Params) -> Updates:
+    """The mean in the wider of the dtypes of the gradient and its parameter."""
+
+    def leaf(g: Any, m: Any, p: Any) -> Any:
+        if not numbers.is_trained(g):
+            return g
+        return m.astype(max(g.dtype, p.dtype, key=lambda dtype: dtype.itemsize))
+
+    return jax.tree.map(leaf, updates, mean, updates if params is None else params)

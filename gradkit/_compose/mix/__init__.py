@@ -1,0 +1,1 @@
+"""Directions of several transforms, made into one. In: transforms. Out: one transform."""

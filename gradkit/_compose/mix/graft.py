@@ -1,0 +1,85 @@
+"""Grafting: the direction of one transform, as long as what another one makes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from gradkit._core import norms, numbers, tree
+from gradkit._core.call import widened
+from gradkit._core.factory import factory
+from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
+
+
+class GraftState(NamedTuple):
+    """What each of the two transforms remembers."""
+
+    direction: optax.OptState
+    magnitude: optax.OptState
+
+
+@factory
+def graft(direction: AnyTransform, magnitude: AnyTransform) -> Transform:
+    r"""Give each leaf's update of `direction` the norm that its update of `magnitude` has.
+
+    $$d = \mathrm{direction}(g), \quad m = \mathrm{magnitude}(g), \qquad
+      u_i = \frac{\lVert m_i \rVert}{\lVert d_i \rVert} \, d_i$$
+
+    Where either norm is zero, so is the update.
+
+    Args:
+        direction: the transform that says where to go, such as
+            `gk.precondition_by_shampoo()`. Its learning rate, if it has one, does not matter.
+        magnitude: the transform that says how far, such as `gk.scale_by_adam()`; what is tuned
+            for it alone, learning rate and schedule, serves here.
+
+    Needs: what the two transforms need; both get the same extra arguments.
+    State: `0` bytes a leaf, `0` once, and the state of `direction` and that of `magnitude`.
+    Flops: at most `22*size + 100` a leaf, `100` once, and those of `direction` and of `magnitude`.
+    Paper: Agarwal, Anil, Hazan, Koren and Zhang, "Disentangling Adaptive Gradient Methods from
+        Learning Rates", arXiv:2002.11803, AdaGraft, layer by layer.
+    Departure: the paper adds a small number to the norm in the denominator; here a norm of zero
+        gives zero instead. The paper's global form, one quotient for all leaves, is this one
+        over a single leaf: `optax.flatten(gk.graft(...))`, for transforms that work entry by entry.
+    Limits: a leaf that stacks several layers has one norm. The sign is that of
+        `direction`: both must descend, or neither. Everything is computed in at least float32, and
+        the update has the dtype of the gradient. Of a leaf that is no real number the update is
+        that of `direction`.
+
+    >>> tx = gk.graft(optax.sign_sgd(-1.0), optax.scale(2.0))
+    >>> g = jnp.array([3.0, 4.0, 0.0, 0.0])
+    >>> print(tx.update(g, tx.init(g))[0].round(3))  # of length 2 * 5
+    [7.071 7.071 0.    0.   ]
+    """
+    where = optax.with_extra_args_support(direction)
+    how_far = optax.with_extra_args_support(magnitude)
+
+    def init(params: Params) -> GraftState:
+        wide = numbers.wide(params)
+        with widened():
+            return GraftState(where.init(wide), how_far.init(wide))
+
+    def update(
+        updates: Updates, state: GraftState, params: Params = None, **extra: Extra
+    ) -> tuple[Updates, GraftState]:
+        g, p = numbers.wide(numbers.opaque(updates)), numbers.wide(params)
+        with widened():
+            d, s_direction = where.update(g, state.direction, p, **extra)
+            m, s_magnitude = how_far.update(g, state.magnitude, p, **extra)
+        u = _with_norms_of(m, d)
+        return numbers.like(u, updates), GraftState(s_direction, s_magnitude)
+
+    return wrapper(init, update)
+
+
+def _with_norms_of(m: Any, d: Any) -> Any:
+    """Each real leaf of `d`, as long as that of `m`."""
+    ds, structure = jax.tree.flatten(d)
+    real = [i for i, x in enumerate(ds) if numbers.is_real(x)]
+    directions = [ds[i] for i in real]
+    lengths = norms.of_leaves(directions)
+    wanted = norms.of_leaves([jax.tree.leaves(m)[i] for i in real])
+    units = tree.scale_each(numbers.inverse(lengths), numbers.read(directions))
+    for i, x in zip(real, tree.scale_each(wanted.astype(lengths.dtype), units)):
+        ds[i] = x
+    return structure.unflatten(ds)

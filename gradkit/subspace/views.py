@@ -1,0 +1,63 @@
+"""Leaves as matrices, of which one axis is projected onto a basis."""
+
+from typing import Literal, NamedTuple
+
+import jax
+
+from gradkit._core import check, numbers
+from gradkit._core.matrix import memory
+
+Shape = tuple[int, ...]
+Side = Literal["small", "large"]  # which side of a matrix is projected
+
+
+class View(NamedTuple):
+    """The gradient of one leaf at one update, as matrices."""
+
+    g: jax.Array  # [*batch, rows, cols]
+    axis: int  # the one that is projected: -2, the rows, or -1, the columns
+
+    def finite(self) -> "View":
+        """The same, with non-finite entries counted as zero."""
+        return View(numbers.finite(self.g), self.axis)
+
+    def transposed(self) -> jax.Array:
+        """`[*batch, projected, other]`."""
+        return self.g.mT if self.axis == -1 else self.g
+
+    def project(self, p: jax.Array) -> jax.Array:
+        """`p^T g`, or `g p`."""
+        return self.g @ p if self.axis == -1 else memory.contiguous(p.mT) @ self.g
+
+
+class Shapes(NamedTuple):
+    """The shapes of the basis of a leaf, and of its projection."""
+
+    basis: Shape
+    projection: Shape
+
+
+def shapes(matrix: Shape, rank: int, side: Side) -> Shapes:
+    """Those of a leaf of this shape, `[*batch, rows, cols]`."""
+    *batch, rows, cols = matrix
+    rank = min(rank, rows, cols)
+    if projected_axis(matrix, side) == -1:
+        return Shapes((*batch, cols, rank), (*batch, rows, rank))
+    return Shapes((*batch, rows, rank), (*batch, rank, cols))
+
+
+def projected_axis(matrix: Shape, side: Side) -> int:
+    """The axis that is projected; of a square matrix the rows."""
+    *_, rows, cols = matrix
+    return -2 if rows == cols or (rows < cols) == (side == "small") else -1
+
+
+def check_side(method: str, side: Side) -> None:
+    """`side` is one of the two."""
+    check.holds(
+        method,
+        side in ("small", "large"),
+        "side must be 'small' or 'large'",
+        repr(side),
+        "Choose which side of each matrix is projected.",
+    )

@@ -1,0 +1,107 @@
+"""Oracles of states in few bits: Adam's averages go through the codec after every update."""
+
+import jax
+import numpy as np
+from entry import entry
+
+import gradkit as gk
+
+INNER = {"inner": gk.scale_by_adam(0.9, b2=0.99, eps=1e-3)}
+EXCUSED = {
+    "state_bytes": "a part of that of `inner`, which has as many arrays as it likes"
+}
+
+
+def adam(gs, keep):
+    """Adam, whose averages are kept by `keep`."""
+    m = v = 0 * gs[0]
+    for t, g in enumerate(gs, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        yield m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.99**t)) + 1e-3)
+        m, v = keep(m), keep(v)
+
+
+def in_rows(x, block, coded):
+    """`coded`, of each part of the last axes that have so many entries together."""
+    if x.size < block:
+        return x
+    length = 1
+    for n in reversed(x.shape):
+        length *= n
+        if length >= block:
+            break
+    width = -(-length // -(-length // block))
+    kept = [
+        coded(row[i : i + width])
+        for row in x.reshape(-1, length)
+        for i in range(0, length, width)
+    ]
+    return np.concatenate(kept).reshape(x.shape)
+
+
+@entry("store_by_int8", fixed=INNER, excused=EXCUSED, block=4)
+def int8(gs, ps, block):
+    def coded(x):
+        a = max(abs(x))
+        z = np.sqrt(abs(x) / a)
+        if min(x) < 0:
+            return np.sign(x) * a * (np.round(127 * z) / 127) ** 2
+        return a * (np.maximum(np.round(255 * z), 1) / 255) ** 2
+
+    yield from adam(gs, lambda x: in_rows(x, block, coded))
+
+
+@entry("store_by_fp8", fixed=INNER, excused=EXCUSED, block=4)
+def fp8(gs, ps, block):
+    def coded(x):
+        a = max(abs(x)) / 448
+        y = np.maximum(abs(x) / a, 2.0**-9)
+        unit = 2.0 ** np.maximum(np.frexp(y)[1] - 4, -9)
+        return np.sign(x) * a * np.round(y / unit) * unit
+
+    yield from adam(gs, lambda x: in_rows(x, block, coded))
+
+
+@entry("store_by_bfloat16_plus8", fixed=INNER, excused=EXCUSED, min_size=4)
+def bfloat16_plus8(gs, ps, min_size):
+    def keep(x):
+        if x.size < min_size:
+            return x
+        unit = 2.0 ** (np.frexp(x)[1] - 8)
+        q = np.round(x / unit) * unit
+        half = 2.0 ** (np.frexp(q)[1] - 9)
+        return q + np.round((x - q) / half * 127) / 127 * half
+
+    yield from adam(gs, keep)
+
+
+@entry(
+    "store_by_bfloat16",
+    whole=True,
+    min_size=4,
+    fixed=INNER,
+    excused=EXCUSED,
+)
+def bfloat16(gs, ps, min_size):
+    """Leaves of Adam's state in their order: a count, then the two averages, by name."""
+    key, names = jax.random.key(0), sorted(gs[0])
+    m, v = ({k: 0 * gs[0][k] for k in names} for _ in range(2))
+
+    def keep(x, draw):
+        if x.size < min_size:
+            return x
+        unit = 2.0 ** (np.frexp(x)[1] - 8)
+        bits = np.asarray(jax.random.bits(draw, x.shape, np.uint32))
+        below = np.floor(x / unit)
+        return (below + ((bits // 2**8) / 2**24 < x / unit - below)) * unit
+
+    for t, g in enumerate(gs, 1):
+        m = {k: 0.9 * m[k] + 0.1 * g[k] for k in names}
+        v = {k: 0.99 * v[k] + 0.01 * g[k] ** 2 for k in names}
+        yield {
+            k: m[k] / (1 - 0.9**t) / (np.sqrt(v[k] / (1 - 0.99**t)) + 1e-3)
+            for k in names
+        }
+        key, _, *draws = jax.random.split(key, 2 * len(names) + 2)
+        m = {k: keep(m[k], draw) for k, draw in zip(names, draws)}
+        v = {k: keep(v[k], draw) for k, draw in zip(names, draws[len(names) :])}

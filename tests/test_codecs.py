@@ -1,0 +1,216 @@
+"""States in few bits: what the codes lose is bounded, and any transform can be inside."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import gradkit as gk
+from gradkit._core.codec import blocks, companding
+
+STORES = {
+    "int8": gk.store_by_int8,
+    "fp8": gk.store_by_fp8,
+    "bfloat16": gk.store_by_bfloat16,
+    "bfloat16_plus8": gk.store_by_bfloat16_plus8,
+}
+KEPT = {
+    "int8": jnp.int8,
+    "fp8": jnp.float8_e4m3fn,
+    "bfloat16": jnp.bfloat16,
+    "bfloat16_plus8": jnp.bfloat16,
+}
+EACH = pytest.mark.parametrize("name", STORES)
+
+
+def through(x: Any, block: int = 256) -> np.ndarray:
+    """Numbers as they come back from eight bits."""
+    x = jnp.asarray(x, jnp.float32)
+    code, scale = companding.encode(
+        blocks.in_blocks(x, blocks.scales_of(x.shape, block))
+    )
+    return np.asarray(blocks.from_blocks(companding.decode(code, scale), x))
+
+
+ALL = (
+    np.arange(-127, 128),
+    np.arange(256) - 128,
+)  # codes of signed and of positive blocks
+
+
+@pytest.mark.parametrize("scale", [1.0, 3e-30, 1e37, 1 / 3])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_all_codes_come_back(sign: int, scale: float):
+    """What each of the 255 or 256 stands for is encoded as it, at any scale."""
+    code = jnp.asarray(ALL[sign < 0], jnp.int8)
+    x = companding.decode(code, jnp.float32(sign * scale))
+    again, kept = companding.encode(x)
+    np.testing.assert_array_equal(again, code)
+    assert kept == jnp.float32(sign * scale)
+    assert np.all(np.diff(np.asarray(x)) > 0)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_what_is_lost_is_bounded(signed: bool):
+    """By half a code, in roots of the size in units of the largest: of a million sizes."""
+    y = np.linspace(0, 1, 2**20, dtype=np.float64)
+    x = np.stack([y, -y]).T.reshape(-1) if signed else y
+    got = through(x, x.size)
+    half = 0.5 / (127 if signed else 255)
+    error = np.abs(np.sqrt(np.abs(got)) - np.sqrt(np.abs(x)))
+    small = np.sqrt(np.abs(x)) < half  # of these the positive stay so
+    assert np.all(error[~small] <= half * (1 + 1e-4))
+    assert np.all(error[small] <= 2 * half * (1 + 1e-4))
+    assert np.all(np.sign(got[~small]) == np.sign(x[~small]))
+    assert np.all(got[x == 0] == 0)
+    assert signed or np.all((got > 0) == (np.float32(x) > 0))
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_order_is_kept(shift: float):
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.standard_cauchy(10**5) + shift).astype(np.float32)
+    for part in (x, np.abs(x), x[x > 0]):
+        got = through(np.sort(part), part.size)
+        assert np.all(np.diff(got) >= 0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (255,), (256,), (257,), (3, 100), (2, 3, 300)])
+@pytest.mark.parametrize("block", [1, 4, 256])
+def test_blocks_need_not_divide(shape: Any, block: int):
+    """Their largest number comes back, each with a block of its own, and the number of blocks is
+    what it must be."""
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    scales = blocks.scales_of(shape, block)
+    cut = blocks.in_blocks(jnp.asarray(x), scales)
+    assert cut.shape[:-1] == scales and cut.shape[-1] <= block
+    np.testing.assert_array_equal(blocks.from_blocks(cut, jnp.asarray(x)), x)
+    got = through(x, block)
+    row = int(np.prod(shape[len(scales) - 1 :]))
+    assert scales[-1] == -(-row // block)
+    for was, now in zip(x.reshape(-1, row), got.reshape(-1, row)):
+        for i in range(0, row, cut.shape[-1]):
+            part = slice(i, i + cut.shape[-1])
+            at = np.argmax(np.abs(was[part]))
+            np.testing.assert_allclose(now[part][at], was[part][at], rtol=1e-6)
+            largest = np.max(np.abs(was[part]))
+            assert np.max(np.abs(was[part] - now[part])) <= largest / 120
+
+
+def test_infinity_is_a_large_number():
+    got = through([np.inf, -np.inf, 1.0, 0.0])
+    np.testing.assert_array_equal(
+        got[[0, 1, 3]], np.float32([2.0**126, -(2.0**126), 0])
+    )
+
+
+def test_nothing_and_the_smallest_numbers():
+    np.testing.assert_array_equal(through(np.zeros(5)), np.zeros(5))
+    assert not np.any(np.signbit(through(np.zeros(5))))
+    assert np.all(np.isfinite(through(np.float32([1e-45, 0, 1e-38]))))
+
+
+INNER = {
+    "adam": gk.scale_by_adam,
+    "optax": lambda: optax.adamw(1e-2),
+    "muon": lambda: gk.muon(0.02),
+    "shampoo": gk.shampoo,
+    "nested": lambda: gk.chain(gk.clip_by_spike(0.9), gk.average_by_nesterov()),
+    "key": gk.average_by_random_scaling,
+    "masked": lambda: optax.masked(
+        optax.adam(1e-2), {"w": True, "hidden": False, "b": True}
+    ),
+    "injected": lambda: optax.inject_hyperparams(optax.adam)(1e-2),
+    "rounded": lambda: gk.chain(gk.adamw(), gk.round_by_kahan()),
+    "lion": lambda: optax.lion(1e-2),
+}
+
+
+def draw(seed: int) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(seed)
+    shapes = {"w": (24, 20), "hidden": (20, 16), "b": (16,)}
+    return {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+
+
+@pytest.mark.parametrize("inner", INNER)
+@EACH
+def test_any_transform_can_be_inside(name: str, inner: str):
+    """Updates are about those of `inner`; counters, keys and what is small are exactly its."""
+    tx, plain = STORES[name](INNER[inner]()), INNER[inner]()
+    tx, plain = map(optax.with_extra_args_support, (tx, plain))
+    p = draw(9)
+    state, other = tx.init(p), plain.init(p)
+    update, alone = jax.jit(tx.update), jax.jit(plain.update)
+    for t in range(3):
+        with jax.numpy_dtype_promotion("standard"):  # optax's
+            u, state = update(draw(t), state, p)
+            want, other = alone(draw(t), other, p)
+    ours, theirs = jax.tree.leaves(state.inner), jax.tree.leaves(other)
+    for x, y in zip(ours, theirs, strict=True):
+        assert x.shape == y.shape
+        if x.size < 256 or not jnp.issubdtype(y.dtype, jnp.floating):
+            assert x.dtype == y.dtype
+            if jnp.issubdtype(y.dtype, jnp.integer):
+                np.testing.assert_array_equal(x, y)
+        elif y.dtype == jnp.float32:
+            assert x.dtype == KEPT[name]
+    for k in u:
+        size = float(jnp.sqrt(jnp.mean(want[k] ** 2)))
+        assert float(jnp.sqrt(jnp.mean((u[k] - want[k]) ** 2))) <= 0.15 * size, k
+
+
+def bytes_of(state: Any) -> int:
+    return sum(x.nbytes for x in jax.tree.leaves(state))
+
+
+def test_bytes_of_int8():
+    """A number has one, a block of 256 has 4; what is small stays as it is."""
+    p = {"w": jnp.zeros((64, 512)), "odd": jnp.zeros((3, 300)), "b": jnp.zeros(100)}
+    got = bytes_of(gk.store_by_int8(gk.scale_by_adam()).init(p))
+    w, odd, b = 64 * 512 + 4 * 64 * 2, 900 + 4 * 3 * 2, 400
+    assert got == 2 * (w + odd + b) + 4
+
+
+def test_a_part_is_stored_and_the_rest_is_not():
+    p = draw(0)
+    tx = gk.store_by_int8(gk.scale_by_adam(), only="^nu/w")
+    _, state = tx.update(p, tx.init(p), p)
+    _, plain = gk.scale_by_adam().update(p, gk.scale_by_adam().init(p), p)
+    assert state.inner.nu["w"].dtype == jnp.int8
+    for k in ("hidden", "b"):
+        np.testing.assert_array_equal(state.inner.nu[k], plain.nu[k])
+    for k in p:
+        np.testing.assert_array_equal(state.inner.mu[k], plain.mu[k])
+
+
+@EACH
+def test_a_part_that_is_not_there_is_named(name: str):
+    with pytest.raises(ValueError, match=r"only = 'nu/' must be found.*mu/w"):
+        STORES[name](gk.average_by_heavy_ball(), only="nu/").init(draw(0))
+    with pytest.raises(ValueError, match=r"only must be a regular expression"):
+        STORES[name](gk.average_by_heavy_ball(), only="mu(")
+
+
+@EACH
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("axes", [("x", None), (None, "x"), ("x", "y")])
+def test_sharded_is_as_on_one_device(name: str, kind: AxisType, axes: Any):
+    """And what is kept of a sharded parameter is sharded as it is."""
+    rng = np.random.default_rng(0)
+    p, g = (np.float32(rng.normal(size=(8, 1024))) for _ in range(2))
+    tx = STORES[name](gk.scale_by_adam())
+    want, due = tx.update(jnp.asarray(g), tx.init(jnp.asarray(p)))
+    mesh = jax.make_mesh((4, 2), ("x", "y"), (kind, kind))
+    with jax.set_mesh(mesh):
+        here = NamedSharding(mesh, PartitionSpec(*axes))
+        ours, grads = (jax.device_put(x, here) for x in (p, g))
+        got, state = jax.jit(tx.update)(grads, jax.jit(tx.init)(ours))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(due), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+        if a.shape == p.shape:
+            assert a.sharding.is_equivalent_to(here, 2), a.sharding
