@@ -71,7 +71,7 @@ def run(job: Job, base: Size, data: jax.Array, setting: dict[str, Any]) -> Any:
 
     def make(n: int) -> gk.Experiment:
         size = base._replace(**{job.over: n})
-        return coords.trial(job.name, base, size, batch, Start(ZEROS), schedule)
+        return coords.experiment(job.name, base, size, batch, Start(ZEROS), schedule)
 
     n = getattr(job.size, job.over)
     found = gk.sweep_transfer(make, [n], setting["rates"], steps, setting["seeds"])
@@ -114,7 +114,7 @@ def write(out: pathlib.Path, record: dict[str, Any]) -> str:
     ]
     for over, found in gather(record).items():
         for name, one in found.items():
-            apart = f"best rates {one.shift:.2f} octaves apart"
+            apart = f"best rates {one.shift:.2f} doublings apart"
             parts += [f"## {name} over the {WORDS[over]}: {apart}"]
             parts += [f"```\n{one.table()}\n```"]
         picture = f"mup_transfer_{WORDS[over]}.png"

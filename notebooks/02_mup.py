@@ -280,7 +280,7 @@ swept = {
 }
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
 for axes, (title, found) in zip(panels, swept.items()):
-    print(f"{title}: best rates up to {found.shift:.2f} octaves apart")
+    print(f"{title}: best rates up to {found.shift:.2f} doublings apart")
     print(found.table(), end="\n\n")
     found.plot(axes)
     axes.set(title=title)

@@ -344,7 +344,7 @@ def small(monkeypatch):
             lambda key: batch(key)[:, :4] / 100,
         )
 
-    monkeypatch.setattr(coords, "trial", small)
+    monkeypatch.setattr(coords, "experiment", small)
     return "coords", "--widths", "16,64", "--parametrization", "MuP"
 
 

@@ -41,7 +41,7 @@ def test_the_parabola_is_exact_on_parabolas():
 def test_shifts_and_intervals():
     found = parabolas(-3.0, -2.25)
     first, second = found.optima().values()
-    assert first.octaves.low < first.octaves.value < first.octaves.high
+    assert first.log2_rate.low < first.log2_rate.value < first.log2_rate.high
     assert second.shift.value == pytest.approx(0.75)
     assert second.shift.high - second.shift.low < 1e-6  # the same seeds are drawn
     assert found.shift == pytest.approx(0.75)
@@ -59,7 +59,7 @@ def test_diverged_runs_are_counted_and_never_best():
     found = parabolas(-3.0)
     found.losses[8][4:, 1] = np.nan
     (best,) = found.optima().values()
-    assert best.diverged == 3 and best.octaves.value < -2
+    assert best.diverged == 3 and best.log2_rate.value < -2
     assert "3 of 28 runs diverged" in found.table()
 
 

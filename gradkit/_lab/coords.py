@@ -118,10 +118,10 @@ class Plan(NamedTuple):
     rate: float | None = None
 
     def maker(self, name: str, data: jax.Array) -> Callable[[int], gk.Experiment]:
-        """From a size, the trial in the parametrization `name` on windows of `data`."""
+        """From a size, the experiment in the parametrization `name` on windows of `data`."""
         batch = functools.partial(windows, data, CONTEXT, 8)
         start = PARAMETRIZATIONS[name].start if self.over == "width" else DEPTH
-        return lambda n: trial(name, self.base, self.size(n), batch, start)
+        return lambda n: experiment(name, self.base, self.size(n), batch, start)
 
     def learning_rate(self, name: str) -> float:
         """What was asked for, or what `name` is trained with; over depths a quarter of it."""
@@ -224,7 +224,7 @@ def windows(data: jax.Array, context: int, batch: int, key: jax.Array) -> jax.Ar
     return data[starts + jnp.arange(context + 1)[None]].astype(jnp.int32)
 
 
-def trial(
+def experiment(
     name: str,
     base: Size,
     size: Size,

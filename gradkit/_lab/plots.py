@@ -91,7 +91,9 @@ def transfers(found: dict[str, Any], over: str) -> bytes:
         for i, line in enumerate(axes.get_lines()):
             shade = (i // 2) / max(1, len(one.losses) - 1)
             line.set(color=(0.85 * shade, 0.35 + 0.3 * shade, 0.7 * (1 - shade)))
-        axes.set_title(f"{name}: best rates {one.shift:.2f} octaves apart", fontsize=11)
+        axes.set_title(
+            f"{name}: best rates {one.shift:.2f} doublings apart", fontsize=11
+        )
         axes.set_ylim(min(lows) - 0.05, max(lows) + 0.9)
         axes.legend(title=over, frameon=False, fontsize=9)
         _clean(axes)

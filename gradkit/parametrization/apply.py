@@ -1,7 +1,7 @@
 """Parameters and updates of another size: each leaf times a rule's number."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core import check, numbers, paths, shard
+from gradkit._core.call import error
 from gradkit._core.numbers import is_trained
 from gradkit._core.paths import leaf_paths
 from gradkit._core.types import Extra, Params, Scalar, Transform, Updates, stateless
@@ -35,44 +36,41 @@ def multiply(
 ) -> Transform:
     """A transform that multiplies every leaf by the number under its path."""
 
-    def check_all(params: Params) -> None:
-        paths.map_with_path(
-            lambda path, x: fits(path, x, parametrization, method), params
-        )
+    def check_params(params: Params) -> None:
+        fits(method, parametrization, check.leaves(params))
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
+        leaves = check.leaves(numbers.wide(updates))
+        fits(method, parametrization, leaves)
+        new = [factors[path] * u for path, u in leaves]
+        return numbers.like(jax.tree.structure(updates).unflatten(new), updates)
 
-        def leaf(path: str, u: jax.Array) -> jax.Array:
-            fits(path, u, parametrization, method)
-            return factors[path] * u
-
-        return numbers.like(paths.map_with_path(leaf, numbers.wide(updates)), updates)
-
-    update.__qualname__ = f"{method}.update"  # which errors on leaves then name
-    return stateless(update, check_all)
+    return stateless(update, check_params)
 
 
-def fits(path: str, x: Any, parametrization: Parametrization, method: str) -> None:
-    """Check that a leaf is in the parametrization, in the shape of its target.
+def fits(
+    method: str, parametrization: Parametrization, leaves: Iterable[tuple[str, Any]]
+) -> None:
+    """Check that leaves, by path, are in the parametrization, in the shape of its target.
 
     A device that has a part of each leaf sees other shapes than the model's.
     """
-    check.holds(
-        method,
-        path in parametrization,
-        f"leaf {path} must be in the parametrization",
-        sorted(parametrization),
-        "Infer it from this model's parameters.",
-    )
-    target = parametrization[path].shape
-    check.holds(
-        method,
-        np.shape(x) == target or np.size(x) == 0 or shard.in_parts(),
-        f"leaf {path} must have the shape of the parametrization's target, {target}",
-        np.shape(x),
-        "Infer a parametrization whose target has the size of this model.",
-    )
+    for path, x in leaves:
+        parameter = parametrization.get(path)
+        if parameter is None:
+            text = (
+                f"leaf {path} must be in the parametrization, got "
+                f"{sorted(parametrization)}. Infer it from this model's parameters."
+            )
+            raise error(ValueError, method, text)
+        if np.shape(x) != parameter.shape and np.size(x) and not shard.in_parts():
+            text = (
+                f"leaf {path} must have the shape of the parametrization's target, "
+                f"{parameter.shape}, got {np.shape(x)}. Infer a parametrization whose target "
+                "has the size of this model."
+            )
+            raise error(ValueError, method, text)
 
 
 def rescale_init(
@@ -114,8 +112,7 @@ def rescale_init(
     )
     found = rules.follow(method, parametrization, rule, "adam")
     trained, like = _trained(params), _trained(params if base is None else base)
-    for path, x in trained.items():
-        fits(path, x, parametrization, method)
+    fits(method, parametrization, trained.items())
     if keep is not None:
         check.expression(method, "keep", keep)
         what = "keep must be found in the path of a parameter"

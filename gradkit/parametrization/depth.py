@@ -26,6 +26,8 @@ def growth(
     Experts, branches and towers do not feed each other and have no depth; nor has a layer that
     is used again and again.
     """
+    if shapes.keys() == base_shapes.keys():
+        return dict.fromkeys(shapes, 1.0)
     name = matching.numbered([*shapes, *base_shapes])
     new = {path: (base_shapes[twins[path]], shape) for path, shape in shapes.items()}
     like = {(pattern(name[path]), size[0]): size for path, size in new.items()}
@@ -55,7 +57,9 @@ def in_series(
         for layer, paths in layers.items()
     }
     first = {
-        layer: min(min(trace.uses[path], default=0) for path in paths)
+        layer: min(
+            min((use.at for use in trace.uses[path]), default=0) for path in paths
+        )
         for layer, paths in layers.items()
     }
     lengths: dict[str, int] = {}

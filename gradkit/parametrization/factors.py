@@ -1,7 +1,7 @@
 """The numbers by which a model multiplies its parameters, at two sizes."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from gradkit._core.jaxpr.primitives import PRODUCTS
 from gradkit._core.jaxpr.trace import Trace
@@ -20,54 +20,55 @@ def joined(
     A model may have more layers than the one that was followed at the target size: then they
     are those of the base model.
     """
-    said: list[str] = []
-
-    def one(path: str, p: Parameter) -> Parameter:
+    found, said = {}, []
+    for path, p in parameters.items():
         at_target = path if path in target.uses else twins[path]
-        pairs = base, twins[path], target, at_target
-        if p.role == "tied":
-            (old, new), (old_back, new_back) = (
-                _factors(*pairs, back=back) for back in (False, True)
-            )
-            back = new_back / old_back
-            return p._replace(base_factor=old, factor=new, readout_factor=back)
-        old, new = _factors(*pairs)
-        return p._replace(base_factor=old, factor=new)
+        factors = []
+        for back in (False, True) if p.role == "tied" else (None,):
+            old, new = _all(base, twins[path], back), _all(target, at_target, back)
+            if len(old) != len(new):
+                old, new = [*dict.fromkeys(old)], [*dict.fromkeys(new)]
+            factors.append(_one(old, new))
+            if factors[-1] is None:
+                said.append(
+                    f"{pattern(path)} is multiplied by several numbers that do not grow alike, "
+                    f"{_list(old)} then {_list(new)}: its multipliers leave them out."
+                )
+        (old, new), *back = [pair or (1.0, 1.0) for pair in factors]
+        found[path] = p._replace(base_factor=old, factor=new)
+        if back:
+            ((old, new),) = back
+            found[path] = found[path]._replace(readout_factor=new / old)
+    return found, [*said, *_of_no_parameter(base, target)]
 
-    def _factors(
-        base: Trace, twin: str, target: Trace, path: str, back: bool | None = None
-    ) -> tuple[float, float]:
-        old, new = (_all(t, k, back) for t, k in ((base, twin), (target, path)))
-        if len(old) != len(new):
-            old, new = [*dict.fromkeys(old)], [*dict.fromkeys(new)]
-        ratios = [b / a for a, b in zip(old, new) if a and b]
-        if len(old) != len(new) or any(not math.isclose(r, ratios[0]) for r in ratios):
-            said.append(
-                f"{pattern(path)} is multiplied by several numbers that do not grow alike, "
-                f"{_list(old)} then {_list(new)}: its multipliers leave them out."
-            )
-            return 1.0, 1.0
-        return (old[0], new[0]) if ratios else (1.0, 1.0)
 
-    found = {path: one(path, p) for path, p in parameters.items()}
-    lost = [*base.lost.values()], [*target.lost.values()]
-    if len(lost[0]) == len(lost[1]):
-        grown = {(a, b) for a, b in zip(*lost) if not math.isclose(a, b)}
-        said += [
-            f"activations that are no product of parameters are multiplied by {a:.4g} then "
-            f"{b:.4g}: no multiplier makes up for it."
-            for a, b in sorted(grown)
-        ]
-    return found, said
+def _of_no_parameter(base: Trace, target: Trace) -> Iterator[str]:
+    """What is to be said of factors of activations that no parameter made."""
+    if len(base.lost) == len(target.lost):
+        pairs = zip(base.lost.values(), target.lost.values())
+        for a, b in sorted({(a, b) for a, b in pairs if not math.isclose(a, b)}):
+            yield (
+                f"activations that are no product of parameters are multiplied by {a:.4g} then "
+                f"{b:.4g}: no multiplier makes up for it."
+            )
+
+
+def _one(old: list[float], new: list[float]) -> tuple[float, float] | None:
+    """The factor at both sizes, if those of all uses grow alike."""
+    ratios = [b / a for a, b in zip(old, new) if a and b]
+    if len(old) != len(new) or any(not math.isclose(r, ratios[0]) for r in ratios):
+        return None
+    return (old[0], new[0]) if ratios else (1.0, 1.0)
 
 
 def _all(trace: Trace, path: str, back: bool | None) -> list[float]:
     """The factor of every use, in order; of a tied table, in or `back` out."""
-    uses = [use for _, use in sorted(trace.uses[path].items())]
+    uses = trace.uses[path]
     if back is not None:
         chosen = [use for use in uses if _goes_out(use, uses) == back]
         uses = chosen or uses
-    return [abs(trace.factor(use)) for use in uses]
+    each = (sorted(trace.factors[use.at]) for use in uses)
+    return [abs(math.prod(number for _, number in found)) for found in each]
 
 
 def _goes_out(use: Use, uses: Sequence[Use]) -> bool:

@@ -2,11 +2,12 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from gradkit._core.jaxpr.axes import Labels
-from gradkit._core.jaxpr.trace import Trace, follow
+from gradkit._core.jaxpr.follow import follow
+from gradkit._core.jaxpr.trace import Trace
 from gradkit.parametrization import depth, factors, matching, notes
 from gradkit.parametrization.matching import NAME
 from gradkit.parametrization.parameter import KINDS, Parameter, Parametrization, is_of
@@ -59,74 +60,88 @@ def infer_parametrization(
     """
     old, new = matching.build(init, base), matching.build(init, target)
     third = new if delta is None else matching.build(init, delta)
-    twins = (
-        matching.twins(new.shapes, old.shapes),
-        matching.twins(new.shapes, third.shapes),
-    )
-    matching.check_proportions(old, new)
-    matching.check_proportions(old, third)
-    _check_declared(new.shapes, roles=roles, inputs=inputs, stacks=stacks)
-    triples = {
-        path: [*zip(old.shapes[twins[0][path]], third.shapes[twins[1][path]], shape)]
-        for path, shape in new.shapes.items()
-    }
-    grown = {
-        path: frozenset(i for i, ns in enumerate(sizes) if len({*ns}) > 1)
-        for path, sizes in triples.items()
-    }
+    twins = matching.twins(new.shapes, old.shapes)
+    sizes = _sizes(old, new, third, twins)
+    grown = {path: each.grown for path, each in sizes.items()}
+    declared = _declared(new.shapes, roles=roles, inputs=inputs, stacks=stacks)
     trace = at_base = None
-    said: list[str] = []
+    doubts: list[str] = []
     if apply is not None:
         trace = _trace(apply, new, example, grown)
         try:
-            grown_at_base = {twins[0][path]: axes for path, axes in grown.items()}
+            grown_at_base = {twins[path]: axes for path, axes in grown.items()}
             at_base = _trace(apply, old, example, grown_at_base)
         except ValueError as error:
-            said.append(notes.not_compared(error))
-    depths = matching.depths(new.shapes, old.shapes)
+            doubts.append(notes.not_compared(error))
     if trace and at_base:
-        depths = depth.growth(trace, new.shapes, at_base, old.shapes, twins[0])
-
-    def inferred(path: str) -> Parameter:
-        shape, base_shape = new.shapes[path], old.shapes[twins[0][path]]
-        leaf = Leaf(
-            path,
-            shape,
-            base_shape,
-            grown[path],
-            depths[path],
-            _declared(roles, path, new.shapes),
-            _axes("inputs", inputs, path, new.shapes),
-            _axes("stacks", stacks, path, new.shapes),
-        )
-        p = parameter(leaf, trace)
-        for axis in p.widths:
-            if triples[path][axis][0] == triples[path][axis][1]:
+        depths = depth.growth(trace, new.shapes, at_base, old.shapes, twins)
+    else:
+        depths = matching.depths(new.shapes, old.shapes)
+    found = {}
+    for path, each in sizes.items():
+        said = (declared[path].get(name) for name in ("roles", "inputs", "stacks"))
+        leaf = Leaf(path, each.target, each.base, grown[path], depths[path], *said)
+        found[path] = parameter(leaf, trace)
+        for axis in found[path].widths:
+            if each.base[axis] == each.delta[axis]:
                 must = "differ between base and delta in every width"
-                got = f"axis {axis}: {[*triples[path][axis]]} in base, delta and target"
+                got = (
+                    f"axis {axis}: {[x[axis] for x in each]} in base, delta and target"
+                )
                 raise leaf.error(must, got, "Change every size in delta.")
-        return p
-
-    found = {path: inferred(path) for path in new.shapes}
     if not any(p.widths for p in found.values()):
         raise ValueError(
             f"{NAME}: base and target must differ in a width, got equal shapes. To keep the "
             "width, pass delta, a third size in which every width is another."
         )
     if apply is not None and trace and at_base:
-        wide, doubts = _of_width_alone(apply, init, old, new, found, example, trace)
-        found, more = factors.joined(found, at_base, wide, twins[0])
-        said += [*doubts, *more]
+        wide, more = _of_width_alone(apply, init, old, new, found, example, trace)
+        found, of_factors = factors.joined(found, at_base, wide, twins)
         widened = any(p.growth_in != 1 or p.growth_out != 1 for p in found.values())
         other = trace if widened else _trace(apply, third, example, grown)
         growths = {
-            triples[path][axis][2 if widened else 1] / triples[path][axis][0]
-            for path, p in found.items()
-            for axis in p.widths
+            (each.target if widened else each.delta)[axis] / each.base[axis]
+            for path, each in sizes.items()
+            for axis in found[path].widths
         }
-        said += notes.of_scores(at_base.scores, other.scores, growths - {1})
-    said = [*notes.of_parameters(found, trace), *said]
-    return Parametrization(found, tuple(dict.fromkeys(said)))
+        of_scores = notes.of_scores(at_base.scores, other.scores, growths - {1})
+        doubts = [*more, *of_factors, *of_scores]
+    doubts = [*notes.of_parameters(found, trace), *doubts]
+    return Parametrization(found, tuple(dict.fromkeys(doubts)))
+
+
+class Sizes(NamedTuple):
+    """The shape of one leaf at each size."""
+
+    base: tuple[int, ...]
+    delta: tuple[int, ...]
+    target: tuple[int, ...]
+
+    @property
+    def grown(self) -> Labels:
+        """The axes that differ between any two."""
+        return frozenset(i for i, ns in enumerate(zip(*self)) if len({*ns}) > 1)
+
+
+def _sizes(
+    old: matching.Built,
+    new: matching.Built,
+    third: matching.Built,
+    twins: Mapping[str, str],
+) -> dict[str, Sizes]:
+    """The shapes of every leaf of the target model, if models of these sizes are one."""
+    if third is new:
+        thirds = {path: path for path in new.shapes}
+    else:
+        thirds = matching.twins(new.shapes, third.shapes)
+    matching.check_proportions(old, new, twins)
+    if third is not new:
+        at_base = matching.twins(third.shapes, old.shapes)
+        matching.check_proportions(old, third, at_base)
+    return {
+        path: Sizes(old.shapes[twins[path]], third.shapes[thirds[path]], shape)
+        for path, shape in new.shapes.items()
+    }
 
 
 def _trace(
@@ -194,16 +209,34 @@ def _of_width_alone(
 
 
 def _declared(
-    rules: Mapping[str, Any] | None, path: str, paths: Collection[str]
-) -> Any:
-    """What is declared of `path`, by the first rule that names it."""
-    named = (x for rule, x in (rules or {}).items() if is_of(rule, path, paths))
-    return next(named, None)
+    shapes: matching.Shapes, **arguments: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """By path and argument what is said of a leaf, by the first rule that names it."""
+    found: dict[str, dict[str, Any]] = {path: {} for path in shapes}
+    for name, rules in arguments.items():
+        if not isinstance(rules or {}, Mapping):
+            said = f"{name} must map paths, got {rules!r}"
+            raise ValueError(f"{NAME}: {said}. Pass a dict by path.")
+        for rule, value in (rules or {}).items():
+            named = [path for path in shapes if is_of(rule, path, shapes)]
+            if not named:
+                said = f"{name} must match a leaf, got {rule!r}"
+                raise ValueError(f"{NAME}: {said}. Choose from {sorted(shapes)}.")
+            if name == "roles" and value not in KINDS:
+                said = f"roles must be known, got {value!r}"
+                raise ValueError(f"{NAME}: {said}. Choose from {[*KINDS]}.")
+            for path in named:
+                if name not in found[path]:
+                    known = (
+                        value if name == "roles" else _axes(name, path, shapes, value)
+                    )
+                    found[path][name] = known
+    return found
 
 
-def _axes(name: str, rules: Axes | None, path: str, shapes: matching.Shapes) -> Any:
-    """The axes declared of `path`, if any are."""
-    axes, rank = _declared(rules, path, shapes), len(shapes[path])
+def _axes(name: str, path: str, shapes: matching.Shapes, axes: Any) -> Labels | None:
+    """The axes that are said of a leaf, counted from 0."""
+    rank = len(shapes[path])
     if axes is None:
         return None
     if not (isinstance(axes, Iterable) and all(-rank <= axis < rank for axis in axes)):
@@ -212,19 +245,3 @@ def _axes(name: str, rules: Axes | None, path: str, shapes: matching.Shapes) -> 
             f"{shapes[path]}. Name the leaf itself, if others match too."
         )
     return frozenset(axis % rank for axis in axes)
-
-
-def _check_declared(
-    paths: matching.Shapes, **declared: Mapping[str, Any] | None
-) -> None:
-    for name, rules in declared.items():
-        if not isinstance(rules or {}, Mapping):
-            said = f"{name} must map paths, got {rules!r}"
-            raise ValueError(f"{NAME}: {said}. Pass a dict by path.")
-        for rule, said in (rules or {}).items():
-            if not any(is_of(rule, path, paths) for path in paths):
-                said = f"{name} must match a leaf, got {rule!r}"
-                raise ValueError(f"{NAME}: {said}. Choose from {sorted(paths)}.")
-            if name == "roles" and said not in KINDS:
-                said = f"roles must be known, got {said!r}"
-                raise ValueError(f"{NAME}: {said}. Choose from {[*KINDS]}.")

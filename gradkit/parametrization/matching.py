@@ -49,8 +49,9 @@ def _shapes(make: Callable[[], Any]) -> Any:
 
     def arrays() -> list[Any]:
         leaves, structure = jax.tree.flatten(_once(make()))
-        known[:] = structure, [None if is_array(x) else x for x in leaves]
-        return [x for x in leaves if is_array(x)]
+        others = [None if is_array(x) else x for x in leaves]
+        known[:] = structure, others
+        return [x for x, other in zip(leaves, others) if other is None]
 
     shapes = iter(jax.eval_shape(arrays))
     structure, others = known
@@ -59,8 +60,10 @@ def _shapes(make: Callable[[], Any]) -> Any:
 
 def _once(params: Any) -> Any:
     """`params`, in which no NNX variable stands at two paths."""
-    places = defaultdict(list)
     found = jax.tree.leaves(params, is_leaf=is_variable)
+    if len({*map(id, found)}) == len(found):
+        return params
+    places = defaultdict(list)
     for path, x in zip(leaf_paths(params, is_leaf=is_variable), found):
         places[id(x)].append(path)
         if is_variable(x) and len(places[id(x)]) > 1:
@@ -81,62 +84,65 @@ def numbered(paths: Iterable[str]) -> dict[str, str]:
         if (match := re.fullmatch(r"(.*\D)_\d+", part[-1]))
     } & parts
 
-    def one(path: str) -> str:
+    found = {}
+    for path in paths:
         names = path.split("/")
-        ends = (tuple(names[: i + 1]) for i in range(len(names)))
-        return "/".join(n + "_0" * (end in first) for n, end in zip(names, ends))
-
-    return {path: one(path) for path in paths}
+        found[path] = "/".join(
+            name + "_0" * ((*names[:i], name) in first) for i, name in enumerate(names)
+        )
+    return found
 
 
 def matched(new: Shapes, old: Shapes, method: str, names: str) -> dict[str, str]:
     """For every path of `new` the path of `old` it is compared with: itself, or a like layer."""
-    alike = defaultdict(list)
+    if new.keys() == old.keys():
+        return {path: path for path in new}
     name = numbered([*new, *old])
-    pattern = lambda path: starred(name[path])
-    for path in sorted(old, key=lambda path: [*map(int, _digits(name[path]))]):
-        alike[pattern(path)].append(path)
-    new = dict(sorted(new.items(), key=lambda x: [*map(int, _digits(name[x[0]]))]))
-    counts = Counter(map(pattern, new))
-    single = {p for p, n in counts.items() if n == len(alike[p]) == 1}
-    odd = {p for p in new.keys() ^ old.keys() if pattern(p) in single}
-    odd |= {p for p in old if pattern(p) not in counts}
-    odd |= {p for p in new if not alike[pattern(p)]}
+    kind = {path: starred(name[path]) for path in name}
+    digits = {path: re.findall(r"\d+", name[path]) for path in name}
+    many, few = defaultdict(list), defaultdict(list)  # by kind, in order
+    for lists, paths in ((many, new), (few, old)):
+        for path in sorted(paths, key=lambda path: [*map(int, digits[path])]):
+            lists[kind[path]].append(path)
+    single = {k for k in many if len(many[k]) == len(few.get(k, ())) == 1}
+    odd = {path for path in new.keys() ^ old.keys() if kind[path] in single}
+    odd |= {path for path in name if kind[path] in many.keys() ^ few.keys()}
     if odd:
         raise ValueError(
             f"{method}: {names} must have the same parameters, up to the number "
             f"of layers, got only in one: {sorted(odd)}. Build one model at several sizes."
         )
+    found = {}
+    for k, paths in many.items():
+        ends = _by_ends(paths, few[k], old)
+        for path in paths:
+            alike = [path] if path in old else _nearest(path, few[k], digits)
+            found[path] = ends.get(path, alike[0])
+            if path not in ends and len({old[other] for other in alike}) > 1:
+                raise ValueError(
+                    f"{method}: leaf {path} must be like the layers of the smaller model, got "
+                    f"{ {other: old[other] for other in alike} }. Lists that grow hold layers of "
+                    "one shape, but for the first and the last: give other layers a name of "
+                    "their own."
+                )
+    return found
 
-    ends = {
-        p: _by_ends([k for k in new if pattern(k) == p], alike[p], old) for p in counts
-    }
 
-    def twin(path: str) -> str:
-        if path in ends[pattern(path)]:
-            return ends[pattern(path)][path]
-        if path in old:
-            return path
-        found = defaultdict(list)
-        for other in alike[pattern(path)]:
-            pairs = zip(_digits(name[path]), _digits(name[other]))
-            found[sum(a == b for a, b in pairs)].append(other)
-        best = found[max(found)]
-        if len({old[other] for other in best}) > 1:
-            raise ValueError(
-                f"{method}: leaf {path} must be like the layers of the smaller model, got "
-                f"{ {other: old[other] for other in best} }. Lists that grow hold layers of one "
-                "shape, but for the first and the last: give other layers a name of their own."
-            )
-        return best[0]
-
-    return {path: twin(path) for path in new}
+def _nearest(
+    path: str, others: Iterable[str], digits: Mapping[str, list[str]]
+) -> list[str]:
+    """Those of the `others` that have most numbers in common with a path."""
+    found = defaultdict(list)
+    for other in others:
+        pairs = zip(digits[path], digits[other])
+        found[sum(a == b for a, b in pairs)].append(other)
+    return found[max(found)]
 
 
 def _by_ends(many: list[str], few: list[str], shapes: Shapes) -> dict[str, str]:
     """The first and the last of a longer list of layers, and those between, if they differ."""
     inner = few[1:-1]
-    one_list = all(len(_digits(path)) <= 1 for path in few)
+    one_list = all(len(re.findall(r"\d+", path)) <= 1 for path in few)
     differ = len({shapes[path] for path in few}) > 1
     if not (differ and one_list and len(many) > len(few)):
         return {}
@@ -166,23 +172,25 @@ def depths(new: Shapes, old: Shapes) -> dict[str, float]:
 
     Lists of experts, branches, towers and heads lie side by side and have no depth.
     """
+    if new.keys() == old.keys():
+        return dict.fromkeys(new, 1.0)
     name = numbered([*new, *old])
+    layer = {path: _layer(name[path]) for path in name}
+    many, few = (
+        Counter(map(starred, {layer[path] for path in paths})) for paths in (new, old)
+    )
+    return {k: many[starred(layer[k])] / few[starred(layer[k])] for k in new}
 
-    def layer(path: str) -> str:
-        parts = name[path].split("/")
-        lists = zip(["", *parts], parts)  # a bare number counts what stands before it
-        named = [before if part.isdigit() else part for before, part in lists]
-        beside = [bool(EXPERTS.search(_bare(part))) for part in named]
-        return "/".join(
-            re.sub(r"\d+", "*", part) if is_beside else part
-            for part, is_beside in zip(parts, beside)
-        )
 
-    def lengths(paths: Shapes) -> Counter[str]:
-        return Counter(map(starred, {layer(path) for path in paths}))
-
-    many, few = lengths(new), lengths(old)
-    return {k: many[starred(layer(k))] / few[starred(layer(k))] for k in new}
+def _layer(name: str) -> str:
+    """The path of a layer, without the numbers of lists that lie side by side."""
+    parts = name.split("/")
+    lists = zip(["", *parts], parts)  # a bare number counts what stands before it
+    named = (before if part.isdigit() else part for before, part in lists)
+    return "/".join(
+        re.sub(r"\d+", "*", part) if EXPERTS.search(_bare(list_)) else part
+        for part, list_ in zip(parts, named)
+    )
 
 
 def _bare(part: str) -> str:
@@ -190,11 +198,7 @@ def _bare(part: str) -> str:
     return re.sub(r"[_\d]+$", "", part) or part
 
 
-def _digits(path: str) -> list[str]:
-    return re.findall(r"\d+", path)
-
-
-def check_proportions(base: Built, other: Built) -> None:
+def check_proportions(base: Built, other: Built, twin: Mapping[str, str]) -> None:
     """Every axis must grow as a product of powers of the sizes does; trees have no sizes."""
     old, new = base.names, other.names
     if old.keys() != new.keys():
@@ -209,7 +213,6 @@ def check_proportions(base: Built, other: Built) -> None:
         return  # a configuration, say, from which no proportion can be told
     powers = [[(b / a) ** k for k in range(-1, 3)] for a, b in differ if a * b > 0]
     allowed = [math.prod(choice) for choice in itertools.product(*powers)]
-    twin = twins(other.shapes, base.shapes)
     for path, shape in other.shapes.items():
         for axis, (a, b) in enumerate(zip(base.shapes[twin[path]], shape)):
             if not any(math.isclose(b / a, ratio) for ratio in allowed):

@@ -17,15 +17,15 @@ def of_parameters(
     inside: dict[tuple[str, float], list[str]] = defaultdict(list)
     ranked = set()
     for path, p in parameters.items():
-        forward = float(grown(READOUT, p, OPTIMIZERS["adam"]).forward)
-        if p.role == "tied" and not math.isclose(forward, 1):
+        if p.role == "tied" and not math.isclose(forward := _forward(p), 1):
             yield (
                 f"{path} is tied: it reads inputs and makes outputs. Multiply the outputs by "
                 f"{forward:.4g} as forward multiplier: no optimizer can do it."
             )
-        if p.kind == "output" and trace and path in trace.followed and forward != 1:
+        followed = trace is not None and path in trace.followed
+        if followed and p.kind == "output" and (forward := _forward(p)) != 1:
             inside[pattern(path), forward].append(path)
-        if p.kind == "hidden" and trace and path in trace.ranked:
+        if trace is not None and path in trace.ranked and p.kind == "hidden":
             ranked.add(expression(path))
     for (_, forward), (first, *others) in inside.items():
         name = first + f" and {len(others)} like it" * bool(others)
@@ -54,6 +54,11 @@ def of_parameters(
             f"{second} as data does is a guess of the order: if it is its output matrix, say "
             f"roles={{{expression(first)!r}: 'output'}}."
         )
+
+
+def _forward(parameter: Parameter) -> float:
+    """The number by which muP wants the model to multiply a parameter, where it is used."""
+    return float(grown(READOUT, parameter, OPTIMIZERS["adam"]).forward)
 
 
 def of_scores(

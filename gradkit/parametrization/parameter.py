@@ -94,7 +94,7 @@ class Parametrization(Mapping[str, Parameter]):
     def __init__(
         self, parameters: Mapping[str, Parameter], notes: tuple[str, ...] = ()
     ):
-        """Keep `parameters`, and `notes` on what no optimizer can see to."""
+        """Keep `parameters`, and `notes` on what no optimizer can do."""
         self._parameters = dict(parameters)
         self.notes = notes
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from gradkit._core.jaxpr import values
 from gradkit._core.jaxpr.axes import NONE, Labels
+from gradkit._core.jaxpr.follow import follow
 from gradkit._core.jaxpr.primitives import PRODUCTS
-from gradkit._core.jaxpr.trace import Trace, follow
+from gradkit._core.jaxpr.trace import Trace
 from gradkit._core.jaxpr.values import UNKNOWN, Use
 from gradkit._core.matrix import patterns
 from gradkit._core.routing.viewed import names_of
@@ -258,15 +259,15 @@ def read_model(
     qkv         matrix  (4, 12)  3 of 4 x 4  a0 (part=3 a1) -> part a0 a1
     """
     built = matching.build(None, params)
-    paths = built.shapes
+    shapes = built.shapes
     for rule, kind in (kinds or {}).items():
         if kind not in KINDS:
             raise ValueError(
                 f"{NAME}: kinds must be known, got {kind!r}. Choose from {[*KINDS]}."
             )
-        if not any(is_of(rule, path, paths) for path in paths):
+        if not any(is_of(rule, path, shapes) for path in shapes):
             raise ValueError(
-                f"{NAME}: kinds must match a leaf, got {rule!r}. Choose from {sorted(paths)}."
+                f"{NAME}: kinds must match a leaf, got {rule!r}. Choose from {sorted(shapes)}."
             )
     args = example if type(example) is tuple else (example,)  # not a named one
     try:
@@ -276,150 +277,139 @@ def read_model(
             f"{NAME}: apply must run on params and the example, got "
             f"{type(error).__name__}: {error}. Pass what the model is called with."
         ) from error
-
-    def said(path: str) -> str | None:
-        named = (k for rule, k in (kinds or {}).items() if is_of(rule, path, paths))
-        return next(named, None)
-
-    notes: list[str] = []
-    leaves = {
-        path: _leaf(path, shape, trace, said(path), notes, paths)
-        for path, shape in paths.items()
-    }
-    return ModelReading(leaves, dict.fromkeys(notes))
+    leaves, notes = {}, {}
+    for path, shape in shapes.items():
+        said = (k for rule, k in (kinds or {}).items() if is_of(rule, path, shapes))
+        used = Used(path, shape, trace.uses[path], trace, shapes)
+        leaves[path], doubts = _leaf(used, next(said, None))
+        notes |= dict.fromkeys(doubts)
+    return ModelReading(leaves, notes)
 
 
-def _leaf(
-    path: str,
-    shape: tuple[int, ...],
-    trace: Trace,
-    said: str | None,
-    notes: list[str],
-    shapes: matching.Shapes,
-) -> LeafReading:
-    """What a leaf is, as its uses show and the user says."""
-    uses = [use for _, use in sorted(trace.uses[path].items())]
+class Used(NamedTuple):
+    """A leaf, and what the program does with it."""
+
+    path: str
+    shape: tuple[int, ...]
+    uses: tuple[Use, ...]
+    trace: Trace
+    shapes: matching.Shapes  # of all leaves
+
+    def by(self, *primitives: str) -> list[Use]:
+        """The uses by some primitives."""
+        return [use for use in self.uses if use.by in primitives]
+
+    def doubt(self, must: str, got: str) -> ValueError:
+        """What every message looks like."""
+        kind = "matrix" if len(self.shape) > 1 else "vector"
+        say = f"kinds={{{expression(self.path)!r}: {kind!r}}}"
+        text = f"leaf {self.path} must {must}, got {got}. Say what it is: {say}, or another."
+        return ValueError(f"{NAME}: {text}")
+
+
+def _leaf(used: Used, said: str | None) -> tuple[LeafReading, list[str]]:
+    """What a leaf is, as its uses show and the user says; and what is in doubt."""
     try:
-        x = _by_uses(path, shape, trace, uses, notes, shapes)
+        x, doubts = _by_uses(used)
     except ValueError:
         if said is None:
             raise
-        rest = range(len(shape))
-        vector = said == "vector" or len(shape) < 2
+        rest = range(len(used.shape))
+        vector = said == "vector" or len(rest) < 2
         inputs, outputs = ((), (*rest,)) if vector else ((*rest[:-1],), (*rest[-1:],))
-        return LeafReading(shape, said, inputs, outputs, why="declared")
+        return LeafReading(used.shape, said, inputs, outputs, why="declared"), []
     if said is None or said == x.kind:
-        return x
+        return x, doubts
     if said == "vector":
         outputs = tuple(sorted({*x.inputs, *x.outputs}))
-        return LeafReading(shape, said, (), outputs, x.stacked, why="declared")
-    return x._replace(kind=said, why="declared")
+        x = LeafReading(x.shape, said, (), outputs, x.stacked, why="declared")
+        return x, doubts
+    return x._replace(kind=said, why="declared"), doubts
 
 
-def _by_uses(
-    path: str,
-    shape: tuple[int, ...],
-    trace: Trace,
-    uses: list[Use],
-    notes: list[str],
-    shapes: matching.Shapes,
-) -> LeafReading:
-    def doubt(must: str, got: str, kind: str) -> ValueError:
-        say = f"kinds={{{expression(path)!r}: {kind!r}}}"
-        text = f"leaf {path} must {must}, got {got}. Say what it is: {say}, or another."
-        return ValueError(f"{NAME}: {text}")
-
-    likely = "matrix" if len(shape) > 1 else "vector"
-    if not uses:
-        must = "be used by apply, on the example it is given as an argument"
-        raise doubt(must, "no use", likely)
-    names = ", ".join(dict.fromkeys(use.by for use in uses))
-    if any(use.by.startswith(UNKNOWN) for use in uses):
-        must = "meet data in a product, in a lookup or entry by entry"
-        raise doubt(must, names, likely)
-    products = [use for use in uses if use.by in PRODUCTS]
-    lookups = [use for use in uses if use.by == "gather"]
-    entries = [use for use in uses if use.by not in (*PRODUCTS, "gather")]
-    if products and entries:
-        raise doubt("be used in one way", names, likely)
-    first = (lookups or products or entries)[0]
-    inputs, outputs = first.inputs, first.outputs
-    if not (products or lookups):
-        outputs = NONE.union(*(use.outputs for use in entries))
-    ways = {(use.inputs, use.outputs) for use in (*products, *lookups)}
-    ways.discard((inputs, outputs))
-    if lookups or not trace.features.is_cut(path):
-        ways.discard((outputs, inputs))  # a table that is the output matrix too
-    if ways or inputs & outputs:
-        raise doubt("be used in one way", values.described(uses), likely)
-    one = frozenset(i for i, n in enumerate(shape) if n == 1)
-    stacked = NONE.union(
-        *(use.layers | use.experts | use.picked | use.blocks for use in uses)
-    )
-    heads = trace.features.summed(path)
-    stacked = (stacked | trace.experts(path) - heads) - inputs - one
-    outputs -= stacked | one
-    inputs -= one
-    kind = _kind(path, shape, trace, products, lookups, inputs, notes, shapes)
+def _by_uses(used: Used) -> tuple[LeafReading, list[str]]:
+    """The one reading of all uses, and what is in doubt."""
+    inputs, outputs = _axes(used)
+    one = frozenset(i for i, n in enumerate(used.shape) if n == 1)
+    stacked = _stacked(used) - inputs - one
+    inputs, outputs = inputs - one, outputs - stacked - one
+    kind = _kind(used, inputs)
+    groups = max(use.groups for use in used.uses)
     if kind == "vector":
-        inputs, outputs = NONE, outputs | inputs
-        rows = frozenset(i for i in outputs if (path, i) not in trace.features)
-        outputs = outputs - rows if rows != outputs else outputs
-    groups = 1 if kind == "vector" else max(use.groups for use in uses)
-    whole = kind == "vector" or groups > 1
-    cut = None if whole else _cut(path, shape, trace, outputs, notes)
-    return LeafReading(
-        shape,
+        inputs, outputs, groups = NONE, _features(used, inputs | outputs), 1
+    cuts = [] if kind == "vector" or groups > 1 else _cuts(used, outputs)
+    x = LeafReading(
+        used.shape,
         kind,
         tuple(sorted(inputs)),
         tuple(sorted(outputs)),
         tuple(sorted(stacked)),
-        cut,
+        _one(cuts, used.shape),
         groups,
-        values.described(uses),
+        values.described(used.uses),
     )
+    return x, [*_doubts(used, x, cuts)]
 
 
-def _kind(
-    path: str,
-    shape: tuple[int, ...],
-    trace: Trace,
-    products: list[Use],
-    lookups: list[Use],
-    inputs: Labels,
-    notes: list[str],
-    shapes: matching.Shapes,
-) -> str:
-    if lookups:
+def _axes(used: Used) -> tuple[Labels, Labels]:
+    """The inputs and outputs on which all uses agree."""
+    if not used.uses:
+        must = "be used by apply, on the example it is given as an argument"
+        raise used.doubt(must, "no use")
+    names = ", ".join(dict.fromkeys(use.by for use in used.uses))
+    if any(use.by.startswith(UNKNOWN) for use in used.uses):
+        must = "meet data in a product, in a lookup or entry by entry"
+        raise used.doubt(must, names)
+    products, lookups = used.by(*PRODUCTS), used.by("gather")
+    matrices = [*lookups, *products]
+    if products and len(matrices) < len(used.uses):
+        raise used.doubt("be used in one way", names)
+    first, *_ = matrices or used.uses
+    inputs, outputs = first.inputs, first.outputs
+    if not matrices:
+        outputs = NONE.union(*(use.outputs for use in used.uses))
+    ways = {(use.inputs, use.outputs) for use in matrices} - {(inputs, outputs)}
+    if lookups or not used.trace.is_cut(used.path):
+        ways.discard((outputs, inputs))  # a table that is the output matrix too
+    if ways or inputs & outputs:
+        raise used.doubt("be used in one way", values.described(used.uses))
+    return inputs, outputs
+
+
+def _stacked(used: Used) -> Labels:
+    """The axes that number layers, experts or blocks, here or as other leaves show."""
+    here = (use.layers | use.experts | use.indexed | use.blocks for use in used.uses)
+    elsewhere = used.trace.experts(used.path) - used.trace.sums(used.path)  # not heads
+    return NONE.union(*here) | elsewhere
+
+
+def _features(used: Used, axes: Labels) -> Labels:
+    """Those of a vector's axes that are features and number no rows, as of positions."""
+    found = frozenset(i for i in axes if (used.path, i) in used.trace.features)
+    return found or axes
+
+
+def _kind(used: Used, inputs: Labels) -> str:
+    """The kind by what a leaf is used for."""
+    products = used.by(*PRODUCTS)
+    if used.by("gather"):
         return "tied" if products else "embedding"
     if not products or not inputs:
         return "vector"
     if len({(use.inputs, use.outputs) for use in products}) > 1:
         return "tied"
-    if path in trace.ranked:
-        if _routes(path, shape, trace, products, shapes):
-            return "router"
-        notes.append(
-            f"{expression(path)}: what it makes is ranked. If it chooses among experts, say "
-            f"kinds={{{expression(path)!r}: 'router'}}."
-        )
-    if path not in trace.followed:
+    if used.path in used.trace.ranked and _routes(used, products[0].outputs):
+        return "router"
+    if used.path not in used.trace.followed:
         return "readout"
-    by = {use.by for use in products}
-    return "convolution" if "conv_general_dilated" in by else "matrix"
+    return "convolution" if used.by("conv_general_dilated") else "matrix"
 
 
-def _routes(
-    path: str,
-    shape: tuple[int, ...],
-    trace: Trace,
-    products: list[Use],
-    shapes: matching.Shapes,
-) -> bool:
+def _routes(used: Used, outputs: Labels) -> bool:
     """Whether what a leaf makes, which is ranked, are as many as experts elsewhere."""
-    made = math.prod(shape[axis] for axis in products[0].outputs)
-    stacked = {shapes[p][axis] for p, axis in trace.side_by_side if p in shapes}
-    folder = path.rpartition("/")[0]
+    made, shapes = math.prod(used.shape[axis] for axis in outputs), used.shapes
+    stacked = {shapes[p][axis] for p, axis in used.trace.expert_axes if p in shapes}
+    folder = used.path.rpartition("/")[0]
     beside = defaultdict(set)
     for other in shapes:
         if match := re.match(rf"{re.escape(folder)}(/?\D*)(\d+)", other):
@@ -427,31 +417,37 @@ def _routes(
     return made in stacked or any(made == len(found) for found in beside.values())
 
 
-def _cut(
-    path: str,
-    shape: tuple[int, ...],
-    trace: Trace,
-    outputs: Labels,
-    notes: list[str],
-) -> Cut | None:
-    """How what a leaf makes is cut into parts that go their ways, if it is."""
-    found = [
+def _cuts(used: Used, outputs: Labels) -> list[Cut]:
+    """The ways in which the model cuts what a leaf makes into parts that go their ways."""
+    return [
         Cut(axis, int(step), tuple(int(b - a) for a, b in ends))
         for axis in sorted(outputs)
-        for (step, _), ends in trace.features.blocks(path, axis).items()
+        for step, ends in used.trace.blocks((used.path, axis))
     ]
-    if not found:
+
+
+def _one(cuts: list[Cut], shape: tuple[int, ...]) -> Cut | None:
+    """The cut, if there is one that a pattern can say."""
+    if len(cuts) != 1 or not cuts[0].step:
         return None
-    if len(found) == 1 and found[0].step:
-        (cut,) = found
-        whole = sum(cut.lengths) * cut.step == shape[cut.axis]
-        if whole or len({*cut.lengths}) == 1:
-            return cut
-    notes.append(
-        f"{expression(path)} holds several matrices that no one pattern takes apart; it is seen "
-        "as one. To have each worked, give them an axis of their own, or use view_by_pattern."
-    )
-    return None
+    (cut,) = cuts
+    whole = sum(cut.lengths) * cut.step == shape[cut.axis]
+    return cut if whole or len({*cut.lengths}) == 1 else None
+
+
+def _doubts(used: Used, x: LeafReading, cuts: list[Cut]) -> Iterator[str]:
+    """What may be otherwise than it was read."""
+    leaf = expression(used.path)
+    if used.path in used.trace.ranked and x.kind in {*MATRICES, "readout"}:
+        yield (
+            f"{leaf}: what it makes is ranked. If it chooses among experts, say "
+            f"kinds={{{leaf!r}: 'router'}}."
+        )
+    if cuts and x.cut is None:
+        yield (
+            f"{leaf} holds several matrices that no one pattern takes apart; it is seen as one. "
+            "To have each worked, give them an axis of their own, or use view_by_pattern."
+        )
 
 
 def _group(names: list[str]) -> str:

@@ -29,6 +29,11 @@ class Leaf(NamedTuple):
         where = f"gradkit.infer_parametrization: leaf {self.path}"
         return ValueError(f"{where} must {must}, got {got}. {advice}")
 
+    def other_role(self) -> str:
+        """What to say where the uses are in doubt."""
+        likely = "hidden" if len(self.shape) > 1 else "vector"
+        return f"Say what it is: {self.say('roles', likely)}, or another role."
+
     def say(self, argument: str, value: object = ...) -> str:
         """How the user says so, of this leaf and its like."""
         said = "..." if value is ... else repr(value)
@@ -128,87 +133,110 @@ def by_declaration(leaf: Leaf, trace: Trace) -> Reading:
 
 def by_uses(leaf: Leaf, trace: Trace) -> Reading:
     """The one reading of all uses."""
-    uses, experts = {*trace.uses[leaf.path].values()}, trace.experts(leaf.path)
-    names = ", ".join(sorted({use.by for use in uses}))
-    likely = "hidden" if len(leaf.shape) > 1 else "vector"
-    advice = f"Say what it is: {leaf.say('roles', likely)}, or another role."
+    uses = trace.uses[leaf.path]
+    _check_known(leaf, uses)
+    way, inputs, outputs = _way(leaf, uses, trace.is_cut(leaf.path))
+    every = Reading(
+        way,
+        inputs,
+        outputs,
+        layers=NONE.union(*(use.layers | use.indexed for use in uses)),
+        experts=NONE.union(*(use.experts for use in uses)),
+        why=values.described(uses),
+    )
+    if way == "entries":
+        every = _of_entries(leaf, uses, every, trace)
+    return _stacked(leaf, uses, every, trace.experts(leaf.path))
+
+
+def _check_known(leaf: Leaf, uses: Collection[Use]) -> None:
+    """There are uses, and their axes are known."""
     if not uses:
         must = "be used by apply, on the example it is given as an argument"
         kept = f"If the outputs do not depend on it, say {leaf.say('roles', 'fixed')}."
         raise leaf.error(must, "no use", kept)
-    if UNKNOWN in names:
+    if any(UNKNOWN in use.by for use in uses):
         must = "meet data in a product, in a lookup or entry by entry"
-        raise leaf.error(must, names, advice)
-    said = _way(leaf.changed, uses, trace.features.is_cut(leaf.path))
-    if said is None:
-        raise leaf.error("be used in one way", values.described(uses), advice)
-    way, inputs, outputs = said
-    if inputs & outputs:
-        must = f"sum over all or nothing of axis {values.listed(inputs & outputs)}"
-        raise leaf.error(must, values.described(uses), advice)
-    if way in ("lookup", "both") and inputs & leaf.changed:
-        role = "embedding" if way == "lookup" else "tied"
-        same = (
-            "Keep their number, say a vocabulary's, in base, target and delta; or say"
-        )
-        say = f"{same} that it is no width: {leaf.say('roles', role)}."
-        raise leaf.error("be looked up in rows that do not grow", names, say)
-    every = {
-        name: NONE.union(*(getattr(use, name) for use in uses))
-        for name in ("layers", "experts", "picked", "over")
-    }
-    if way == "entries":
-        stacks = every["layers"] | every["experts"] | every["picked"]
-        last = max({*range(len(leaf.shape))} - stacks, default=-1)
-        by_hand = outputs & leaf.changed - (every["over"] & leaf.changed or {last})
-        if by_hand and {"mul", "div"} & {use.by for use in uses}:
-            must = "be a gain along its last axis only, or the matrix of a product"
-            say = f"If it is a gain, say {leaf.say('roles', 'vector')}; if not, its inputs."
-            raise leaf.error(must, f"{names} over axes {values.listed(outputs)}", say)
-        features = frozenset(i for i in outputs if (leaf.path, i) in trace.features)
-        if features & leaf.changed:  # rows that grow, as of positions, are no width
-            every["experts"] |= (outputs - features) & leaf.changed
-            outputs -= every["experts"]
-    if not outputs & leaf.changed or (outputs - experts) & leaf.changed:
-        outputs -= experts  # unless they are all that grows
-    every = {name: found - inputs - outputs for name, found in every.items()}
-    if every["picked"] & leaf.changed - (leaf.stacks or NONE):
-        raise leaf.error(
-            f"not be taken apart along axis {values.listed(every['picked'])}, which grows",
-            names,
-            f"If it numbers layers, say so: {leaf.say('stacks', (0,))}.",
-        )
-    layers = every["layers"] | every["picked"]
-    experts = (experts | every["experts"]) - inputs - outputs
-    return Reading(
-        way, inputs, outputs, layers - experts, experts, values.described(uses)
-    )
+        raise leaf.error(must, _names(uses), leaf.other_role())
 
 
 def _way(
-    changed: Labels, uses: Collection[Use], in_parts: bool
-) -> tuple[str, Labels, Labels] | None:
-    """How all uses meet data, and their inputs and outputs; None if they contradict."""
+    leaf: Leaf, uses: Collection[Use], in_parts: bool
+) -> tuple[str, Labels, Labels]:
+    """How all uses meet data, and their inputs and outputs."""
     products = {(use.inputs, use.outputs) for use in uses if use.by in PRODUCTS}
     lookups = {(use.inputs, use.outputs) for use in uses if use.by == "gather"}
     entries = [use for use in uses if use.by not in (*PRODUCTS, "gather")]
     if not products | lookups:
         return "entries", NONE, NONE.union(*(use.outputs for use in entries))
-    if products and entries:
-        return None
+    if lookups:  # first what is looked up
+        ways = sorted(products | lookups, key=lambda way: way not in lookups)
+    else:  # of two, that which reads inputs and makes a width
+        ways = sorted(products, key=lambda way: not way[1] & leaf.changed)
+    (inputs, outputs), *others = ways
+    table = bool(lookups) or not (in_parts or inputs & leaf.changed)
+    one = not others or (table and others == [(outputs, inputs)])
+    if (products and entries) or not one:
+        raise leaf.error(
+            "be used in one way", values.described(uses), leaf.other_role()
+        )
+    if inputs & outputs:
+        must = f"sum over all or nothing of axis {values.listed(inputs & outputs)}"
+        raise leaf.error(must, values.described(uses), leaf.other_role())
+    way = "both" if others else "lookup" if lookups else "product"
+    if way != "product" and inputs & leaf.changed:
+        role = "embedding" if way == "lookup" else "tied"
+        raise leaf.error(
+            "be looked up in rows that do not grow",
+            _names(uses),
+            "Keep their number, say a vocabulary's, in base, target and delta; or say that it "
+            f"is no width: {leaf.say('roles', role)}.",
+        )
+    return way, inputs, outputs
 
-    def first(
-        way: tuple[Labels, Labels],
-    ) -> bool:  # of two: reads inputs, makes a width
-        return way in lookups if lookups else bool(way[1] & changed)
 
-    match sorted(products | lookups, key=first, reverse=True):
-        case [(inputs, outputs)]:
-            return "lookup" if lookups else "product", inputs, outputs
-        case [(inputs, outputs), back] if back == (outputs, inputs):
-            if lookups or not (in_parts or inputs & changed):
-                return "both", inputs, outputs
-    return None
+def _of_entries(
+    leaf: Leaf, uses: Collection[Use], reading: Reading, trace: Trace
+) -> Reading:
+    """The reading of a vector: which of its axes are features, and which number rows."""
+    outputs, over = reading.outputs, NONE.union(*(use.over for use in uses))
+    stacks = reading.layers | reading.experts
+    last = max({*range(len(leaf.shape))} - stacks, default=-1)
+    by_hand = outputs & leaf.changed - (over & leaf.changed or {last})
+    if by_hand and any(use.by in ("mul", "div") for use in uses):
+        must = "be a gain along its last axis only, or the matrix of a product"
+        got = f"{_names(uses)} over axes {values.listed(outputs)}"
+        say = f"If it is a gain, say {leaf.say('roles', 'vector')}; if not, its inputs."
+        raise leaf.error(must, got, say)
+    features = frozenset(i for i in outputs if (leaf.path, i) in trace.features)
+    if not features & leaf.changed:
+        return reading
+    experts = reading.experts | (outputs - features) & leaf.changed
+    return reading._replace(experts=experts, outputs=outputs - experts)
+
+
+def _stacked(
+    leaf: Leaf, uses: Collection[Use], reading: Reading, experts: Labels
+) -> Reading:
+    """The reading without the axes that number layers, and `experts` elsewhere."""
+    inputs, outputs = reading.inputs, reading.outputs
+    if not outputs & leaf.changed or (outputs - experts) & leaf.changed:
+        outputs -= experts  # unless they are all that grows
+    indexed = NONE.union(*(use.indexed for use in uses)) - inputs - outputs
+    if indexed & leaf.changed - (leaf.stacks or NONE):
+        raise leaf.error(
+            f"not be taken apart along axis {values.listed(indexed)}, which grows",
+            _names(uses),
+            f"If it numbers layers, say so: {leaf.say('stacks', (0,))}.",
+        )
+    experts = (experts | reading.experts) - inputs - outputs
+    layers = reading.layers - inputs - outputs - experts
+    return reading._replace(outputs=outputs, layers=layers, experts=experts)
+
+
+def _names(uses: Collection[Use]) -> str:
+    """By which primitives a parameter is used."""
+    return ", ".join(sorted({use.by for use in uses}))
 
 
 def _role(reading: Reading, widths: Labels, ranked: bool) -> str:

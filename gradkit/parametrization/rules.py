@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gradkit._core import check
+from gradkit._core.call import error
 from gradkit._core.types import Scalar
 from gradkit.parametrization.parameter import Parameter, Parametrization
 from gradkit.parametrization.scaling import (
@@ -38,13 +39,13 @@ def completep(
     """muP in width and `branch` in depth, with a decay of matrices that goes with depth."""
     found = grown(READOUT, parameter, optimizer, branch=branch)
     matrix = len(parameter.shape) - len(parameter.stacks) > 1
-    share = parameter.depth ** (branch - 1) if matrix else 0.0
-    return found._replace(weight_decay=share / found.learning_rate)
+    decay = parameter.depth ** (branch - 1) if matrix else 0.0
+    return found._replace(weight_decay=decay / found.learning_rate)
 
 
 def spectral(parameter: Parameter, optimizer: Optimizer) -> Multipliers:
     """Weights and updates whose spectral norm is about `sqrt(fan_out / fan_in)`."""
-    (i, o), factor = fans(parameter), parameter.factor
+    (i, o), factor = fans(parameter, parameter.shape), parameter.factor
     init = (min(1, o / i) / i) ** 0.5 / factor
     return derive(optimizer, (i, o), factor, init)._replace(forward=1.0)
 
@@ -54,7 +55,7 @@ def umup(parameter: Parameter, optimizer: Optimizer) -> Multipliers | None:
     known = optimizer in (OPTIMIZERS["sgd"], OPTIMIZERS["adam"])
     if not known or parameter.role == "tied":
         return None
-    i, o = fans(parameter)
+    i, o = fans(parameter, parameter.shape)
     forward = i ** (-1 if parameter.kind == "output" else -1 / 2)
     table = o**-0.5 if parameter.role == "embedding" else 1.0  # found by experiment
     rate = table / (i * forward) * parameter.depth**-0.5
@@ -89,36 +90,24 @@ def chosen(method: str, what: str, choices: Mapping[str, Any], given: Any) -> An
     return choices[given]
 
 
-def following(
-    method: str, rule: str | Rule, optimizer: str | Optimizer
-) -> Callable[[str, Parameter], Multipliers]:
-    """The multipliers of a parameter and its path, for a `method` to name in errors."""
-    apply = chosen(method, "rule", RULES, rule)
-    row = chosen(method, "optimizer", OPTIMIZERS, optimizer)
-
-    def found(path: str, parameter: Parameter) -> Multipliers:
-        multipliers = apply(parameter, row)
-        check.holds(
-            method,
-            multipliers is not None,
-            f"leaf {path} must have a role and an optimizer that the rule knows",
-            f"role {parameter.role!r} and optimizer {optimizer!r}",
-            "Untie a tied embedding and move it by adam or sgd, or use transfer_by_mup.",
-        )
-        return multipliers
-
-    return found
-
-
 def follow(
     method: str,
-    parametrization: Parametrization,
+    parametrization: Mapping[str, Parameter],
     rule: str | Rule,
     optimizer: str | Optimizer,
 ) -> dict[str, Multipliers]:
-    """The multipliers of every parameter, by path."""
-    found = following(method, rule, optimizer)
-    return {path: found(path, p) for path, p in parametrization.items()}
+    """The multipliers of every parameter, by path, for a `method` to name in errors."""
+    apply = chosen(method, "rule", RULES, rule)
+    row = chosen(method, "optimizer", OPTIMIZERS, optimizer)
+    found = {path: apply(p, row) for path, p in parametrization.items()}
+    for path in [path for path, multipliers in found.items() if multipliers is None]:
+        text = (
+            f"leaf {path} must have a role and an optimizer that the rule knows, got role "
+            f"{parametrization[path].role!r} and optimizer {optimizer!r}. Untie a tied "
+            "embedding and move it by adam or sgd, or use transfer_by_mup."
+        )
+        raise error(ValueError, method, text)
+    return found
 
 
 def multiplier_columns(
@@ -130,12 +119,20 @@ def multiplier_columns(
     >>> p.table(gk.multiplier_columns("mup")).split()[-5:]  # init, forward, rate, decay and eps
     ['0.5', '1', '0.25', '4', '0.25']
     """
-    found = following("multiplier_columns", rule, optimizer)
+    follow("multiplier_columns", {}, rule, optimizer)  # which are checked at once
+    return {
+        field.replace("_", " "): functools.partial(_column, rule, optimizer, field)
+        for field in Multipliers._fields
+    }
 
-    def column(field: str) -> Callable[[Parameter], float]:
-        return lambda p: float(getattr(found(f"of shape {p.shape}", p), field))
 
-    return {field.replace("_", " "): column(field) for field in Multipliers._fields}
+def _column(
+    rule: str | Rule, optimizer: str | Optimizer, field: str, parameter: Parameter
+) -> float:
+    """One of the multipliers of a parameter."""
+    path = f"of shape {parameter.shape}"
+    found = follow("multiplier_columns", {path: parameter}, rule, optimizer)
+    return float(getattr(found[path], field))
 
 
 def multipliers(

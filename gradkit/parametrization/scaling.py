@@ -17,6 +17,7 @@ a power of the gradient's (`Optimizer`). Adam's `eps` is compared with the gradi
 scales as it does.
 """
 
+import math
 from typing import NamedTuple
 
 from gradkit._core.types import Scalar
@@ -39,7 +40,7 @@ class Optimizer(NamedTuple):
 
 
 def kronecker(input_exponent: Scalar, output_exponent: Scalar) -> Optimizer:
-    """`B^-b G A^-a` with A and B the average squares of inputs and of output gradients."""
+    """`B^-b G A^-a` with A and B the second moments of inputs and of output gradients."""
     return Optimizer(1 - 2 * output_exponent, input_exponent, output_exponent)
 
 
@@ -86,9 +87,10 @@ class Layout(NamedTuple):
 
     def exponents(self, parameter: Parameter) -> tuple[float, float]:
         """`a` and `b` of a parameter; 0 for biases, gains and what meets no width."""
-        if parameter.kind == "fixed" or parameter.role == "vector":
+        kind = parameter.kind
+        if kind == "fixed" or parameter.role == "vector":
             return 0.0, 0.0
-        column = ("input", "hidden", "output").index(parameter.kind)
+        column = ("input", "hidden", "output").index(kind)
         return self.a[column], self.b[column]
 
 
@@ -133,29 +135,31 @@ def grown(
     """
     a, b = layout.exponents(parameter)
     power, depth = (1.0, 1.0) if branch is None else (branch, parameter.depth)
-
-    def at(fans: tuple[float, float], depth: float, factor: float) -> Multipliers:
-        n = fans[1] if parameter.kind == "input" else fans[0]
+    is_input, readout, both = parameter.kind == "input", layout.readout, []
+    for shape, layers, factor in (
+        (parameter.base, 1.0, parameter.base_factor),
+        (parameter.shape, depth, parameter.factor),
+    ):
+        i, o = fans(parameter, shape)
+        n = o if is_input else i
         forward = n**-a if a else factor  # in all
         init = n**-b if a else n**-b / factor
         found = derive(
-            optimizer, fans, forward, init, layout.readout, alignment, depth, power
+            optimizer, (i, o), forward, init, readout, alignment, layers, power
         )
         if parameter.role == "tied":  # drawn as a table, used as the output matrix
-            return found._replace(forward=n**-layout.readout / init)
-        return found._replace(forward=forward / factor)
-
-    base = at(fans(parameter, "base"), 1.0, parameter.base_factor)
-    target = at(fans(parameter), depth, parameter.factor)
-    found = Multipliers(*(new / old for new, old in zip(target, base)))
-    return found._replace(forward=found.forward / parameter.readout_factor)
+            both.append(found._replace(forward=n**-readout / init))
+        else:
+            both.append(found._replace(forward=forward / factor))
+    growth = Multipliers(*(new / old for old, new in zip(*both)))
+    return growth._replace(forward=growth.forward / parameter.readout_factor)
 
 
-def fans(parameter: Parameter, size: str = "target") -> tuple[float, float]:
-    """Fan-in and fan-out, at least 1; of a table, one row at a time is looked up."""
-    both = {
-        "base": (parameter.base_fan_in, parameter.base_fan_out),
-        "target": (parameter.fan_in, parameter.fan_out),
-    }[size]
-    i = 1 if parameter.role in ("embedding", "tied") else both[0]
-    return float(max(1, i)), float(max(1, both[1]))
+def fans(parameter: Parameter, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Fan-in and fan-out at one size, at least 1; of a table, one row at a time is looked up."""
+    i, o = (
+        math.prod(shape[axis] for axis in axes)
+        for axes in (parameter.inputs, parameter.outputs)
+    )
+    looked_up = parameter.role in ("embedding", "tied")
+    return float(1 if looked_up else max(1, i)), float(max(1, o))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-Labels = frozenset[int]  # axes of the parameter
+Labels = frozenset[Any]  # axes of the parameter; of features places, with its path
 
 
 class Part(NamedTuple):
@@ -17,10 +17,17 @@ class Part(NamedTuple):
 
 
 Axis = tuple[Part, ...]  # outer first, none of size 1
-# By axis of an array, the first entry that is taken and the one after the last.
-Taken = Mapping[int, tuple[int, int]]
-
+Taken = Mapping[int, tuple[int, int]]  # by axis, from which entry to before which
 NONE: Labels = frozenset()
+TAKES = {"slice", "dynamic_slice", "gather", "split", "unstack"}  # some entries of one
+
+
+class Contraction(NamedTuple):
+    """What a product does with the axes of its operands, each for the left and the right one."""
+
+    summed: tuple[Sequence[int], Sequence[int]]
+    batch: tuple[Sequence[int], Sequence[int]]  # that it works through
+    kept: tuple[Mapping[int, int], Mapping[int, int]]  # by axis of the result
 
 
 def axis(label: Labels, n: int, step: int = 0) -> Axis:
@@ -30,7 +37,8 @@ def axis(label: Labels, n: int, step: int = 0) -> Axis:
 
 def whole(shape: Sequence[int]) -> tuple[Axis, ...]:
     """The axes of the parameter itself."""
-    return tuple(axis(frozenset({i}), n, 1) for i, n in enumerate(shape))
+    parts = (Part(frozenset({i}), n, 1) for i, n in enumerate(shape))
+    return tuple((part,) if part.size != 1 else () for part in parts)
 
 
 def repeated(shape: Sequence[int]) -> tuple[Axis, ...]:
@@ -51,14 +59,14 @@ def size(parts: Axis) -> int:
 def resize(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     """`axes` cut, padded, joined or repeated to `shape`."""
     return tuple(
-        parts if size(parts) == n else axis(labels([parts]), n, _step(parts))
+        parts if math.prod(part.size for part in parts) == n else _resized(parts, n)
         for parts, n in zip(axes, shape)
     )
 
 
-def _step(parts: Axis) -> int:
-    """From one entry to the next, where they are of one part."""
-    return parts[0].step if len(parts) == 1 else 0
+def _resized(parts: Axis, n: int) -> Axis:
+    """An axis made `n` long, with the step of its entries where they are of one part."""
+    return axis(labels([parts]), n, parts[0].step if len(parts) == 1 else 0)
 
 
 def reshape(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
@@ -135,42 +143,37 @@ def gather(axes: Sequence[Axis], eqn: Any, found: Labels) -> tuple[Axis, ...]:
     return tuple(new)
 
 
-def summed_and_batch(eqn: Any) -> tuple[Any, Any]:
-    """Axes that a product sums over, and that it works through: each `(left, right)`."""
+def contraction(eqn: Any) -> Contraction:
+    """What the product of an equation does with the axes of its operands."""
+    ndims = [x.aval.ndim for x in eqn.invars[:2]]
     match eqn.primitive.name:
         case "dot_general":
-            return eqn.params["dimension_numbers"]
+            summed, batch = eqn.params["dimension_numbers"]
+            left, right = (
+                [
+                    i
+                    for i in range(ndims[side])
+                    if i not in (*summed[side], *batch[side])
+                ]
+                for side in (0, 1)
+            )
+            ours = dict(enumerate((*batch[0], *left)))
+            theirs = dict(enumerate(batch[1])) | dict(enumerate(right, len(ours)))
+            return Contraction(summed, batch, (ours, theirs))
         case "ragged_dot_general":
             numbers = eqn.params["ragged_dot_dimension_numbers"]
             summed, (left, right) = numbers.dot_dimension_numbers
-            return summed, (left, (*right, *numbers.rhs_group_dimensions))
-    _, *kernel = eqn.params["dimension_numbers"].rhs_spec  # of a convolution
-    return ((), kernel), ((), ())
-
-
-def product(axes: Sequence[Axis], eqn: Any, side: int) -> tuple[Axis, ...]:
-    """`axes` of the left (0) or right (1) operand in the result of a product."""
-    shape = eqn.outvars[0].aval.shape
-    match eqn.primitive.name:
-        case "conv_general_dilated":
-            numbers = eqn.params["dimension_numbers"]
-            given, made = (numbers.lhs_spec, numbers.rhs_spec)[side], numbers.out_spec
-            places = {made[1]: axes[given[0]]} if side else {made[0]: axes[given[0]]}
-            channels = eqn.invars[0].aval.shape[numbers.lhs_spec[1]]
-            if not side and eqn.params["feature_group_count"] == channels:
-                places[made[1]] = axes[given[1]]  # each channel by itself
-            new = [places.get(i, axis(NONE, n)) for i, n in enumerate(shape)]
-            return resize(new, shape)
-        case "ragged_dot_general":
-            last = axes[-1] if side else axis(NONE, shape[-1])
-            rest = repeated(shape[:-1]) if side else resize(axes[:-1], shape[:-1])
-            return resize((*rest, last), shape)
-    summed, batch = (dims[side] for dims in summed_and_batch(eqn))
-    free = [a for i, a in enumerate(axes) if i not in (*summed, *batch)]
-    other = repeated(eqn.outvars[0].aval.shape[len(batch) :])
-    other = other[: len(other) - len(free)] if side else other[len(free) :]
-    new = (*other, *free) if side else (*free, *other)
-    return (*(axes[i] for i in batch), *new)
+            batch = left, (*right, *numbers.rhs_group_dimensions)
+            rows, last = range(ndims[0] - 1), eqn.outvars[0].aval.ndim - 1
+            kept = dict(zip(rows, rows)), {last: ndims[1] - 1}
+            return Contraction(summed, batch, kept)
+    numbers = eqn.params["dimension_numbers"]  # of a convolution
+    (rows, channels, *_), (outputs, *kernel) = numbers.lhs_spec, numbers.rhs_spec
+    made = numbers.out_spec
+    ours = {made[0]: rows}
+    if eqn.params["feature_group_count"] == eqn.invars[0].aval.shape[channels]:
+        ours[made[1]] = channels  # each channel by itself
+    return Contraction(((), kernel), ((), ()), (ours, {made[1]: outputs}))
 
 
 def taken(eqn: Any, i: int, starts: Sequence[float | None] = ()) -> Taken:

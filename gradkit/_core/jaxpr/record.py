@@ -6,6 +6,7 @@ is run as it is, unseen.
 """
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,6 @@ from gradkit._core.jaxpr.primitives import (
     LINEAR,
     MOVES,
     NUMBERS,
-    PARTED,
     PRODUCTS,
     SCALES,
     SUMS,
@@ -126,13 +126,12 @@ class Body(Walker[Value]):
         """What several read is not the sum's alone."""
         return x._replace(term=None)
 
-    def call(self, program: Any, eqn: Any, xs: list[Value]) -> list[Value]:
-        """The results of a call, seen from inside where it sees whole arrays."""
-        if eqn.primitive.name in PARTED:
-            return self.primitive(eqn, xs)
-        return self.run(program, xs)
+    def parts(self, program: Any, eqn: Any, xs: list[Value]) -> list[Value]:
+        """The results of a program that sees parts of arrays, unseen."""
+        del program
+        return self.primitive(eqn, xs)
 
-    def while_(self, eqn: Any, xs: list[Value]) -> list[Value]:
+    def while_loop(self, eqn: Any, xs: list[Value]) -> list[Value]:
         """The results of a loop, unseen."""
         return self.primitive(eqn, xs)
 
@@ -182,7 +181,7 @@ class Body(Walker[Value]):
             return Term(name, own, site, self.found[site])
         return Term(name, own)
 
-    def scan_(self, eqn: Any, xs: list[Value]) -> list[Value]:
+    def scan(self, eqn: Any, xs: list[Value]) -> list[Value]:
         """The outputs of a scan."""
         turns = Turns(eqn)
         consts, carry, rows = turns.split([*map(_used, xs)])
@@ -190,14 +189,8 @@ class Body(Walker[Value]):
         inside = [value._replace(own=_row(value.own)) for value in rows]
         body = Body(eqn.params["jaxpr"], [*consts, *carry, *inside], self.order)
         body.settle(turns.carries)
-        n = turns.carried
-
-        def step(carry: Any, x: Any) -> tuple[Any, Any]:
-            outs, found = body([*(value.x for value in consts), *carry, *x])
-            return outs[:n], (outs[n:], found)
-
         last, (ys, found) = jax.lax.scan(
-            step,
+            functools.partial(_turn, body, [v.x for v in consts], turns.carried),
             [value.x for value in carry],
             [value.x for value in rows],
             eqn.params["length"],
@@ -206,23 +199,16 @@ class Body(Walker[Value]):
         self.found |= zip(body.sites, found)
         return [*map(_outside, [*last, *ys], body.ends)]
 
-    def cond_(self, eqn: Any, xs: list[Value]) -> list[Value]:
+    def cond(self, eqn: Any, xs: list[Value]) -> list[Value]:
         """The outputs of the branch taken."""
         index, *rest = xs
         inside, arrays = [*map(_used, rest)], [value.x for value in rest]
         bodies = [Body(b, inside, self.order) for b in eqn.params["branches"]]
         shapes = [jax.eval_shape(lambda xs, b=b: b(xs)[1], arrays) for b in bodies]
         zeros = [[jnp.zeros(s.shape, s.dtype) for s in shape] for shape in shapes]
-
-        def arm(i: int) -> Callable[..., Any]:
-            def run(*xs: Any) -> Any:
-                outs, found = bodies[i](xs)
-                kept = [*zeros[:i], found, *zeros[i + 1 :]]
-                return outs, [*itertools.chain.from_iterable(kept)]
-
-            return run
-
-        arms = [arm(i) for i in range(len(bodies))]
+        arms = [
+            functools.partial(_arm, body, i, zeros) for i, body in enumerate(bodies)
+        ]
         outs, found = jax.lax.switch(index.x, arms, *arrays)
         self.found |= zip((site for body in bodies for site in body.sites), found)
         either = zip(*(body.ends for body in bodies))
@@ -230,6 +216,19 @@ class Body(Walker[Value]):
             max(ends, key=lambda v: v.origin or Origin(-2, "")) for ends in either
         ]
         return [*map(_outside, outs, newest)]
+
+
+def _turn(body: Body, consts: list[Any], n: int, carry: Any, row: Any) -> Any:
+    """One turn of a scan with `n` carries: these, and results and activations beside them."""
+    outs, found = body([*consts, *carry, *row])
+    return outs[:n], (outs[n:], found)
+
+
+def _arm(body: Body, i: int, zeros: list[list[Any]], *xs: Any) -> Any:
+    """The branch `i`: its results and the activations of all, those of others `zeros`."""
+    outs, found = body(xs)
+    kept = [*zeros[:i], found, *zeros[i + 1 :]]
+    return outs, [*itertools.chain.from_iterable(kept)]
 
 
 def _every(shape: Sequence[int]) -> Labels:

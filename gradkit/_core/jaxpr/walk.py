@@ -2,11 +2,13 @@
 
 import abc
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from jax.extend import core
 from jax.interpreters import partial_eval
+
+from gradkit._core.jaxpr.primitives import PARTED
 
 V = TypeVar("V")  # what is known of an array
 
@@ -32,11 +34,12 @@ def with_more_axes(inside: Iterable[Any], outside: Iterable[Any], more: int) -> 
 
 def called(eqn: Any) -> Any:
     """The one jaxpr that an equation calls on its operands, if it does."""
-    inner = [p for p in eqn.params.values() if hasattr(opened(p), "eqns")]
-    if len(inner) != 1 or len(opened(inner[0]).invars) != len(eqn.invars):
+    inner = [p for p in eqn.params.values() if hasattr(p, "eqns")]
+    if len(inner) != 1:
         return None
-    same = with_more_axes(opened(inner[0]).invars, eqn.invars, 0)
-    return inner[0] if same == len(eqn.invars) else None
+    names, n = opened(inner[0]).invars, len(eqn.invars)
+    same = len(names) == n and with_more_axes(names, eqn.invars, 0) == n
+    return inner[0] if same else None
 
 
 class Turns:
@@ -58,8 +61,8 @@ class Turns:
 class Walker(abc.ABC, Generic[V]):
     """Follows what is known of arrays from equation to equation, into every call.
 
-    A subclass says what is known of a constant, and of the results of each equation. Scans,
-    loops and branches are its methods of these names.
+    A subclass says what is known of a constant, and of the results of each equation: of one that
+    calls nothing, of a scan, a loop, and a choice of branches.
     """
 
     @abc.abstractmethod
@@ -70,10 +73,21 @@ class Walker(abc.ABC, Generic[V]):
     def primitive(self, eqn: Any, xs: list[V]) -> list[V]:
         """What is known of the results of an equation that calls nothing."""
 
-    def call(self, program: Any, eqn: Any, xs: list[V]) -> list[V]:
-        """The same of one that calls a `program` on its operands."""
-        del eqn
-        return self.run(program, xs)
+    @abc.abstractmethod
+    def parts(self, program: Any, eqn: Any, xs: list[V]) -> list[V]:
+        """The same of one whose `program` each device runs on its parts of the operands."""
+
+    @abc.abstractmethod
+    def scan(self, eqn: Any, xs: list[V]) -> list[V]:
+        """The same of a scan."""
+
+    @abc.abstractmethod
+    def while_loop(self, eqn: Any, xs: list[V]) -> list[V]:
+        """The same of a loop."""
+
+    @abc.abstractmethod
+    def cond(self, eqn: Any, xs: list[V]) -> list[V]:
+        """The same of a choice of branches."""
 
     def shared(self, x: V) -> V:
         """What is known of an array that several equations read."""
@@ -82,35 +96,43 @@ class Walker(abc.ABC, Generic[V]):
     def run(self, program: Any, args: Iterable[V]) -> list[V]:
         """The results of a jaxpr, closed or not."""
         jaxpr = opened(program)
-        consts = map(self.constant, getattr(program, "consts", ()))
         readers = Counter(
-            x for eqn in jaxpr.eqns for x in {*filter(_is_name, eqn.invars)}
+            x
+            for eqn in jaxpr.eqns
+            for x in {x for x in eqn.invars if not isinstance(x, core.Literal)}
         )
-        readers.update(filter(_is_name, jaxpr.outvars))
-        known: dict[Any, V] = {}
-
-        def keep(names: Iterable[Any], xs: Iterable[V]) -> None:
-            known.update(
-                (name, self.shared(x) if readers[name] > 1 else x)
-                for name, x in zip(names, xs)
-            )
-
-        def read(x: Any) -> V:
-            return known[x] if _is_name(x) else self.constant(x.val)
-
-        keep((*jaxpr.constvars, *jaxpr.invars), (*consts, *args))
+        readers.update(x for x in jaxpr.outvars if not isinstance(x, core.Literal))
+        several = {x for x, n in readers.items() if n > 1}
+        consts = map(self.constant, getattr(program, "consts", ()))
+        known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
+        known |= {x: self.shared(known[x]) for x in several & known.keys()}
         for eqn in jaxpr.eqns:
-            keep(eqn.outvars, self.equation(eqn, [*map(read, eqn.invars)]))
-        return [read(x) for x in jaxpr.outvars]
+            found = self.equation(eqn, self.read(known, eqn.invars))
+            known |= {
+                name: self.shared(x) if name in several else x
+                for name, x in zip(eqn.outvars, found)
+            }
+        return self.read(known, jaxpr.outvars)
+
+    def read(self, known: Mapping[Any, V], atoms: Iterable[Any]) -> list[V]:
+        """What is known of names and literals."""
+        return [
+            self.constant(x.val) if isinstance(x, core.Literal) else known[x]
+            for x in atoms
+        ]
 
     def equation(self, eqn: Any, xs: list[V]) -> list[V]:
         """The results of one equation."""
-        name = eqn.primitive.name
-        if name in ("scan", "while", "cond"):
-            return getattr(self, f"{name}_")(eqn, xs)
+        match eqn.primitive.name:
+            case "scan":
+                return self.scan(eqn, xs)
+            case "while":
+                return self.while_loop(eqn, xs)
+            case "cond":
+                return self.cond(eqn, xs)
         inner = called(eqn)
-        return self.primitive(eqn, xs) if inner is None else self.call(inner, eqn, xs)
-
-
-def _is_name(x: Any) -> bool:
-    return not isinstance(x, core.Literal)
+        if inner is None:
+            return self.primitive(eqn, xs)
+        if eqn.primitive.name in PARTED:
+            return self.parts(inner, eqn, xs)
+        return self.run(inner, xs)

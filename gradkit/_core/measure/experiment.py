@@ -25,10 +25,10 @@ Make = Callable[[int], Experiment]  # from a size
 
 
 def train(
-    trial: Experiment, tx: AnyTransform, params: Params, opt: Any, batch: Batch
+    experiment: Experiment, tx: AnyTransform, params: Params, opt: Any, batch: Batch
 ) -> tuple[Params, Any, jax.Array]:
     """One step: the next parameters and state, and the loss before it."""
-    loss, grads = jax.value_and_grad(trial.loss)(params, batch)
+    loss, grads = jax.value_and_grad(experiment.loss)(params, batch)
     tx = optax.with_extra_args_support(tx)
     updates, opt = tx.update(grads, opt, params, value=loss)
     return optax.apply_updates(params, updates), opt, loss

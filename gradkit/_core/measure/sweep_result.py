@@ -13,8 +13,8 @@ from gradkit._core.measure.fit import Estimate
 class Optimum(NamedTuple):
     """Where the loss of one size is lowest, and what speaks against trusting it."""
 
-    octaves: Estimate  # log2 of the best learning rate
-    shift: Estimate  # octaves from the best of the first size
+    log2_rate: Estimate  # of the best learning rate
+    shift: Estimate  # from the best rate of the first size, in doublings
     loss: float  # the lowest mean over seeds on the grid
     at_edge: bool  # of the grid: the best may lie outside
     diverged: int  # runs whose loss is no number, or above where it began
@@ -50,25 +50,25 @@ class SweepResult(NamedTuple):
 
     @property
     def shift(self) -> float:
-        """The furthest that the best rate moves between two sizes, in octaves."""
-        return float(np.ptp([best.octaves.value for best in self.optima(1).values()]))
+        """The furthest that the best rate moves between two sizes, in doublings of the rate."""
+        return float(np.ptp([best.log2_rate.value for best in self.optima(1).values()]))
 
     def ok(self, tolerance: float = 0.5) -> bool:
-        """Whether it moves by at most `tolerance` octaves, and none is at the grid's edge."""
+        """Whether it moves by at most `tolerance` doublings, and none is at the grid's edge."""
         edge = any(best.at_edge for best in self.optima(1).values())
         return not edge and self.shift <= tolerance
 
     def table(self) -> str:
         """A line a size: the best rate, how far it moved, and what is to be said of it."""
-        rows = [("size", "best rate", "log2", "shift, octaves", "loss", "")]
+        rows = [("size", "best rate", "log2", "shift, doublings", "loss", "")]
         for size, best in self.optima().items():
             runs = self.losses[size].size
             said = [f"{best.diverged} of {runs} runs diverged"] * bool(best.diverged)
             said += ["best at the edge of the grid"] * best.at_edge
-            rate = f"{2**best.octaves.value:.3g}"
+            rate = f"{2**best.log2_rate.value:.3g}"
             shift, loss = str(best.shift), f"{best.loss:.4f}"
             rows.append(
-                (str(size), rate, f"{best.octaves}", shift, loss, ", ".join(said))
+                (str(size), rate, f"{best.log2_rate}", shift, loss, ", ".join(said))
             )
         return table.aligned(rows)
 
@@ -78,7 +78,7 @@ class SweepResult(NamedTuple):
             losses = np.nan_to_num(mean(self.losses[size]), posinf=np.nan)
             (line,) = axes.plot(self.rates, losses, "o-", label=f"{size}")
             star = dict(marker="*", markersize=14, color=line.get_color())
-            axes.plot(2**best.octaves.value, best.loss, **star)
+            axes.plot(2**best.log2_rate.value, best.loss, **star)
         axes.set_xscale("log", base=2)
         axes.set(xlabel="learning rate", ylabel="loss")
 

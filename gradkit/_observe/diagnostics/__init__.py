@@ -1,4 +1,4 @@
 """Measurements of a model and its training.
 
-In: a model, a loss, data. Out: a result with a table, saved as JSON. Uses `_core.jaxpr` and `_core.measure`.
+In: a model, its loss, optimizer and data. Out: a result that prints as a table and draws itself. Uses `_core.jaxpr` and `_core.measure`.
 """

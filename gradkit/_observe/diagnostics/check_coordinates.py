@@ -47,7 +47,7 @@ def check_coordinates(
         make: from a size, the `Experiment` of a model that large: pure functions of init, loss,
             transform by learning rate, and batch.
         sizes: widths or depths, at least two.
-        learning_rate: given to each trial's `tx`, the same at every size.
+        learning_rate: given to each experiment's `tx`, the same at every size.
         steps: updates. What starts at zero has nothing below it move before it has moved
             itself: all that is below a readout of zeros, keys and embeddings below queries of
             zeros, whose attention starts flat. Then take more steps. What no update moves

@@ -83,13 +83,13 @@ def decay_by_completep(
         if rate.is_zero(weight_decay):
             return updates, CompletePDecayState(count)
         check.given(method, params)
+        apply.fits(method, parametrization, check.leaves(updates))
         base = rate.at(weight_decay, state.count)
 
         def shrink(path: str, u: jax.Array, p: jax.Array) -> jax.Array:
-            apply.fits(path, u, parametrization, method)
             m = found[path]
-            share = base * m.weight_decay * m.learning_rate
-            return (u - share * p.astype(u.dtype)).astype(u.dtype)
+            decay = base * m.weight_decay * m.learning_rate
+            return (u - decay * p.astype(u.dtype)).astype(u.dtype)
 
         u = paths.map_with_path(shrink, numbers.wide(updates), params)
         return numbers.like(u, updates), CompletePDecayState(count)

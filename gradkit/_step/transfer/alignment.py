@@ -18,10 +18,10 @@ def transfer_by_alignment(
     optimizer: str | Optimizer = "adam",
     alignment: Hyper = 1.0,
 ) -> Transform:
-    r"""Multiply each update so that activations change as much at any width.
+    r"""Multiply each update by the learning-rate factor of a parametrization and an alignment.
 
     With weights used as $n^{-a} w$ and drawn with entries of $n^{-b}$, $i$ and $o$ the growth
-    of inputs and outputs, and $r = a + b$ of the output matrix:
+    of fan-in and fan-out, and $r = a + b$ of the output matrix:
 
     $$u \cdot \frac{M}{G^q S^s}, \qquad M = n^a i^{-\mathrm{alignment}}, \qquad
       G = n^{-a} o^{-r}, \qquad S = n^{-b}$$

@@ -17,7 +17,7 @@ def transfer_by_completep(
     optimizer: str | Optimizer = "adam",
     branch: Hyper = 1.0,
 ) -> Transform:
-    r"""Multiply each update so that every layer of a deep network learns, at any depth.
+    r"""Multiply each update by CompleteP's learning-rate factor, for any width and any depth.
 
     In a network whose residual branches are added as $x + L^{-\mathrm{branch}} f(x)$, with
     $L$ the growth of their number, all parameters of a branch take, on top of muP,

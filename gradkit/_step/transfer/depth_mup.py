@@ -11,7 +11,7 @@ from gradkit.parametrization.scaling import Optimizer
 def transfer_by_depth_mup(
     parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
-    r"""Multiply each update so that features move as much at any width and any depth.
+    r"""Multiply each update by depth-muP's learning-rate factor, for residual blocks of one layer.
 
     In a network whose $L$ residual blocks, $L$ grown from the base, are added as
     $x + L^{-1/2} f(x)$, the parameters of a block take, on top of muP,

@@ -14,11 +14,11 @@ from gradkit.parametrization.scaling import Optimizer
 def transfer_by_expert_mup(
     parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
-    r"""Multiply each update so that experts and their router learn as much at any width.
+    r"""Multiply each update by muP's learning-rate factor for experts and their router.
 
     Every expert is a hidden matrix of its own, and the router an output matrix. The number
-    of experts, and of those chosen, stay what they were. With $i$ and $o$ the growth of inputs
-    and outputs,
+    of experts, and of those chosen, stay what they were. With $i$ and $o$ the growth of fan-in
+    and fan-out,
 
     $$\text{expert:} \; u / i \; (\text{Adam}), \; u \cdot o / i \; (\text{SGD}); \qquad
       \text{router:} \; u \; (\text{Adam}), \; u \cdot i \; (\text{SGD})$$

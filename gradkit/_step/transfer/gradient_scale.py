@@ -11,7 +11,7 @@ from gradkit.parametrization.scaling import OPTIMIZERS
 def transfer_by_gradient_scale(
     parametrization: Parametrization, *, rule: str | rules.Rule = "mup"
 ) -> Transform:
-    r"""Divide each gradient by how much its entries shrank since the base size.
+    r"""Divide each gradient by how much it grew with the width, so that Adam's eps stays right.
 
     $$u = g / G, \qquad \frac{g / G}{\sqrt{(g / G)^2} + \mathrm{eps}} =
       \frac{g}{\sqrt{g^2} + G \, \mathrm{eps}}$$

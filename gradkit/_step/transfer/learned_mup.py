@@ -8,7 +8,7 @@ from gradkit.parametrization.parameter import Parametrization
 
 @factory
 def transfer_by_learned_mup(parametrization: Parametrization) -> Transform:
-    r"""Multiply the output of a learned optimizer by what makes its steps right at any width.
+    r"""Multiply the steps of a learned optimizer by their factor in muP.
 
     $$u \cdot \begin{cases} 1 / \text{fan-in} & \text{hidden} \\ 1 & \text{else} \end{cases}$$
 

@@ -11,11 +11,11 @@ from gradkit.parametrization.scaling import Optimizer
 def transfer_by_mup(
     parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
-    r"""Multiply each update so that features move as much at any width.
+    r"""Multiply each update by muP's learning-rate factor, so that one rate is right at any width.
 
     A parameter's entries should move by $M$ times what they moved at the base width, and its
-    gradient entries are $G$ times what they were. With $i$ and $o$ the growth of its inputs
-    and outputs, a direction of degree $q$ in the gradient, whose entries are $D$ times as
+    gradient entries are $G$ times what they were. With $i$ and $o$ the growth of its fan-in
+    and fan-out, a direction of degree $q$ in the gradient, whose entries are $D$ times as
     large for reasons of shape alone, takes
 
     $$u \cdot \frac{M}{G^q D}, \qquad M = \begin{cases} 1 / i & \text{hidden} \\ 1 &

@@ -11,12 +11,12 @@ from gradkit.parametrization.scaling import Optimizer
 def transfer_by_plain_mup(
     parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
-    r"""Multiply each update so that features move as much at any width, output matrices too.
+    r"""Multiply each update by muP's learning-rate factor, for a model without forward multipliers.
 
     `transfer_by_mup` leaves it to the model to divide what an output matrix makes by the growth
-    of its inputs. Here the matrix itself is drawn, and moves, so much less: whether it is the
+    of its fan-in. Here the matrix itself is drawn, and moves, so much less: whether it is the
     readout or stands inside, as the keys of multi-query attention or a bottleneck do, the model
-    stays as it is. With $i$ and $o$ the growth of inputs and outputs, and a direction as in
+    stays as it is. With $i$ and $o$ the growth of fan-in and fan-out, and a direction as in
     `transfer_by_mup`, of degree $q$ in the gradient and $D$ for reasons of shape,
 
     $$u \cdot \frac{M}{G^q D}, \qquad M = \begin{cases} 1 / i & \text{hidden or output} \\ 1 &

@@ -11,7 +11,9 @@ from gradkit.parametrization.scaling import Optimizer
 def transfer_by_residual_scaling(
     parametrization: Parametrization, *, optimizer: str | Optimizer = "sgd"
 ) -> Transform:
-    r"""Multiply each update for a residual network whose weights are all drawn at size 1.
+    r"""Multiply each update by the learning-rate factor of mean-field residual networks.
+
+    Their weights are all drawn at size 1:
 
     $$h^{l+1} = h^l + \frac{1}{\sqrt{L N}} W^l \phi(h^l), \qquad
       f = \frac{1}{N} w^\top \phi(h^L)$$

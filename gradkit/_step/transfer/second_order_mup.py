@@ -15,10 +15,10 @@ def transfer_by_second_order_mup(
     input_exponent: Hyper = 1.0,
     output_exponent: Hyper = 1.0,
 ) -> Transform:
-    r"""Multiply each update of a Kronecker-factored method so that features move as much.
+    r"""Multiply each update of a Kronecker-factored method by muP's learning-rate factor.
 
-    For directions $B^{-e_B} G A^{-e_A}$, with $A$ and $B$ the average squares of a layer's
-    inputs and of its outputs' gradients, $i$ and $o$ the growth of its inputs and outputs:
+    For directions $B^{-e_B} G A^{-e_A}$, with $A$ and $B$ the second moments of a layer's
+    inputs and of its outputs' gradients, $i$ and $o$ the growth of its fan-in and fan-out:
 
     $$u \cdot i^{e_A - 1} o^{1 - e_B}$$
 

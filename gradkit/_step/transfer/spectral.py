@@ -11,7 +11,7 @@ from gradkit.parametrization.scaling import Optimizer
 def transfer_by_spectral(
     parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
-    r"""Multiply each update so that its spectral norm is about $\sqrt{n_o / n_i}$.
+    r"""Multiply each update to a spectral norm of about $\sqrt{n_o / n_i}$, as the condition asks.
 
     For a layer from $n_i$ to $n_o$ entries, in that shape itself and not in its growth:
 

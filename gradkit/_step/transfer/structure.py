@@ -15,7 +15,7 @@ from gradkit.parametrization.parameter import Parameter, Parametrization
 def transfer_by_structure(
     parametrization: Parametrization, *, dense: Mapping[str, int] | None = None
 ) -> Transform:
-    r"""Multiply each factor's update so that the product moves as a dense layer's would.
+    r"""Multiply each update by muP's learning-rate factor, where layers are products of factors too.
 
     For a layer that is a product of $k$ factors, the one with $n_i$ inputs takes
 

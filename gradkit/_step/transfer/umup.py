@@ -11,7 +11,7 @@ from gradkit.parametrization.scaling import Optimizer
 def transfer_by_umup(
     parametrization: Parametrization, *, optimizer: str | Optimizer = "adam"
 ) -> Transform:
-    r"""Multiply each update by what a unit-scaled model of this shape needs.
+    r"""Multiply each update by u-muP's learning-rate factor, for a unit-scaled model.
 
     $$u \cdot \frac{1}{\sqrt L} \begin{cases} 1 / \sqrt{\text{fan-in}} & \text{matrix} \\
       1 / \sqrt{\text{fan-out}} & \text{embedding} \\
