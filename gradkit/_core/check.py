@@ -327,8 +327,15 @@ def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
             method,
             f"batch_axes must be a tuple, got {batch_axes!r}. Pass (0,), say.",
         )
+
+    def axes_in(x: Any) -> set[int]:
+        return {axis % x.ndim for axis in batch_axes if -x.ndim <= axis < x.ndim}
+
+    least, many = 2 + len(batch_axes), len(batch_axes)
+    if all(x.ndim >= least and len(axes_in(x)) == many for x in jax.tree.leaves(tree)):
+        return
     for path, leaf in leaves(tree):
-        if leaf.ndim < 2 + len(batch_axes):
+        if leaf.ndim < least:
             besides = f" besides batch_axes {batch_axes}" if batch_axes else ""
             raise error(
                 ValueError,
@@ -336,10 +343,7 @@ def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
                 f"leaf {path} must have at least 2 axes{besides}, got "
                 f"shape {leaf.shape}. Send vectors elsewhere with gradkit.route.",
             )
-        within = [
-            axis % leaf.ndim for axis in batch_axes if -leaf.ndim <= axis < leaf.ndim
-        ]
-        if len(set(within)) < len(batch_axes):
+        if len(axes_in(leaf)) < many:
             raise error(
                 ValueError,
                 method,

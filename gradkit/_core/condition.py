@@ -66,13 +66,20 @@ def is_none(tangent: Any) -> bool:
 
 def on_axes_of(x: jax.Array, y: Any) -> jax.Array:
     """`x` as a part of its own on every device, along the axes of a `shard_map` along which `y` is."""
+    if not _is_manual():
+        return x
     missing = varying(y) - varying(x)
     return vary(x, tuple(missing)) if missing else x
 
 
+def _is_manual() -> bool:
+    """Whether this is in a `shard_map`."""
+    return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+
 def varying_as(t: Any, data: Any) -> Any:
     """`t`, made of constants, on all axes of a `shard_map` along which `data` is: to be carried."""
-    if not jax.sharding.get_abstract_mesh().manual_axes:
+    if not _is_manual():
         return t
     arrays = [y for y in jax.tree.leaves(data) if isinstance(y, jax.Array)]
     return jax.tree.map(lambda x: functools.reduce(on_axes_of, arrays, x), t)
