@@ -10,6 +10,7 @@ from gradkit._lab import equations
 from gradkit._lab.complaint import Complaint, pick
 from gradkit.catalogue import FAMILIES, METHODS, Method
 from gradkit.glossary import TERMS
+from gradkit.testing import Unstated, stated_in
 
 WIDTH = 80
 SECTION = re.compile(r"^([A-Z][a-z]+):(?=\s)", re.M)
@@ -47,15 +48,7 @@ ELSEWHERE = {  # what people look for that is in optax alone
     "warmup": "optax.warmup_cosine_decay_schedule",
     "yogi": "optax.yogi",
 }
-SIDE = 1024
-LEAF = {  # the matrix whose bytes are counted, and what a formula may use
-    "__builtins__": {"min": min, "max": max, "range": range},
-    "size": SIDE * SIDE,
-    "rows": SIDE,
-    "cols": SIDE,
-    "ndim": 2,
-    "path": "hidden/kernel",
-}
+SIDE = 1024  # of the matrix whose bytes are counted
 
 
 class Description(NamedTuple):
@@ -121,13 +114,14 @@ class Description(NamedTuple):
 
     def bytes_a_parameter(self) -> str:
         """The optimizer state of one parameter in a large float32 matrix, from `State:`."""
-        stated = " ".join(self.sections["State"].split())
-        formula = re.match(r"`([^`]*)` bytes a leaf", stated)
-        names = _defaults(getattr(gk, self.method.name)) | LEAF
-        each = eval(formula[1] if formula else "0", names) / LEAF["size"]
+        arguments = _defaults(getattr(gk, self.method.name))
+        try:
+            stated = stated_in(self.sections["State"], arguments)
+        except Unstated:  # of no leaf
+            return "0"
+        each = stated.of_leaf("hidden/kernel", (SIDE, SIDE)) / SIDE**2
         said = f"{each:.3f}".rstrip("0").rstrip(".")
-        inner = re.findall(r"\bof `(\w+)`", stated)
-        return " and ".join([said, *(f"{name}'s" for name in inner)])
+        return " and ".join([said, *(f"{name}'s" for name in stated.inner)])
 
 
 def methods(family: str | None = None) -> list[Method]:

@@ -16,6 +16,7 @@ starts. `help(LAWS["jit"])` says what breaks where a law does not hold.
 
 from gradkit.testing._compare import Unavailable as Unavailable
 from gradkit.testing._compare import Unstated as Unstated
+from gradkit.testing._stated import stated_in as stated_in
 from gradkit.testing._subject import Subject as Subject
 from gradkit.testing._table import LAWS as LAWS
 from gradkit.testing._table import Row as Row

@@ -24,8 +24,12 @@ class Stated(NamedTuple):
 
     def total(self, shapes: Shapes) -> float:
         """The number for leaves of these shapes, without that of `inner`."""
-        once = evaluate(self.once, dict(self.arguments))
+        once = _evaluate(self.once, dict(self.arguments))
         return once + sum(self._leaves(self.leaf, shapes).values())
+
+    def of_leaf(self, path: str, shape: tuple[int, ...]) -> float:
+        """The number of one leaf."""
+        return self._leaves(self.leaf, {path: shape})[path]
 
     def shapes_inside(self, shapes: Shapes) -> Shapes:
         """The shapes of the leaves that `inner` is given."""
@@ -36,7 +40,7 @@ class Stated(NamedTuple):
 
     def _leaves(self, formula: str, shapes: Shapes) -> dict[str, float]:
         return {
-            path: evaluate(formula, {**self.arguments, **measures(path, shape)})
+            path: _evaluate(formula, {**self.arguments, **_measures(path, shape)})
             for path, shape in shapes.items()
         }
 
@@ -67,16 +71,24 @@ def _function(s: Subject) -> Any:
 
 
 def stated(s: Subject, part: str) -> Stated:
-    """What the factory's docstring says under `part`.
+    """The number that the factory's docstring states under `part`."""
+    try:
+        return stated_in(words(s, part) or "", s.arguments)
+    except Unstated:
+        raise Unstated(f"the docstring states no `{part}: ... a leaf`") from None
+
+
+def stated_in(said: str, arguments: Mapping[str, Any]) -> Stated:
+    """The number that is stated in a part of a docstring, for these arguments of the factory.
 
     Such as "State: `8*size` bytes a leaf, `4` once, and the state of `inner`", which may go on
     "on leaves of `rank*cols` entries". A formula is a Python expression of the arguments,
     `size`, `cols` (the last axis), `rows` (all others), `ndim`, `path`, `min`, `max`, `range`.
     """
-    said = words(s, part) or ""
+    said = " ".join(said.split())
     leaf = re.search(r"`([^`]+)`( bytes)? a leaf", said)
     if not leaf:
-        raise Unstated(f"the docstring states no `{part}: ... a leaf`")
+        raise Unstated(f"no `... a leaf` is stated in {said!r}")
     once = re.search(r"`([^`]+)`( bytes)? once", said)
     inner = re.findall(r"\bof `(\w+)`", said)
     entries = re.search(r"on leaves of `([^`]+)` entries", said)
@@ -85,18 +97,18 @@ def stated(s: Subject, part: str) -> Stated:
         once[1] if once else "0",
         inner,
         entries[1] if entries else None,
-        s.arguments,
+        arguments,
     )
 
 
-def measures(path: str, shape: tuple[int, ...]) -> dict[str, Any]:
+def _measures(path: str, shape: tuple[int, ...]) -> dict[str, Any]:
     """What a formula may say of a leaf."""
     rows, cols = math.prod(shape[:-1]), (1, *shape)[-1]
     sizes = {"size": rows * cols, "rows": rows, "cols": cols}
     return {"path": path, "ndim": len(shape), **sizes}
 
 
-def evaluate(formula: str, names: dict[str, Any]) -> float:
+def _evaluate(formula: str, names: dict[str, Any]) -> float:
     """The value of a formula."""
     known = {"min": min, "max": max, "range": range}
     return eval(formula, {"__builtins__": known, **names})

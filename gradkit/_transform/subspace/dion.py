@@ -14,10 +14,10 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class DionState(NamedTuple):
-    """The momentum, and where it was largest."""
+    """The momentum, and the factor $Q$ of its low-rank part."""
 
-    mu: Updates  # what is left of the sum of gradients, like the parameters
-    bases: Updates  # [*batch, rows, rank] of every leaf, columns of norm 1
+    mu: Updates  # the momentum with its error feedback, like the parameters
+    bases: Updates  # Q of every leaf, [*batch, rows, rank], columns of norm 1
 
 
 @factory
@@ -81,10 +81,9 @@ def project_by_dion(
         check.concrete("project_by_dion", rank=rank)
 
         def start(p: jax.Array) -> jax.Array:
-            front, rows, cols = layout.shape(p, batch_axes)
-            kept = min(int(rank), rows, cols)
-            side = (*front, rows, kept)
-            q = random.normals(random.typed(key), side, numbers.wide_dtype(p))
+            batch, rows, cols = layout.shape(p, batch_axes)
+            shape = (*batch, rows, min(int(rank), rows, cols))
+            q = random.normals(random.typed(key), shape, numbers.wide_dtype(p))
             return on_axes_of(q / along(q, -2), p)
 
         return DionState(tree.zeros(params), jax.tree.map(start, paths.unboxed(params)))
@@ -97,7 +96,9 @@ def project_by_dion(
         total = jax.tree.map(lambda m, g: m + g.astype(m.dtype), state.mu, g)
         total = paths.unboxed(total)
         with jax.default_matmul_precision("highest"):
-            xs, structure = jax.tree.flatten(jax.tree.map(seen, total, state.bases))
+            xs, structure = jax.tree.flatten(
+                jax.tree.map(projected, total, state.bases)
+            )
             xs = derivative.refuse("project_by_dion", xs)
             ps = structure.unflatten(stacks.map_shapes(linalg.orthonormal, xs))
             parts = jax.tree.map(part, total, ps, state.bases)
@@ -105,13 +106,14 @@ def project_by_dion(
         mu, u = paths.boxed(mu, updates), paths.boxed(u, updates)
         return numbers.like(u, updates), DionState(mu, bases)
 
-    def seen(total: jax.Array, q: jax.Array) -> jax.Array:
+    def projected(total: jax.Array, q: jax.Array) -> jax.Array:
+        """`B^T Q`."""
         return layout.as_matrix(total, batch_axes).mT @ q
 
     def part(
         total: jax.Array, p: jax.Array, q: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """What is left of the momentum, the update, and the new basis."""
+        """The momentum that is left, the update, and the new basis."""
         b = layout.as_matrix(total, batch_axes)
         rows, cols = b.shape[-2:]
         r = b @ p
