@@ -14,9 +14,9 @@ TERMS = {
     "from 0. Every other hyperparameter may be either, too.",
     "b1": "decay of the EMA of the gradient, Adam's first moment.",
     "b2": "decay of the EMA of the squared gradient, Adam's second moment.",
-    "eps": "added to the debiased RMS of the gradient that divides, in units of the gradient.",
-    "weight_decay": "decoupled weight decay: times the learning rate of a parameter, the fraction "
-    "of it that is lost in one update.",
+    "eps": "added to the bias-corrected RMS of the gradient that divides, in units of the gradient.",
+    "weight_decay": "decoupled weight decay: `p -= rate * weight_decay * p` at each "
+    "update, with the learning rate of the parameter.",
     "mask": "which parameters decay: a tree of bools like the parameters, or a function of the "
     "parameters that makes one; `None` for all.",
     "momentum": "decay of the sum of gradients: the sum is `1 / (1 - momentum)` times an EMA; 0 "
@@ -50,17 +50,17 @@ TERMS = {
     "`optax.incremental_update` one of parameters.",
     "RMS": "root mean square: of the entries of an array, or over time, the root of the EMA of a "
     "square.",
-    "debiasing": "division of an EMA that began at zero by `1 - decay^t`, so that its weights sum "
-    "to 1 at every update t = 1, 2, ... An `eps` added before debiasing is added to the EMA's "
+    "bias correction": "division of an EMA that began at zero by `1 - decay^t`, so that its weights sum "
+    "to 1 at every update t = 1, 2, ... An `eps` added before bias correction is added to the EMA's "
     "root as it is kept, and counts `1 / sqrt(1 - b2^t)` times as much.",
     "update interval": "the number of updates between two renewals of what is not renewed at each: "
     "the basis of a projection, the roots of a preconditioner.",
-    "decoupled weight decay": "is subtracted from the parameters beside the update, as in AdamW. "
+    "decoupled weight decay": "is subtracted from the parameters apart from the update, as in AdamW. "
     "Coupled decay is added to the gradient, as in L2 regularization, and then passes through "
     "momentum and scaling. Decay takes from the parameters as they were before the update.",
-    "hidden matrix": "a weight matrix between two hidden layers. Embeddings, readouts, biases and "
-    "gains are none.",
-    "stacked axes": "axes of a leaf that count matrices, and belong to none: scanned layers, "
+    "hidden matrix": "a weight matrix between two hidden layers. Embeddings, output "
+    "heads, biases and scales of norms are not.",
+    "stacked axes": "batch axes of a leaf, which number the matrices that it holds: scanned layers, "
     "experts.",
     "direction, update": "a direction is what transforms make of a gradient, and has its sign. "
     "The learning rate turns it into an update, which is added to the parameters.",

@@ -43,7 +43,9 @@ PROGRAMS = programs.borrowed()
 jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # keys would name the folder
+jax.config.update(
+    "jax_persistent_cache_enable_xla_caches", "none"
+)  # keys would name the folder
 # All programs are written down in one context: one for each takes 3 ms, and slows all later ones.
 mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 

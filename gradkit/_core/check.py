@@ -129,24 +129,24 @@ def _is_precise(dtype: Any) -> bool:
     return floating or jnp.issubdtype(dtype, jnp.integer)
 
 
-def fraction(method: str, **values: Any) -> None:
-    """Each value is at least 0 and below 1: a decay."""
-    _require(method, "at least 0 and below 1", lambda x: 0 <= x < 1, values)
+def interval(method: str, interval: str, **values: Any) -> None:
+    """Each value is in an interval, written as `[0, 1)`: at least 0 and below 1."""
+    low, high = map(float, interval[1:-1].split(","))
+    closed_low, closed_high = interval[0] == "[", interval[-1] == "]"
 
+    def holds(x: Any) -> bool:
+        return (
+            (low < x < high) or (closed_low and x == low) or (closed_high and x == high)
+        )
 
-def inside(method: str, **values: Any) -> None:
-    """Each value is above 0 and below 1: a decay that forgets and remembers."""
-    _require(method, "above 0 and below 1", lambda x: 0 < x < 1, values)
-
-
-def share(method: str, **values: Any) -> None:
-    """Each value is above 0 and at most 1: a kept part of a whole."""
-    _require(method, "above 0 and at most 1", lambda x: 0 < x <= 1, values)
-
-
-def portion(method: str, **values: Any) -> None:
-    """Each value is from 0 to 1: a part of a whole, none or all of it."""
-    _require(method, "from 0 to 1", lambda x: 0 <= x <= 1, values)
+    if closed_low and closed_high:
+        want = f"from {low:g} to {high:g}"
+    else:
+        at_least = "at least" if closed_low else "above"
+        want = (
+            f"{at_least} {low:g} and {'at most' if closed_high else 'below'} {high:g}"
+        )
+    _require(method, want, holds, values)
 
 
 def positive(method: str, **values: Any) -> None:
@@ -157,11 +157,6 @@ def positive(method: str, **values: Any) -> None:
 def nonnegative(method: str, **values: Any) -> None:
     """Each value is at least 0 and not nan."""
     _require(method, "at least 0", lambda x: x >= 0, values)
-
-
-def percent(method: str, **values: Any) -> None:
-    """Each value is from 0 to 100."""
-    _require(method, "from 0 to 100", lambda x: 0 <= x <= 100, values)
 
 
 def above(method: str, limit: float, **values: Any) -> None:

@@ -45,7 +45,7 @@ class ScheduledState(NamedTuple):
 
 
 def part(make: Callable[P, T]) -> Callable[P, T]:
-    """The public function of `gradkit.subspace` that calls `make`; its numbers are no schedules."""
+    """The public function of `gradkit.subspace` that calls `make`; it takes no schedules."""
     return _factory(make, f"subspace.{make.__name__}")
 
 
@@ -53,8 +53,8 @@ def factory(make: Callable[P, T]) -> Callable[P, T]:
     """The public factory that calls `make`, a method, to build its transform.
 
     A callable given for an argument of type `Hyper` is a schedule of the updates made so far. The
-    method is built anew of the numbers at each update, and the state counts these around what it
-    is otherwise. A schedule for a `Rate` is called by the method. A `model` that is given is read
+    method is then built again at each update, with the values of its schedules, and the state is a
+    `ScheduledState`, which counts the updates. A schedule for a `Rate` is called by the method. A `model` that is given is read
     here: the method is built for stacks of matrices, and sees every leaf as the model says.
     """
     return _factory(make, make.__name__)
@@ -132,7 +132,7 @@ def _scheduled(
     arguments: Mapping[str, Any],
     schedules: Mapping[str, Callable[..., Any]],
 ) -> Transform:
-    """What is built of numbers at each update, those of the `schedules`."""
+    """A transform that is built again at each update, with the values of the schedules then."""
 
     def at(count: jax.Array) -> Transform:
         now = {k: schedule(count) for k, schedule in schedules.items()}
@@ -160,9 +160,9 @@ def _public(
     arguments: Mapping[str, Any],
     stackable: bool,
 ) -> Transform:
-    """The transform `made` by the factory `name`, in its name.
+    """`made`, whose errors go by `name`, and whose update is jitted where nobody else does that.
 
-    One of stacks of matrices, if it is `stackable`, where leaves are such and it was told no axes.
+    Inside of `view_by_pattern` it is built again with `batch_axes=(0,)`, if it takes them.
     """
     made = cast(Transform, optax.with_extra_args_support(made))
     stackable = stackable and arguments.get("batch_axes", ()) == ()

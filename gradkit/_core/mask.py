@@ -10,7 +10,7 @@ import numpy as np
 from gradkit._core.call import error
 from gradkit._core.types import Params
 
-# A tree of bools that params, or whole branches of them, have; or what makes one of params.
+# A prefix of the tree of params with bools as leaves, or a function that makes one of params.
 Mask = Any | Callable[[Params], Any] | None
 
 
@@ -19,7 +19,7 @@ def decayed(method: str, mask: Mask, params: Params) -> Params:
     if mask is None:
         return params
 
-    def branch(chosen: Any, branch: Params) -> Params:
+    def kept(chosen: Any, branch: Params) -> Params:
         if not isinstance(chosen, bool | np.bool_):
             raise _wrong(method, repr(chosen))
         return branch if chosen else jax.tree.map(jnp.zeros_like, branch)
@@ -28,11 +28,11 @@ def decayed(method: str, mask: Mask, params: Params) -> Params:
     if isinstance(mask, bool | np.bool_) and not jax.tree_util.all_leaves([params]):
         injected = 'optax.inject_hyperparams calls it: pass it static_args="mask"'
         raise _wrong(method, f"{mask} for all. If it was a function, {injected}")
-    said = mask(params) if callable(mask) else mask
+    chosen = mask(params) if callable(mask) else mask
     try:
-        return jax.tree.map(branch, said, params)
+        return jax.tree.map(kept, chosen, params)
     except ValueError:
-        raise _wrong(method, f"{said!r} for {jax.tree.structure(params)}") from None
+        raise _wrong(method, f"{chosen!r} for {jax.tree.structure(params)}") from None
 
 
 def check_mask(method: str, mask: Mask) -> None:

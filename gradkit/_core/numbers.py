@@ -110,7 +110,7 @@ def read(updates: Tree) -> Tree:
 
 
 def squarable(x: jax.Array, terms: int = 1) -> jax.Array:
-    """`x`, every entry limited so that the sum of so many squares is finite, debiased too."""
+    """`x`, every entry limited so that the sum of so many squares is finite, bias-corrected too."""
     largest = np.sqrt(jnp.finfo(x.dtype).max / (4 * max(terms, 1)))
     return jax.lax.clamp(-largest, x, largest)
 

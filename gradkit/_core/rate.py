@@ -34,16 +34,16 @@ def product(rate: Rate, factor: Rate) -> Rate:
     return rate * factor
 
 
-def coupled_decay(learning_rate: Rate, weight_decay: Scalar) -> Rate:
+def lr_scaled_decay(learning_rate: Rate, weight_decay: Scalar) -> Rate:
     """The share that a weight decay in units of the learning rate takes in one update."""
     check.nonnegative("decay_by_weight", weight_decay=weight_decay)
     return product(learning_rate, weight_decay)
 
 
-def before_debiasing(eps: Scalar, b2: Scalar) -> Schedule:
-    """The `eps` to add to a debiased root that equals `eps` added before debiasing.
+def before_bias_correction(eps: Scalar, b2: Scalar) -> Schedule:
+    """The `eps` to add to a bias-corrected root that equals `eps` added before bias correction.
 
-    `sqrt(v) + eps`, divided by `sqrt(1 - b2^t)`, is `sqrt(v_debiased) + this`.
+    `sqrt(v) + eps`, divided by `sqrt(1 - b2^t)`, is `sqrt(v_bias-corrected) + this`.
     """
 
     check.nonnegative("scale_by_adam", eps=eps)
@@ -55,8 +55,8 @@ def before_debiasing(eps: Scalar, b2: Scalar) -> Schedule:
     return schedule
 
 
-def debiasing(decay: Scalar) -> Callable[[ArrayLike], jax.Array]:
-    """What debiasing makes of an average that began at zero, as a factor."""
+def bias_correction(decay: Scalar) -> Callable[[ArrayLike], jax.Array]:
+    """What bias correction makes of an average that began at zero, as a factor."""
 
     def schedule(step: ArrayLike) -> jax.Array:
         t = jnp.asarray(step, jnp.result_type(float)) + 1
@@ -65,9 +65,9 @@ def debiasing(decay: Scalar) -> Callable[[ArrayLike], jax.Array]:
     return schedule
 
 
-def adam_debiasing(b1: Scalar, b2: Scalar) -> Callable[[ArrayLike], jax.Array]:
-    """What debiasing makes of the plain ratio of Adam's averages, as a factor."""
-    mean, square = debiasing(b1), debiasing(b2)
+def adam_bias_correction(b1: Scalar, b2: Scalar) -> Callable[[ArrayLike], jax.Array]:
+    """What bias correction makes of the plain ratio of Adam's averages, as a factor."""
+    mean, square = bias_correction(b1), bias_correction(b2)
     return lambda step: mean(step) / jnp.sqrt(square(step))
 
 

@@ -63,14 +63,14 @@ def ema_rms(decay: Any, old: Tree, new: Tree) -> Tree:
     return jax.tree.map(leaf, old, new)
 
 
-def debias(average: Tree, decay: Any, step: jax.Array) -> Tree:
+def bias_corrected(average: Tree, decay: Any, step: jax.Array) -> Tree:
     """`average / (1 - decay^step)`: an average as if it had not begun at zero."""
     weights = one_minus_powers(decay, step, average)
     return jax.tree.map(lambda x: x / weights[x.dtype], average)
 
 
-def debias_rms(root: Tree, decay: Any, step: jax.Array) -> Tree:
-    """What `debias` does to an average square, to its root."""
+def bias_corrected_rms(root: Tree, decay: Any, step: jax.Array) -> Tree:
+    """What `bias_corrected` does to an EMA of squares, to its root."""
     return jax.tree.map(
         lambda x: x / jnp.sqrt(numbers.one_minus_power(decay, step, x.dtype)), root
     )

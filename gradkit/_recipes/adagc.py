@@ -31,12 +31,12 @@ def adagc(
 
     Args:
         max_ratio: the largest norm of a leaf that passes, as a multiple of the EMA of its norms.
-        decay: of these EMAs.
+        decay: of the EMAs of the norms.
         max_norm: the largest norm of the whole gradient that passes during warm-up.
-        warmup: the update from which leaves are clipped by themselves.
+        warmup: the first update, counted from 1, at which leaves are clipped by themselves.
         learning_rate, b1, b2, eps, weight_decay, mask: see the glossary.
 
-    Needs: params, unless `weight_decay` is 0; `global_norm`, where given, stands for the
+    Needs: params, unless `weight_decay` is 0; `global_norm`, where given and finite, stands for the
         norm of the whole gradient.
     State: `8*size + 4` bytes a leaf, `16` once.
     Flops: at most `38*size + 60` a leaf, `60` once.
@@ -49,5 +49,5 @@ def adagc(
         clip_by_ema_norm(max_ratio, decay=decay, max_norm=max_norm, warmup=warmup),
         scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

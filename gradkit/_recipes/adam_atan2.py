@@ -43,5 +43,5 @@ def adam_atan2(
     return chain(
         scale_by_adam_atan2(b1, b2=b2, a=a, b=b),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

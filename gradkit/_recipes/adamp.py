@@ -46,12 +46,12 @@ def adamp(
         of which the paper speaks in its experiments. The release adds `eps` to norms.
     Limits: those of `normalize_by_tangent`: stacked layers are one leaf.
     """
-    check.portion("adamp", wd_ratio=wd_ratio)
+    check.interval("adamp", "[0, 1]", wd_ratio=wd_ratio)
     check.nonnegative("adamp", weight_decay=weight_decay)
 
     def decay(fraction: Scalar) -> Transform:
         return decay_by_weight(
-            rate.coupled_decay(learning_rate, fraction * weight_decay), mask=mask
+            rate.lr_scaled_decay(learning_rate, fraction * weight_decay), mask=mask
         )
 
     step = step_by_learning_rate(learning_rate)

@@ -25,7 +25,7 @@ def adamw_subset_norm(
 
     `scale_by_subset_norm(average_by_heavy_ball)` -> `step_by_learning_rate` -> `decay_by_weight`
 
-    The learning rate makes the sum of gradients an EMA, debiased as Adam's.
+    The learning rate makes the sum of gradients an EMA, bias-corrected as Adam's.
 
     Args:
         learning_rate: see the glossary. An entry moves by up to about the root of its subset's size
@@ -48,10 +48,12 @@ def adamw_subset_norm(
     Limits: sharded leaves are gathered.
     """
     check.nonnegative("adamw_subset_norm", learning_rate=learning_rate)
-    check.fraction("adamw_subset_norm", b1=b1)
-    of_sums = rate.product(rate.product(learning_rate, 1 - b1), rate.debiasing(b1))
+    check.interval("adamw_subset_norm", "[0, 1)", b1=b1)
+    of_sums = rate.product(
+        rate.product(learning_rate, 1 - b1), rate.bias_correction(b1)
+    )
     return chain(
         scale_by_subset_norm(average_by_heavy_ball(b1), b2=b2, eps=eps),
         step_by_learning_rate(of_sums),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -36,12 +36,12 @@ def adan(
     Flops: at most `46*size` a leaf.
     Paper: Xie, Zhou, Li, Lin and Yan, "Adan: Adaptive Nesterov Momentum Algorithm for Faster
         Optimizing Deep Models", arXiv:2208.06677, Algorithm 1.
-    Departure: debiased, and decays are one minus the paper's, as released. Weight decay is the
+    Departure: bias-corrected, and decays are one minus the paper's, as released. Weight decay is the
         release's with `no_prox`; the paper divides by `1 + learning_rate * weight_decay`.
     Limits: four times the parameters' memory.
     """
     return chain(
         scale_by_adan(b1, b2=b2, b3=b3, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -46,5 +46,5 @@ def ademamix(
             average_by_ademamix(b1, b3=b3, alpha=alpha), b2=b2, eps=eps
         ),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

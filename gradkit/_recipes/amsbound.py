@@ -30,7 +30,7 @@ def amsbound(
         learning_rate: AMSGrad's, at the start; a number or a schedule.
         final_ratio: SGD's learning rate at the end, as a multiple of `learning_rate`.
         gamma: how fast the bounds narrow, an inverse number of updates.
-        eps: added to the root of the largest second moment before debiasing, in units of the gradient.
+        eps: added to the root of the largest second moment before bias correction, in units of the gradient.
         b1, b2, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
@@ -45,5 +45,5 @@ def amsbound(
     return chain(
         scale_by_amsbound(b1, b2=b2, eps=eps, final_ratio=final_ratio, gamma=gamma),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

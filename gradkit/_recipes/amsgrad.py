@@ -33,12 +33,12 @@ def amsgrad(
     Flops: at most `36*size` a leaf.
     Paper: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237,
         Algorithm 2.
-    Departure: that of `scale_by_amsgrad`, which debiases; weight decay, which the paper does
+    Departure: that of `scale_by_amsgrad`, which corrects for bias; weight decay, which the paper does
         not have.
     Limits: one large gradient slows its entry for good.
     """
     return chain(
         scale_by_amsgrad(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -37,13 +37,13 @@ def apollo(
 ) -> Transform:
     """Step along the gradient, each channel scaled as Adam scales a random projection of it.
 
-    hidden matrices: `project_by_random(scale_by_adam)`, debiased after it, not within; all
+    hidden matrices: `project_by_random(scale_by_adam)`, bias-corrected after it, not within; all
     others: `scale_by_adam`; then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
         rank: rows of the random projection, at most the small side of a matrix.
         every: update interval of the projector.
-        eps: added to the RMS before debiasing, in units of the gradient.
+        eps: added to the RMS before bias correction, in units of the gradient.
         shadow_eps: added to the norms of the projected columns, in units of the gradient.
         learning_rate, scale, growth, floor, b1, b2, weight_decay, mask, key, hidden, batch_axes,
             model: see the glossary.
@@ -59,9 +59,9 @@ def apollo(
     Limits: directions are those of the gradient: nothing but their lengths is averaged.
     """
     check.nonnegative("apollo", shadow_eps=shadow_eps)
-    adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
-    debiasing = rate.adam_debiasing(b1, b2)
-    biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
+    adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))
+    correction = rate.adam_bias_correction(b1, b2)
+    biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / correction(t)))
     shadows = project_by_random(
         biased,
         rank=rank,
@@ -73,9 +73,9 @@ def apollo(
         key=key,
         batch_axes=batch_axes,
     )
-    low_rank = chain(shadows, optax.scale_by_schedule(debiasing))
+    low_rank = chain(shadows, optax.scale_by_schedule(correction))
     return chain(
         split("apollo", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -36,12 +36,12 @@ def apollo_mini(
 ) -> Transform:
     """Step along the gradient, each matrix scaled as Adam scales a rank-1 projection of it.
 
-    hidden matrices: one row of random sums into `scale_by_adam`, debiased after it, not within; all
+    hidden matrices: one row of random sums into `scale_by_adam`, bias-corrected after it, not within; all
     others: `scale_by_adam`; then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
         every: update interval of the projector.
-        eps: added to the RMS before debiasing, in units of the gradient.
+        eps: added to the RMS before bias correction, in units of the gradient.
         shadow_eps: added to the norms of the projected matrices, in units of the gradient.
         learning_rate, scale, growth, floor, b1, b2, weight_decay, mask, key, hidden, batch_axes,
             model: see the glossary.
@@ -56,9 +56,9 @@ def apollo_mini(
     Limits: those of `apollo`.
     """
     check.nonnegative("apollo_mini", shadow_eps=shadow_eps)
-    adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
-    debiasing = rate.adam_debiasing(b1, b2)
-    biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
+    adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))
+    correction = rate.adam_bias_correction(b1, b2)
+    biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / correction(t)))
     matched = subspace.norm_matched(
         scale, growth=growth, eps=shadow_eps, floor=floor, axes=subspace.tensorwise
     )
@@ -71,9 +71,9 @@ def apollo_mini(
         key=key,
         batch_axes=batch_axes,
     )
-    low_rank = chain(shadows, optax.scale_by_schedule(debiasing))
+    low_rank = chain(shadows, optax.scale_by_schedule(correction))
     return chain(
         split("apollo_mini", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -56,7 +56,7 @@ def dion(
         and vectors each by their own shape: route them yourself to do so.
     Limits: updates of matrices cannot be differentiated.
     """
-    check.fraction("dion", momentum=momentum)
+    check.interval("dion", "[0, 1)", momentum=momentum)
     check.nonnegative("dion", adam_lr_ratio=adam_lr_ratio, adam_eps=adam_eps)
     slow = rate.product(learning_rate, adam_lr_ratio)
     matrices = chain(
@@ -69,11 +69,11 @@ def dion(
             batch_axes=batch_axes,
         ),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )
     vectors = chain(
         scale_by_adam(b1, b2=b2, eps=adam_eps),
         step_by_learning_rate(slow),
-        decay_by_weight(rate.coupled_decay(slow, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(slow, weight_decay), mask=mask),
     )
     return split("dion", hidden, batch_axes, matrices, vectors)

@@ -36,12 +36,12 @@ def fira(
 ) -> Transform:
     """GaLore that adds the residual, scaled column by column as Adam scales the projection.
 
-    hidden matrices: `project_by_fira(scale_by_adam)`, debiased after it, not within; all
+    hidden matrices: `project_by_fira(scale_by_adam)`, bias-corrected after it, not within; all
     others: `scale_by_adam`; then `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
         every: update interval of the projector.
-        eps: added to the RMS before debiasing, in units of the gradient.
+        eps: added to the RMS before bias correction, in units of the gradient.
         column_eps: added to the norms of the projected columns, in units of the gradient.
         learning_rate, rank, scale, growth, floor, b1, b2, weight_decay, mask, hidden, batch_axes,
             model: see the glossary.
@@ -53,14 +53,14 @@ def fira(
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
     Departure: that of `project_by_fira`. The paper has one epsilon; the release has these
-        two, with these values, and limits the growth of what is not yet debiased, as here. It
+        two, with these values, and limits the growth of what is not yet bias-corrected, as here. It
         decays weights after the step.
     Limits: those of `project_by_fira`. An update cannot be differentiated through its factorizations.
     """
     check.nonnegative("fira", column_eps=column_eps)
-    adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
-    debiasing = rate.adam_debiasing(b1, b2)
-    biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / debiasing(t)))
+    adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))
+    correction = rate.adam_bias_correction(b1, b2)
+    biased = chain(adam, optax.scale_by_schedule(lambda t: 1 / correction(t)))
     low_rank = chain(
         project_by_fira(
             biased,
@@ -72,10 +72,10 @@ def fira(
             floor=floor,
             batch_axes=batch_axes,
         ),
-        optax.scale_by_schedule(debiasing),
+        optax.scale_by_schedule(correction),
     )
     return chain(
         split("fira", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -38,7 +38,7 @@ def galore(
 
     Args:
         every: update interval of the projector.
-        eps: added to the RMS before debiasing, in units of the gradient.
+        eps: added to the RMS before bias correction, in units of the gradient.
         side: which side is projected: the "small" one, or the "large" one, for less memory.
         learning_rate, rank, scale, b1, b2, weight_decay, mask, hidden, batch_axes, model: see the
             glossary.
@@ -55,12 +55,12 @@ def galore(
     Limits: moments kept over a change of basis mean something else after it: expect small jumps of
         the loss. An update cannot be differentiated through its factorizations.
     """
-    adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
+    adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))
     low_rank = project_by_svd(
         adam, rank=rank, every=every, scale=scale, batch_axes=batch_axes, side=side
     )
     return chain(
         split("galore", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -44,7 +44,7 @@ def lamb(
     Paper: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76
         minutes", arXiv:1904.00962, Algorithm 2.
     Departure: where a norm is zero the ratio is 1, as in all releases. A layer is a leaf: a
-        kernel and its bias are two. Moments are debiased, as in the paper; the authors'
+        kernel and its bias are two. Moments are bias-corrected, as in the paper; the authors'
         TensorFlow release does not.
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """

@@ -42,7 +42,7 @@ def lars(
         so does `lamb`. A layer is a leaf here: a kernel and its bias are two.
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """
-    check.fraction("lars", momentum=momentum)
+    check.interval("lars", "[0, 1)", momentum=momentum)
     check.nonnegative("lars", learning_rate=learning_rate, trust=trust)
     return chain(
         normalize_by_trust_ratio(weight_decay, mask=mask),

@@ -37,7 +37,7 @@ def lorp(
     Args:
         every: update interval of the projector.
         scale: the learning rate of directions, as a multiple of that of norms.
-        eps: added to the RMS before debiasing, in units of the gradient.
+        eps: added to the RMS before bias correction, in units of the gradient.
         learning_rate, rank, b1, b2, weight_decay, mask, hidden, batch_axes, model: see the glossary.
 
     Needs: params.
@@ -50,12 +50,12 @@ def lorp(
     Limits: those of `project_by_weight_norm`. An update cannot be differentiated through its
         factorizations.
     """
-    adam = scale_by_adam(b1, b2=b2, eps=rate.before_debiasing(eps, b2))
+    adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))
     low_rank = project_by_weight_norm(
         adam, rank=rank, every=every, scale=scale, batch_axes=batch_axes
     )
     return chain(
         split("lorp", hidden, batch_axes, low_rank, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -42,5 +42,5 @@ def madgrad(
     return chain(
         scale_by_madgrad(learning_rate, momentum=momentum, eps=eps),
         step_by_learning_rate(1.0),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -58,7 +58,7 @@ def muon(
         `view_by_pattern`. With `consistent_rms` give `transfer_by_mup` and its kin
         `optimizer="projected"`, whose entries grow alike, and not `"muon"`.
     """
-    check.fraction("muon", momentum=momentum)
+    check.interval("muon", "[0, 1)", momentum=momentum)
     check.nonnegative("muon", eps=eps, adam_lr_ratio=adam_lr_ratio, adam_eps=adam_eps)
     slow = rate.product(learning_rate, adam_lr_ratio)
     matrices = chain(
@@ -70,11 +70,11 @@ def muon(
             coefficients=coefficients,
         ),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )
     vectors = chain(
         scale_by_adam(b1, b2=b2, eps=adam_eps),
         step_by_learning_rate(slow),
-        decay_by_weight(rate.coupled_decay(slow, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(slow, weight_decay), mask=mask),
     )
     return split("muon", hidden, batch_axes, matrices, vectors)

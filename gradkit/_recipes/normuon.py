@@ -58,7 +58,7 @@ def normuon(
         `scale_by_neuron_norm`, and of the momentum in `muon`.
     Limits: those of `muon`.
     """
-    check.fraction("normuon", momentum=momentum, neuron_decay=neuron_decay)
+    check.interval("normuon", "[0, 1)", momentum=momentum, neuron_decay=neuron_decay)
     check.nonnegative(
         "normuon",
         eps=eps,
@@ -77,11 +77,11 @@ def normuon(
         ),
         scale_by_neuron_norm(neuron_decay, eps=neuron_eps, batch_axes=batch_axes),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )
     vectors = chain(
         scale_by_adam(b1, b2=b2, eps=adam_eps),
         step_by_learning_rate(slow),
-        decay_by_weight(rate.coupled_decay(slow, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(slow, weight_decay), mask=mask),
     )
     return split("normuon", hidden, batch_axes, matrices, vectors)

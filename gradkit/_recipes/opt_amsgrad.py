@@ -34,12 +34,12 @@ def opt_amsgrad(
     Flops: at most `32*size` a leaf.
     Paper: Wang, Li, Karimi and Li, "An Optimistic Acceleration of AMSGrad for Nonconvex
         Optimization", arXiv:1903.01435, Algorithm 2, with the last gradient as its guess.
-    Departure: those of `average_by_optimism` and `scale_by_amsgrad`, which debiases; weight
+    Departure: those of `average_by_optimism` and `scale_by_amsgrad`, which corrects for bias; weight
         decay, which the paper does not have.
     Limits: noise counts up to threefold.
     """
     return chain(
         average_by_optimism(scale_by_amsgrad(b1, b2=b2, eps=eps)),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

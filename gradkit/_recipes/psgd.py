@@ -78,5 +78,5 @@ def psgd(
     return chain(
         seen("psgd", matrices, batch_axes),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

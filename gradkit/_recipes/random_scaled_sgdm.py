@@ -36,9 +36,9 @@ def random_scaled_sgdm(
         `sgd`, which sums, take a learning rate `1 / (1 - momentum)` times as large.
     Limits: one step in twenty is over three times as long as planned.
     """
-    check.fraction("random_scaled_sgdm", momentum=momentum)
+    check.interval("random_scaled_sgdm", "[0, 1)", momentum=momentum)
     return chain(
         average_by_random_scaling(momentum, key=key),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

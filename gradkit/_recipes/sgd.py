@@ -38,10 +38,10 @@ def sgd(
         decoupled; torch's enters the momentum: `optax.add_decayed_weights` before this.
     Limits: keeps its sum at momentum 0 too; `step_by_learning_rate` alone keeps nothing.
     """
-    check.fraction("sgd", momentum=momentum)
+    check.interval("sgd", "[0, 1)", momentum=momentum)
     average = average_by_nesterov if nesterov else average_by_heavy_ball
     return chain(
         average(momentum),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

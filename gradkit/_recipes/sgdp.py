@@ -48,15 +48,15 @@ def sgdp(
         It adds `1e-8` to norms.
     Limits: those of `normalize_by_tangent`: stacked layers are one leaf.
     """
-    check.fraction("sgdp", momentum=momentum)
-    check.portion("sgdp", wd_ratio=wd_ratio)
+    check.interval("sgdp", "[0, 1)", momentum=momentum)
+    check.interval("sgdp", "[0, 1]", wd_ratio=wd_ratio)
     check.nonnegative("sgdp", weight_decay=weight_decay)
     average = average_by_heavy_ball(momentum)
     total = weight_decay / (1 - momentum)
 
     def decay(fraction: Scalar) -> Transform:
         return decay_by_weight(
-            rate.coupled_decay(learning_rate, fraction * total), mask=mask
+            rate.lr_scaled_decay(learning_rate, fraction * total), mask=mask
         )
 
     step = step_by_learning_rate(learning_rate)

@@ -76,5 +76,5 @@ def shampoo(
     return chain(
         split("shampoo", hidden, batch_axes, matrices, adam),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

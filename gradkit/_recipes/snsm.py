@@ -38,7 +38,7 @@ def snsm(
     Args:
         every: update interval of the projector.
         b2: decay of the EMA of the squared norm of a subset.
-        eps: added to the root of that EMA before debiasing, in units of the gradient.
+        eps: added to the root of that EMA before bias correction, in units of the gradient.
         learning_rate, rank, b1, weight_decay, mask, hidden, batch_axes, model: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
@@ -54,17 +54,19 @@ def snsm(
         decays weights after the step.
     Limits: an update cannot be differentiated through its factorizations.
     """
-    check.fraction("snsm", b1=b1)
+    check.interval("snsm", "[0, 1)", b1=b1)
     average = optax.ema(b1, debias=False)
     inside = project_by_subspace_momentum(
         average, rank=rank, every=every, batch_axes=batch_axes
     )
     numerator = chain(
         split("snsm", hidden, batch_axes, inside, average, "average"),
-        optax.scale_by_schedule(rate.debiasing(b1)),
+        optax.scale_by_schedule(rate.bias_correction(b1)),
     )
     return chain(
-        scale_by_subset_norm(numerator, b2=b2, eps=rate.before_debiasing(eps, b2)),
+        scale_by_subset_norm(
+            numerator, b2=b2, eps=rate.before_bias_correction(eps, b2)
+        ),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

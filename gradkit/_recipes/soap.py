@@ -39,7 +39,7 @@ def soap(
 
     Args:
         decay: of the EMA of the covariances.
-        eps: added to the RMS before debiasing, in units of the gradient.
+        eps: added to the RMS before bias correction, in units of the gradient.
         every: update interval of the bases.
         max_size: a longer side keeps its own basis.
         learning_rate, b1, b2, weight_decay, mask, batch_axes, model: see the glossary.
@@ -57,7 +57,7 @@ def soap(
         spares them. Bases cannot be differentiated.
     """
     check.nonnegative("soap", learning_rate=learning_rate)
-    fraction = rate.coupled_decay(learning_rate, weight_decay)
+    fraction = rate.lr_scaled_decay(learning_rate, weight_decay)
 
     def decayed(step: jax.Array) -> jax.Array:
         return jnp.where(step > 0, rate.at(fraction, step), 0)
@@ -79,7 +79,7 @@ def soap(
         b1,
         b2=b2,
         decay=decay,
-        eps=rate.before_debiasing(eps, b2),
+        eps=rate.before_bias_correction(eps, b2),
         every=every,
         max_size=max_size,
         batch_axes=batch_axes,

@@ -47,19 +47,23 @@ def stable_spam(
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1.
     Departure: a reset is a fresh Adam here. The release resets one update earlier, still steps
-        along the old moments then, debiased as if they were new, and forgets that gradient; it
-        also restarts the counters that debias norms and maxima, but not what they debias. Its
+        along the old moments then, bias-corrected as if they were new, and forgets that gradient; it
+        also restarts the counters that correct norms and maxima for bias, but not what they correct. Its
         optional cosine on `b1` and `norm_b1` is `optax.inject_hyperparams` over the parts.
     Limits: gradients are near unit norm, however small the loss makes them. After a reset a
         step is as large as the first: warm the learning rate up again if that was needed.
     """
-    check.fraction(
-        "stable_spam", norm_b1=norm_b1, norm_b2=norm_b2, spike_decay=spike_decay
+    check.interval(
+        "stable_spam",
+        "[0, 1)",
+        norm_b1=norm_b1,
+        norm_b2=norm_b2,
+        spike_decay=spike_decay,
     )
     return chain(
         clip_by_spike(spike_decay),
         scale_by_gradient_norm(norm_b1, b2=norm_b2, eps=eps),
         reset_by_period(scale_by_adam(b1, b2=b2, eps=eps), every=every),
         step_by_learning_rate(learning_rate),
-        decay_by_weight(rate.coupled_decay(learning_rate, weight_decay), mask=mask),
+        decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),
     )

@@ -30,7 +30,7 @@ def rotate_moments(b1: Scalar = 0.9, *, b2: Scalar = 0.999) -> Realign:
     Paper: Robert, Safaryan, Modoranu and Alistarh, "LDAdam: Adaptive Optimization from
         Low-Dimensional Gradient Statistics", arXiv:2410.16103, Algorithm 1.
     """
-    check.fraction("subspace.rotate_moments", b1=b1, b2=b2)
+    check.interval("subspace.rotate_moments", "[0, 1)", b1=b1, b2=b2)
 
     def realign(state: optax.OptState, changes: Any, count: jax.Array) -> Any:
         def leaf(change: BasisChange, m: Any, v: Any) -> tuple[Any, Any]:

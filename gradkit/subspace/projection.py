@@ -50,10 +50,10 @@ class SubspaceState(NamedTuple):
 
     count: jax.Array  # updates so far, int32 []
     bases: Any  # what each leaf's basis is made from, a tree like the parameters
-    found: Any  # whether matrices have their bases yet, if lazy, a tree like the parameters
+    found: Any  # bools, whether each matrix has its basis yet; of lazy bases only
     schedule: Memory
     residual: Any  # what is remembered of each leaf, a tree like the parameters
-    key: Any  # data of the key to draw from next, uint32 [2]
+    key: Any  # `jax.random.key_data` of the next key, uint32 [2]
     inner: optax.OptState  # of a tree like the parameters
 
 
@@ -101,7 +101,7 @@ def project(
         Projection", arXiv:2403.03507, Algorithm 1, of which the parts are variations.
     Departure: what of $r$ is under 128 roundings of the column (or row) of $g$ that it is made of
         counts as zero, so that no `inner` makes it as large as all else.
-    Limits: matrices only. Parts that draw number the leaves by their order.
+    Limits: matrices only. Bases that are drawn depend on the order of the leaves: a new parameter changes those after it.
 
     >>> feedback, g = gk.subspace.error_feedback(), jnp.eye(2)
     >>> tx = gk.subspace.project(optax.identity(), rank=1, residual=feedback)
@@ -109,7 +109,9 @@ def project(
     >>> bool(jnp.allclose(u + state.residual, g, atol=1e-6))
     True
     """
-    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
+    if not isinstance(
+        rank, jax.Array
+    ):  # traced by inject_hyperparams: `init` checks it
         check.count(NAME, rank=rank)
     check.nonnegative(NAME, key=key)
     check.transform(NAME, "inner", inner)
@@ -231,7 +233,6 @@ def project(
         of_residual = shapes_of(state.residual) == shapes_of(jax.eval_shape(first))
         return of_residual and shapes_of(ps) == bases
 
-    init.__qualname__ = NAME
     return transform(init, update)
 
 

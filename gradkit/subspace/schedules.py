@@ -51,7 +51,7 @@ def on_energy_drop(overlap: Scalar = 0.9) -> UpdateSchedule:
     Args:
         overlap: how little of the first fraction is too little, from 0, never, to 1, always.
     """
-    check.portion("subspace.on_energy_drop", overlap=overlap)
+    check.interval("subspace.on_energy_drop", "[0, 1]", overlap=overlap)
 
     def init(leaves: int) -> jax.Array:
         return jnp.stack([jnp.ones(leaves), jnp.zeros(leaves)])

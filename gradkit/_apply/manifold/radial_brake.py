@@ -35,7 +35,7 @@ def retract_by_radial_brake(outward: Hyper = 0.5, *, inward: Hyper = 1.0) -> Tra
     >>> print(p + tx.update(jnp.array([[2.0, 0.0]]), tx.init(p), p)[0])
     [[2. 0.]]
     """
-    check.portion("retract_by_radial_brake", outward=outward, inward=inward)
+    check.interval("retract_by_radial_brake", "[0, 1]", outward=outward, inward=inward)
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del extra

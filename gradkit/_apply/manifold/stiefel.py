@@ -69,7 +69,7 @@ def retract_by_stiefel(
     """
     name = "retract_by_stiefel"
     check.nonnegative(name, learning_rate=learning_rate)
-    check.fraction(name, b1=b1, b2=b2)
+    check.interval(name, "[0, 1)", b1=b1, b2=b2)
 
     def init(params: Params) -> StiefelState:
         check.matrix(name, params)

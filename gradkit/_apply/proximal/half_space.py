@@ -65,7 +65,7 @@ def shrink_by_half_space(
     [[0.5, 0.0]]
     """
     check.nonnegative("shrink_by_half_space", shrinkage=shrinkage, warmup=warmup)
-    check.fraction("shrink_by_half_space", eps=eps)
+    check.interval("shrink_by_half_space", "[0, 1)", eps=eps)
 
     def init(params: Params) -> HalfSpaceState:
         del params

@@ -26,7 +26,7 @@ def average_params_by_ema(decay: Hyper = 0.999) -> Transform:
     Flops: at most `8*size` a leaf, `60` once.
     Paper: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging",
         doi 10.1137/0330046, average all parameters alike; the exponential weights are common practice.
-    Departure: the average is debiased, so that the first parameters, which are no result of
+    Departure: the average is bias-corrected, so that the first parameters, which are no result of
         training, are not in it; releases that begin with these need a warm-up of the decay.
     Limits: a decay of 0.9999 looks back 10,000 updates: too far at the beginning of a run and for
         short ones. Statistics that are no parameters, such as those of batch normalization, are not
@@ -39,7 +39,7 @@ def average_params_by_ema(decay: Hyper = 0.999) -> Transform:
     >>> print(gk.eval_params(state, p))  # (3 / 2 + 6) / (1 / 2 + 1)
     5.0
     """
-    check.fraction("average_params_by_ema", decay=decay)
+    check.interval("average_params_by_ema", "[0, 1)", decay=decay)
 
     def init(params: Params) -> AverageState:
         return AverageState(jnp.zeros([], jnp.int32), tree.zeros(params))

@@ -29,7 +29,7 @@ def graft(direction: AnyTransform, magnitude: AnyTransform) -> Transform:
 
     Args:
         direction: the transform that says where to go, such as
-            `gk.precondition_by_shampoo()`. Its learning rate, if it has one, does not matter.
+            `gk.precondition_by_shampoo()`. A positive factor on it, such as a learning rate, has no effect.
         magnitude: the transform that says how far, such as `gk.scale_by_adam()`; what is tuned
             for it alone, learning rate and schedule, serves here.
 
@@ -51,21 +51,21 @@ def graft(direction: AnyTransform, magnitude: AnyTransform) -> Transform:
     >>> print(tx.update(g, tx.init(g))[0].round(3))  # of length 2 * 5
     [7.071 7.071 0.    0.   ]
     """
-    where = optax.with_extra_args_support(direction)
-    how_far = optax.with_extra_args_support(magnitude)
+    direction_tx = optax.with_extra_args_support(direction)
+    magnitude_tx = optax.with_extra_args_support(magnitude)
 
     def init(params: Params) -> GraftState:
         wide = numbers.wide(params)
         with widened():
-            return GraftState(where.init(wide), how_far.init(wide))
+            return GraftState(direction_tx.init(wide), magnitude_tx.init(wide))
 
     def update(
         updates: Updates, state: GraftState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, GraftState]:
         g, p = numbers.wide(numbers.opaque(updates)), numbers.wide(params)
         with widened():
-            d, s_direction = where.update(g, state.direction, p, **extra)
-            m, s_magnitude = how_far.update(g, state.magnitude, p, **extra)
+            d, s_direction = direction_tx.update(g, state.direction, p, **extra)
+            m, s_magnitude = magnitude_tx.update(g, state.magnitude, p, **extra)
         u = _with_norms_of(m, d)
         return numbers.like(u, updates), GraftState(s_direction, s_magnitude)
 

@@ -40,7 +40,7 @@ def reset_by_period(
 
     Args:
         inner: any transform. Its counters begin again with its EMAs, so these are
-            debiased as in the first updates.
+            bias-corrected as in the first updates.
         every: updates between two resets.
         only: regular expression; what begins again are the parts of the state of `inner` whose
             path contains it, such as `mu` or `0/mu/decoder`. By default all.

@@ -44,9 +44,10 @@ def from_blocks(blocks: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def in_units(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The largest size in each block `[..., block]`, and its numbers as parts of that, with sign.
+    """Absmax scaling: the largest size in each block `[..., block]`, and the block divided by it.
 
-    Both are limited to numbers whose reciprocals are normal numbers, and have no derivative.
+    Numbers are clipped at `1 / tiny`; a block whose largest is below `tiny` is not divided. Neither
+    has a derivative.
     """
     least = jnp.finfo(x.dtype).tiny
     x = jnp.clip(jax.lax.stop_gradient(x), -1 / least, 1 / least)

@@ -133,16 +133,18 @@ def _mean_singular_value(x: jax.Array) -> jax.Array:
 def limit_of_ema(b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any) -> jax.Array:
     r"""The most that $\lVert L^{-1/2} m \rVert$ can be, of EMAs $m$ of $g$ and $L$ of $g g^T$.
 
-    With $m = \sum_s v_s g_s$ and $L = \sum_s w_s g_s g_s^T$, debiased, $\sqrt{\sum_s v_s^2 / w_s}$
+    With $m = \sum_s v_s g_s$ and $L = \sum_s w_s g_s g_s^T$, bias-corrected, $\sqrt{\sum_s v_s^2 / w_s}$
     by Cauchy and Schwarz: what Adam's bound is for one number. Infinite where `decay` forgets
     gradients that `b1` remembers.
     """
-    debias1, debias2 = (numbers.one_minus_power(b, step, dtype) for b in (b1, decay))
+    correction1, correction2 = (
+        numbers.one_minus_power(b, step, dtype) for b in (b1, decay)
+    )
     b1, decay = jnp.asarray(b1, dtype), jnp.asarray(decay, dtype)
     lasts = b1**2 < decay
     ratio = jnp.where(lasts, b1**2 / jnp.where(lasts, decay, 1), 0)
     ages = numbers.one_minus_power(ratio, step, dtype) / (1 - ratio)
-    newest = ((1 - b1) / debias1) ** 2 / ((1 - decay) / debias2)  # v_t^2 / w_t
+    newest = ((1 - b1) / correction1) ** 2 / ((1 - decay) / correction2)  # v_t^2 / w_t
     return jnp.where(lasts, jnp.sqrt(newest * ages), jnp.inf)
 
 

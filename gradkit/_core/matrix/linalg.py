@@ -9,11 +9,11 @@ from gradkit._core import norms, numbers, random
 from gradkit._core.matrix import lapack, layout, memory
 
 PRECISE = jax.lax.Precision.HIGHEST
-ROUNDINGS = 128  # in another basis zeros come out as up to about thirty; with a margin
+ROUNDINGS = 128  # eps: in another basis zeros come out as up to about 30; with a margin
 
 
 def above_rounding(x: jax.Array, size: jax.Array) -> jax.Array:
-    """`x`, of which what may be the rounding of entries of this `size` counts as zero.
+    """`x`, with zeros for entries of at most 128 eps times `size`: those may be rounding errors.
 
     In another basis zeros become roundings of the entries that they were computed from: products
     are rounded, and vectors of a basis orthogonal to what they should be but for a rounding. What
@@ -82,7 +82,7 @@ def principal_basis(x: layout.Matrices, rank: int) -> jax.Array:
 
 
 def largest_eigenvectors(a: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:
-    """Those of the `rank` largest eigenvalues, and which are of more than rounding.
+    """Eigenvectors of the `rank` largest eigenvalues, and a mask of those above rounding errors.
 
     What should be zero comes out as up to four roundings of the largest eigenvalue.
     """
@@ -95,7 +95,7 @@ def largest_eigenvectors(a: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]
 def completed(x: jax.Array, known: jax.Array) -> jax.Array:
     """Orthonormal columns: those of `x` that are `known`, and what fixed numbers leave besides.
 
-    So no direction that nothing is known of is one that rounding has chosen.
+    So directions of the null space do not depend on rounding errors.
     """
     seeds = jnp.arange(1, x.shape[-1] + 1, dtype=jnp.uint32)
     fixed = jnp.broadcast_to(random.uniform(seeds, x.shape[-2], x.dtype), x.shape)

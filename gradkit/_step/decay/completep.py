@@ -64,7 +64,7 @@ def decay_by_completep(
     """
     method = "decay_by_completep"
     check.nonnegative(method, weight_decay=weight_decay)
-    check.share(method, branch=branch)
+    check.interval(method, "(0, 1]", branch=branch)
     rule = functools.partial(rules.completep, branch=branch)
     found = rules.follow(method, parametrization, rule, "adam")
 

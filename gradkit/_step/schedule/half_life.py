@@ -35,7 +35,7 @@ def schedule_by_half_life(
     >>> print([round(float(-jnp.log(2.0) / jnp.log(decay(c))), 2) for c in range(4)])
     [1.25, 1.5, 1.75, 2.0]
     """
-    check.inside("schedule_by_half_life", start=start, end=end)
+    check.interval("schedule_by_half_life", "(0, 1)", start=start, end=end)
     check.count("schedule_by_half_life", steps=steps)
     first, last = math.log(start), math.log(end)
 

@@ -58,7 +58,7 @@ def transfer_by_alignment(
     0.5
     """
     method = "transfer_by_alignment"
-    check.share(method, alignment=alignment)
+    check.interval(method, "(0, 1]", alignment=alignment)
     layout = rules.chosen(method, "table", LAYOUTS, table)
     rule = functools.partial(rules.in_layout, layout, alignment=alignment)
     return apply.by_rule(method, parametrization, rule, optimizer)

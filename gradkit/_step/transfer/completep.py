@@ -47,6 +47,6 @@ def transfer_by_completep(
     4.0
     """
     method = "transfer_by_completep"
-    check.share(method, branch=branch)
+    check.interval(method, "(0, 1]", branch=branch)
     rule = functools.partial(rules.completep, branch=branch)
     return apply.by_rule(method, parametrization, rule, optimizer)

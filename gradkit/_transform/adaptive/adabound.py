@@ -39,7 +39,7 @@ def scale_by_adabound(
     Args:
         b1: decay of the EMA of the gradient.
         b2: decay of the EMA of the squared gradient.
-        eps: added to the root before debiasing, in units of the gradient.
+        eps: added to the root before bias correction, in units of the gradient.
         final_ratio: the step size of the SGD at the end, in learning rates: the release's
             `final_lr / lr`.
         gamma: speed of the narrowing, an inverse number of updates.
@@ -48,7 +48,7 @@ def scale_by_adabound(
     Flops: at most `24*size` a leaf.
     Paper: Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning
         Rate", arXiv:1902.09843, Algorithm 2.
-    Departure: as released: step sizes are debiased before they are bounded, `eps` is added,
+    Departure: as released: step sizes are bias-corrected before they are bounded, `eps` is added,
         and they are not divided by `sqrt(t)`. The paper's `1 - b2` in the bounds is `gamma`.
         The bounds are in learning rates, so that a schedule moves them as the release does.
     Limits: in the end it is SGD with step `final_ratio * learning_rate`, which must suit the
@@ -59,7 +59,7 @@ def scale_by_adabound(
     >>> print(u.round(3))
     [ 10. -20.]
     """
-    check.fraction("scale_by_adabound", b1=b1, b2=b2)
+    check.interval("scale_by_adabound", "[0, 1)", b1=b1, b2=b2)
     check.nonnegative("scale_by_adabound", eps=eps)
     check.positive("scale_by_adabound", final_ratio=final_ratio, gamma=gamma)
 
@@ -77,9 +77,9 @@ def scale_by_adabound(
         nu = tree.ema_of_squares(b2, state.nu, g)
 
         def direction(m: jax.Array, v: jax.Array) -> jax.Array:
-            debias1 = numbers.one_minus_power(b1, step, v.dtype)
-            debias2 = numbers.one_minus_power(b2, step, v.dtype)
-            size = jnp.sqrt(debias2) / debias1 / (root(v) + eps)
+            correction1 = numbers.one_minus_power(b1, step, v.dtype)
+            correction2 = numbers.one_minus_power(b2, step, v.dtype)
+            size = jnp.sqrt(correction2) / correction1 / (root(v) + eps)
             x = gamma * step.astype(v.dtype)
             low, high = final_ratio * x / (x + 1), final_ratio * (1 + 1 / x)
             return m * jnp.clip(size, low, high)

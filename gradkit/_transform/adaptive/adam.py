@@ -38,13 +38,13 @@ def scale_by_adam(b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8) -> Tr
         b1: decay of the EMA of the gradient.
         b2: decay of the EMA of the squared gradient.
         eps: added to the root, in units of the gradient; a number or a schedule, such as
-            the `1e-8 / sqrt(1 - b2^t)` of releases that add it before debiasing.
+            the `1e-8 / sqrt(1 - b2^t)` of releases that add it before bias correction.
 
     State: `8*size` bytes a leaf, `4` once.
     Flops: at most `24*size` a leaf.
     Paper: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980,
         Algorithm 1.
-    Departure: none.
+    Departure: none, but that a non-finite entry of a gradient counts as zero, and so does 0/0.
     Limits: where gradients are as small as `eps` the step shrinks with them.
 
     >>> tx = gk.scale_by_adam(eps=1e-30)  # the size of the gradient does not matter
@@ -52,7 +52,7 @@ def scale_by_adam(b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8) -> Tr
     >>> u.round(3).tolist()
     [1.0, -1.0]
     """
-    check.fraction("scale_by_adam", b1=b1, b2=b2)
+    check.interval("scale_by_adam", "[0, 1)", b1=b1, b2=b2)
     check.nonnegative("scale_by_adam", eps=eps)
 
     def init(params: Params) -> AdamState:

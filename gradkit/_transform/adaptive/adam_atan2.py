@@ -48,7 +48,7 @@ def scale_by_adam_atan2(
     >>> print((u / jnp.pi).round(3))
     [ 0.25 -0.25  0.  ]
     """
-    check.fraction("scale_by_adam_atan2", b1=b1, b2=b2)
+    check.interval("scale_by_adam_atan2", "[0, 1)", b1=b1, b2=b2)
     check.positive("scale_by_adam_atan2", a=a, b=b)
 
     def init(params: Params) -> AdamAtan2State:
@@ -68,7 +68,10 @@ def scale_by_adam_atan2(
             none = r == 0  # no gradient yet
             return jnp.where(none, 0, a * jnp.arctan2(m, jnp.where(none, 1, b * r)))
 
-        m, r = tree.debias(mu, b1, step), tree.debias_rms(root, b2, step)
+        m, r = (
+            tree.bias_corrected(mu, b1, step),
+            tree.bias_corrected_rms(root, b2, step),
+        )
         u = jax.tree.map(angle, m, r)
         return numbers.like(u, updates), AdamAtan2State(step, mu, root)
 

@@ -33,7 +33,7 @@ def scale_by_adamomentum(
         b1: decay of the EMA of the gradient.
         b2: decay of the EMA of the squared EMA.
         eps: added to that EMA at every update, in units of the squared gradient;
-            amounts to `eps / (1 - b2)` in the debiased square.
+            amounts to `eps / (1 - b2)` in the bias-corrected square.
 
     State: `8*size` bytes a leaf, `4` once.
     Flops: at most `24*size` a leaf.
@@ -48,7 +48,7 @@ def scale_by_adamomentum(
     >>> print(u.round(3))
     [ 2. -2.]
     """
-    check.fraction("scale_by_adamomentum", b1=b1, b2=b2)
+    check.interval("scale_by_adamomentum", "[0, 1)", b1=b1, b2=b2)
     check.nonnegative("scale_by_adamomentum", eps=eps)
 
     def init(params: Params) -> AdaMomentumState:
@@ -67,8 +67,8 @@ def scale_by_adamomentum(
 
         u = jax.tree.map(
             lambda m, v: tree.ratio(m, root(v)),
-            tree.debias(mu, b1, step),
-            tree.debias(nu, b2, step),
+            tree.bias_corrected(mu, b1, step),
+            tree.bias_corrected(nu, b2, step),
         )
         return numbers.like(u, updates), AdaMomentumState(step, mu, nu)
 

@@ -43,7 +43,7 @@ def scale_by_adan(
     Flops: at most `40*size` a leaf.
     Paper: Xie, Zhou, Li, Lin and Yan, "Adan: Adaptive Nesterov Momentum Algorithm for Faster
         Optimizing Deep Models", arXiv:2208.06677, Algorithm 1.
-    Departure: debiased, as released; decays are the release's, one minus the paper's. optax
+    Departure: bias-corrected, as released; decays are the release's, one minus the paper's. optax
         weighs the differences by `1 - b2` instead of `b2`, its `b2` being the release's.
     Limits: four times the parameters' memory; differences of noisy gradients are noise.
 
@@ -52,7 +52,7 @@ def scale_by_adan(
     >>> print(u.round(3))
     [ 1. -1.]
     """
-    check.fraction("scale_by_adan", b1=b1, b2=b2, b3=b3)
+    check.interval("scale_by_adan", "[0, 1)", b1=b1, b2=b2, b3=b3)
     check.nonnegative("scale_by_adan", eps=eps)
 
     def init(params: Params) -> AdanState:
@@ -76,9 +76,9 @@ def scale_by_adan(
 
         u = jax.tree.map(
             lambda m, d, v: tree.ratio(m + b2 * d, root(v) + eps),
-            tree.debias(mu, b1, step),
-            tree.debias(slope, b2, step),
-            tree.debias(nu, b3, step),
+            tree.bias_corrected(mu, b1, step),
+            tree.bias_corrected(slope, b2, step),
+            tree.bias_corrected(nu, b3, step),
         )
         return numbers.like(u, updates), AdanState(step, mu, slope, nu, g)
 

@@ -41,7 +41,7 @@ def scale_by_amsbound(
     Args:
         b1: decay of the EMA of the gradient.
         b2: decay of the EMA of the squared gradient.
-        eps: added to the root before debiasing, in units of the gradient.
+        eps: added to the root before bias correction, in units of the gradient.
         final_ratio: the step size of the SGD at the end, in learning rates: the release's
             `final_lr / lr`.
         gamma: speed of the narrowing, an inverse number of updates.
@@ -50,7 +50,7 @@ def scale_by_amsbound(
     Flops: at most `26*size` a leaf.
     Paper: Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning
         Rate", arXiv:1902.09843, Algorithm 3.
-    Departure: that of `scale_by_adabound`: debiased before bounding, `eps` added, no `sqrt(t)`,
+    Departure: that of `scale_by_adabound`: bias-corrected before bounding, `eps` added, no `sqrt(t)`,
         `gamma` for the `1 - b2` in the bounds, all as released.
     Limits: one large gradient slows its entry until the band has narrowed.
 
@@ -59,7 +59,7 @@ def scale_by_amsbound(
     >>> print(tx.update(jnp.float32(1.0), state)[0].round(3))
     0.25
     """
-    check.fraction("scale_by_amsbound", b1=b1, b2=b2)
+    check.interval("scale_by_amsbound", "[0, 1)", b1=b1, b2=b2)
     check.nonnegative("scale_by_amsbound", eps=eps)
     check.positive("scale_by_amsbound", final_ratio=final_ratio, gamma=gamma)
 
@@ -79,9 +79,9 @@ def scale_by_amsbound(
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
 
         def direction(m: jax.Array, v: jax.Array) -> jax.Array:
-            debias1 = numbers.one_minus_power(b1, step, v.dtype)
-            debias2 = numbers.one_minus_power(b2, step, v.dtype)
-            size = jnp.sqrt(debias2) / debias1 / (root(v) + eps)
+            correction1 = numbers.one_minus_power(b1, step, v.dtype)
+            correction2 = numbers.one_minus_power(b2, step, v.dtype)
+            size = jnp.sqrt(correction2) / correction1 / (root(v) + eps)
             x = gamma * step.astype(v.dtype)
             low, high = final_ratio * x / (x + 1), final_ratio * (1 + 1 / x)
             return m * jnp.clip(size, low, high)

@@ -47,10 +47,10 @@ def scale_by_amsgrad(
     Flops: at most `24*size` a leaf.
     Paper: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237,
         Algorithm 2.
-    Departure: the paper leaves out debiasing for simplicity and has no `eps`; torch debiases
+    Departure: the paper leaves out bias correction for simplicity and has no `eps`; torch corrects
         after the maximum and adds `eps`, and so does this. The paper's own step is
         `eps=0` under a learning rate times `(1 - b1**t) / sqrt(1 - b2**t)`. optax takes
-        the maximum of debiased EMAs, which are largest when least is known.
+        the maximum of bias-corrected EMAs, which are largest when least is known.
     Limits: one large gradient slows its entry for good.
 
     >>> tx = gk.scale_by_amsgrad(b1=0.0, b2=0.0)  # the largest gradient is never forgotten
@@ -58,7 +58,7 @@ def scale_by_amsgrad(
     >>> print(tx.update(jnp.float32(1.0), state)[0].round(3))
     0.25
     """
-    check.fraction("scale_by_amsgrad", b1=b1, b2=b2)
+    check.interval("scale_by_amsgrad", "[0, 1)", b1=b1, b2=b2)
     check.nonnegative("scale_by_amsgrad", eps=eps)
 
     def init(params: Params) -> AMSGradState:
@@ -79,8 +79,8 @@ def scale_by_amsgrad(
 
         u = jax.tree.map(
             lambda m, v: tree.ratio(m, root(v) + floor),
-            tree.debias(mu, b1, step),
-            tree.debias(nu_max, b2, step),
+            tree.bias_corrected(mu, b1, step),
+            tree.bias_corrected(nu_max, b2, step),
         )
         return numbers.like(u, updates), AMSGradState(step, mu, nu, nu_max)
 

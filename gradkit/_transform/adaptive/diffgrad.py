@@ -48,7 +48,7 @@ def scale_by_diffgrad(
     Paper: Dubey et al., "diffGrad: An Optimization Method for Convolutional Neural Networks",
         arXiv:1909.11015, the update with its friction coefficient.
     Departure: none. The first release compared each gradient with itself, which is Adam at
-        half its learning rate; its corrected v2 adds `eps` before debiasing, which is
+        half its learning rate; its corrected v2 adds `eps` before bias correction, which is
         the schedule `1e-8 / sqrt(1 - b2^t)` here.
     Limits: the sigmoid depends on the scale of the loss: gradients much below 1 give half of
         Adam's step everywhere, much above 1 the whole.
@@ -58,7 +58,7 @@ def scale_by_diffgrad(
     >>> print(u.round(3))
     [ 0.5 -1. ]
     """
-    check.fraction("scale_by_diffgrad", b1=b1, b2=b2)
+    check.interval("scale_by_diffgrad", "[0, 1)", b1=b1, b2=b2)
     check.nonnegative("scale_by_diffgrad", eps=eps)
 
     def init(params: Params) -> DiffGradState:
@@ -82,7 +82,7 @@ def scale_by_diffgrad(
             adam = tree.ratio(m, root(v) + floor)
             return jax.nn.sigmoid(jnp.abs(before - g)) * adam
 
-        m, v = tree.debias(mu, b1, step), tree.debias(nu, b2, step)
+        m, v = tree.bias_corrected(mu, b1, step), tree.bias_corrected(nu, b2, step)
         u = jax.tree.map(direction, m, v, g, state.previous)
         return numbers.like(u, updates), DiffGradState(step, mu, nu, g)
 

@@ -48,7 +48,7 @@ def scale_by_gradient_norm(
     >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0].round(3))
     [0.6 0.8]
     """
-    check.fraction("scale_by_gradient_norm", b1=b1, b2=b2)
+    check.interval("scale_by_gradient_norm", "[0, 1)", b1=b1, b2=b2)
     check.nonnegative("scale_by_gradient_norm", eps=eps)
 
     def init(params: Params) -> GradientNormState:
@@ -68,8 +68,10 @@ def scale_by_gradient_norm(
         step = numbers.increment(state.count)
         mu = tree.ema(b1, state.mu, n)
         root_nu = tree.ema_rms(b2, state.root_nu, n)
-        root = tree.debias_rms(root_nu, b2, step)
-        length = tree.ratio(tree.debias(mu, b1, step), root + eps).astype(n.dtype)
+        root = tree.bias_corrected_rms(root_nu, b2, step)
+        length = tree.ratio(tree.bias_corrected(mu, b1, step), root + eps).astype(
+            n.dtype
+        )
         unit = tree.scale_each(numbers.inverse(n), g)
         u = tree.scale_each(length, unit)
         return numbers.like(u, updates), GradientNormState(step, mu, root_nu)

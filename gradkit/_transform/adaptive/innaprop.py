@@ -76,7 +76,7 @@ def scale_by_innaprop(
     check.nonnegative(name, learning_rate=learning_rate, alpha=alpha)
     check.nonnegative(name, eps=eps, weight_decay=weight_decay)
     check.positive(name, beta=beta)
-    check.fraction(name, decay=decay)
+    check.interval(name, "[0, 1)", decay=decay)
     check.below(name, "beta", beta, learning_rate=learning_rate)
 
     def init(params: Params) -> INNApropState:
@@ -115,7 +115,7 @@ def scale_by_innaprop(
             return weight_decay * fading + pull + newton
 
         u = jax.tree.map(
-            direction, psi, tree.debias(nu, decay, step), g, fading, shrunk
+            direction, psi, tree.bias_corrected(nu, decay, step), g, fading, shrunk
         )
         return numbers.like(u, updates), INNApropState(step, psi, nu)
 

@@ -65,7 +65,7 @@ def scale_by_madgrad(
     """
     name = "scale_by_madgrad"
     check.nonnegative(name, learning_rate=learning_rate, eps=eps)
-    check.fraction(name, momentum=momentum)
+    check.interval(name, "[0, 1)", momentum=momentum)
 
     def init(params: Params) -> MADGRADState:
         step = jnp.zeros([], jnp.int32)

@@ -53,7 +53,7 @@ def scale_by_neuron_norm(
     [[ 2.12  2.12]
      [ 2.12 -2.12]] 1.0
     """
-    check.fraction("scale_by_neuron_norm", decay=decay)
+    check.interval("scale_by_neuron_norm", "[0, 1)", decay=decay)
     check.nonnegative("scale_by_neuron_norm", eps=eps)
 
     def inside(x: jax.Array) -> tuple[int, ...]:

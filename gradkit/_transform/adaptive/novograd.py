@@ -59,7 +59,7 @@ def scale_by_novograd(
     >>> print(u.round(3))
     [ 0.6 -0.8]
     """
-    check.fraction("scale_by_novograd", b1=b1, b2=b2)
+    check.interval("scale_by_novograd", "[0, 1)", b1=b1, b2=b2)
     check.nonnegative("scale_by_novograd", eps=eps, weight_decay=weight_decay)
 
     def init(params: Params) -> NovoGradState:

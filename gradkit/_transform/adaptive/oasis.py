@@ -49,7 +49,7 @@ def scale_by_oasis(decay: Hyper = 0.99, *, min_curvature: Hyper = 1e-3) -> Trans
     [ 0.5 -0.5  0.1]
     """
     name = "scale_by_oasis"
-    check.fraction(name, decay=decay)
+    check.interval(name, "[0, 1)", decay=decay)
     check.positive(name, min_curvature=min_curvature)
 
     def init(params: Params) -> OASISState:

@@ -47,7 +47,7 @@ def scale_by_second_moment(
     Flops: at most `16*size` a leaf, and those of `inner`.
     Paper: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980,
         the denominator of Algorithm 1.
-    Departure: none; with a debiased EMA as `inner` it is Adam.
+    Departure: none; with a bias-corrected EMA as `inner` it is Adam.
     Limits: `inner` sees the gradient, not the scaled direction.
 
     >>> tx = gk.scale_by_second_moment(optax.identity(), b2=0.0, eps=1e-30)  # signs
@@ -55,7 +55,7 @@ def scale_by_second_moment(
     >>> u.round(3).tolist()
     [1.0, -1.0]
     """
-    check.fraction("scale_by_second_moment", b2=b2)
+    check.interval("scale_by_second_moment", "[0, 1)", b2=b2)
     check.nonnegative("scale_by_second_moment", eps=eps)
     inner = optax.with_extra_args_support(inner)
 
@@ -75,7 +75,7 @@ def scale_by_second_moment(
         step = numbers.increment(state.count)
         nu = tree.ema_of_squares(b2, state.nu, g)
         m, inner_state = inner.update(g, state.inner, numbers.wide(params), **extra)
-        v = tree.debias(nu, b2, step)
+        v = tree.bias_corrected(nu, b2, step)
         u = jax.tree.map(lambda m, v: tree.ratio(m, root(v) + eps), m, v)
         return numbers.like(u, updates), SecondMomentState(step, nu, inner_state)
 

@@ -55,7 +55,7 @@ def scale_by_subset_norm(
     Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
         Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
         arXiv:2411.07120, AdamSN.
-    Departure: the release adds `eps` before debiasing. Kept is the root of `v`, whose square
+    Departure: the release adds `eps` before bias correction. Kept is the root of `v`, whose square
         could overflow or vanish.
     Limits: a sum, not a mean: entries move `sqrt(k)` times less than Adam's. Sharded leaves are
         gathered, since subsets may cross shards.
@@ -65,7 +65,7 @@ def scale_by_subset_norm(
     >>> print(u.round(3))
     [0.6 0.8 0.  1. ]
     """
-    check.fraction("scale_by_subset_norm", b2=b2)
+    check.interval("scale_by_subset_norm", "[0, 1)", b2=b2)
     check.nonnegative("scale_by_subset_norm", eps=eps)
     inner = optax.with_extra_args_support(inner)
 
@@ -98,7 +98,9 @@ def scale_by_subset_norm(
             spread = spread.ravel().reshape(m.shape)  # in two steps for Explicit meshes
             return tree.ratio(m, shard.alike(spread, m) + floor)
 
-        u = paths.map_unboxed(divide, direction, tree.debias_rms(roots, b2, step))
+        u = paths.map_unboxed(
+            divide, direction, tree.bias_corrected_rms(roots, b2, step)
+        )
         return numbers.like(u, updates), SubsetNormState(step, roots, inner_state)
 
     return transform(init, update)

@@ -61,7 +61,7 @@ def clip_by_ema_norm(
     """
     check.nonnegative("clip_by_ema_norm", max_ratio=max_ratio, max_norm=max_norm)
     check.nonnegative("clip_by_ema_norm", warmup=warmup)
-    check.fraction("clip_by_ema_norm", decay=decay)
+    check.interval("clip_by_ema_norm", "[0, 1)", decay=decay)
 
     def init(params: Params) -> EmaNormState:
         return EmaNormState(jnp.zeros([], jnp.int32), tree.zero_per_leaf(params))

@@ -11,14 +11,14 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class MedianState(NamedTuple):
-    """What is known of the median."""
+    """The median as it is estimated so far."""
 
     mu: Updates  # estimate of the median gradient, like the parameters
 
 
 @factory
 def clip_by_median(max_norm: Hyper = 1.0) -> Transform:
-    r"""Replace each gradient by an estimate of the median that it moves by at most `max_norm`.
+    r"""Return a running median of the gradients, moved towards each by at most `max_norm`.
 
     $$m_t = m_{t-1} + (g_t - m_{t-1}) \min\left(1,
       \frac{\mathrm{max\_norm}}{\lVert g_t - m_{t-1} \rVert}\right), \qquad u_t = m_t$$

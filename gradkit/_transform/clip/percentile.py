@@ -52,7 +52,7 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
     >>> float(tx.update(jnp.float32(-3.0), state)[0])  # the median of 1 and 3
     -2.0
     """
-    check.percent("clip_by_percentile", percentile=percentile)
+    check.interval("clip_by_percentile", "[0, 100]", percentile=percentile)
     if not isinstance(history, jax.Array):  # as which optax.inject_hyperparams has it
         check.count("clip_by_percentile", history=history)
 

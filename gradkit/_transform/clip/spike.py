@@ -43,7 +43,7 @@ def clip_by_spike(decay: Hyper = 0.999) -> Transform:
     >>> print(tx.update(jnp.float32(-7.0), state)[0])  # (1 + 2 * 7) / 3
     -5.0
     """
-    check.fraction("clip_by_spike", decay=decay)
+    check.interval("clip_by_spike", "[0, 1)", decay=decay)
 
     def init(params: Params) -> SpikeState:
         return SpikeState(jnp.zeros([], jnp.int32), tree.zero_per_leaf(params))
@@ -59,7 +59,7 @@ def clip_by_spike(decay: Hyper = 0.999) -> Transform:
             jnp.max(jnp.abs(g), initial=0).astype(state.largest.dtype) for g in gs
         ]
         largest = tree.ema(decay, state.largest, jnp.stack(maxima))
-        limits = tree.debias(largest, decay, numbers.increment(state.count))
+        limits = tree.bias_corrected(largest, decay, numbers.increment(state.count))
         u = [shrink(*leaf) for leaf in zip(gs, maxima, limits)]
         return numbers.like(structure.unflatten(u), updates), SpikeState(
             numbers.increment(state.count), largest

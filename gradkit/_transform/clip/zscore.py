@@ -62,7 +62,7 @@ def clip_by_zscore(
     -1.0
     """
     check.nonnegative("clip_by_zscore", max_zscore=max_zscore, eps=eps)
-    check.fraction("clip_by_zscore", decay=decay)
+    check.interval("clip_by_zscore", "[0, 1)", decay=decay)
     check.positive("clip_by_zscore", warmup=warmup)
 
     def init(params: Params) -> ZscoreState:

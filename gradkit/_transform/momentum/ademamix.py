@@ -36,7 +36,7 @@ def average_by_ademamix(
     $$u_t = m_t / (1 - b_1^t) + \alpha s_t$$
 
     Args:
-        b1: decay of the fast EMA, which is debiased.
+        b1: decay of the fast EMA, which is bias-corrected.
         b3: decay of the slow EMA, which is not; a number or a schedule, such as
             `schedule_by_half_life`.
         alpha: weight of the slow EMA; a number or a schedule.
@@ -53,7 +53,7 @@ def average_by_ademamix(
     >>> float(u)
     2.0
     """
-    check.fraction("average_by_ademamix", b1=b1, b3=b3)
+    check.interval("average_by_ademamix", "[0, 1)", b1=b1, b3=b3)
     check.nonnegative("average_by_ademamix", alpha=alpha)
 
     def init(params: Params) -> AdEMAMixState:
@@ -69,7 +69,9 @@ def average_by_ademamix(
         fast = tree.ema(b1, state.fast, g)
         slow = tree.ema(rate.at(b3, state.count), state.slow, g)
         weight = rate.at(alpha, state.count)
-        u = jax.tree.map(lambda m, s: m + weight * s, tree.debias(fast, b1, step), slow)
+        u = jax.tree.map(
+            lambda m, s: m + weight * s, tree.bias_corrected(fast, b1, step), slow
+        )
         return numbers.like(u, updates), AdEMAMixState(step, fast, slow)
 
     return transform(init, update)

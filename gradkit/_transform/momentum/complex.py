@@ -46,7 +46,7 @@ def average_by_complex(decay: Hyper = 0.8, *, angle: Hyper = math.pi / 8) -> Tra
     >>> print(u.round(3), tx.update(zero, state)[0].round(3))  # i, then i^2
     -0.0 -1.0
     """
-    check.fraction("average_by_complex", decay=decay)
+    check.interval("average_by_complex", "[0, 1)", decay=decay)
     check.nonnegative("average_by_complex", angle=angle)
 
     def init(params: Params) -> ComplexState:

@@ -40,7 +40,7 @@ def average_by_heavy_ball(decay: Hyper = 0.9) -> Transform:
     >>> float(u), float(tx.update(jnp.float32(0.0), state)[0])
     (2.0, 1.0)
     """
-    check.fraction("average_by_heavy_ball", decay=decay)
+    check.interval("average_by_heavy_ball", "[0, 1)", decay=decay)
 
     def init(params: Params) -> HeavyBallState:
         return HeavyBallState(tree.zeros(params))

@@ -40,7 +40,7 @@ def average_by_lion(b1: Hyper = 0.9, *, b2: Hyper = 0.99) -> Transform:
     >>> u.tolist()
     [1.0, -1.0, 0.0]
     """
-    check.fraction("average_by_lion", b1=b1, b2=b2)
+    check.interval("average_by_lion", "[0, 1)", b1=b1, b2=b2)
 
     def init(params: Params) -> LionState:
         return LionState(tree.zeros(params))

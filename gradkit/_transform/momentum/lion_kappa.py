@@ -51,7 +51,7 @@ def average_by_lion_kappa(
     >>> print(u.round(3))
     [ 0.2 -1.   0. ]
     """
-    check.fraction("average_by_lion_kappa", b1=b1, b2=b2)
+    check.interval("average_by_lion_kappa", "[0, 1)", b1=b1, b2=b2)
 
     def init(params: Params) -> LionKappaState:
         return LionKappaState(tree.zeros(params))

@@ -40,7 +40,7 @@ def average_by_mars(gamma: Hyper = 0.025, *, b1: Hyper = 0.95) -> Transform:
     7.0
     """
     check.nonnegative("average_by_mars", gamma=gamma)
-    check.fraction("average_by_mars", b1=b1)
+    check.interval("average_by_mars", "[0, 1)", b1=b1)
 
     def init(params: Params) -> MARSState:
         return MARSState(tree.zeros(params))

@@ -42,7 +42,7 @@ def average_by_nesterov(decay: Hyper = 0.9) -> Transform:
     >>> float(u), float(tx.update(jnp.float32(0.0), state)[0])
     (3.0, 0.5)
     """
-    check.fraction("average_by_nesterov", decay=decay)
+    check.interval("average_by_nesterov", "[0, 1)", decay=decay)
 
     def init(params: Params) -> NesterovState:
         return NesterovState(tree.zeros(params))

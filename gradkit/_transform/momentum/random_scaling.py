@@ -45,7 +45,7 @@ def average_by_random_scaling(decay: Hyper = 0.99, *, key: random.Key = 0) -> Tr
     >>> print((u / u[0]).round(3))  # of random length, but of no random direction
     [ 1. -2.]
     """
-    check.fraction("average_by_random_scaling", decay=decay)
+    check.interval("average_by_random_scaling", "[0, 1)", decay=decay)
     check.nonnegative("average_by_random_scaling", key=key)
 
     def init(params: Params) -> RandomScalingState:

@@ -50,7 +50,7 @@ def normalize_by_gravity(
     >>> print(tx.update(jnp.array([1.0, 2.0]), tx.init(jnp.zeros(2)))[0].round(3))
     [0.1   0.059]
     """
-    check.fraction("normalize_by_gravity", decay=decay)
+    check.interval("normalize_by_gravity", "[0, 1)", decay=decay)
     check.nonnegative("normalize_by_gravity", start=start, key=key)
 
     def init(params: Params) -> GravityState:

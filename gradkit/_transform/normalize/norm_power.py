@@ -34,7 +34,7 @@ def normalize_by_norm_power(power: Hyper = 2 / 3) -> Transform:
     >>> print(jnp.stack([tx.update(k * g, ())[0][1] / 4**0.5 for k in (1.25, 125)]).round(3))
     [ 1. 10.]
     """
-    check.share("normalize_by_norm_power", power=power)
+    check.interval("normalize_by_norm_power", "(0, 1]", power=power)
 
     def update(
         updates: Updates,
@@ -46,7 +46,9 @@ def normalize_by_norm_power(power: Hyper = 2 / 3) -> Transform:
         del params, extra
         norm = norms.given_or(norms.of_tree(updates), global_norm)
         unit = tree.scale(numbers.inverse(norm), numbers.read(updates))
-        length = jnp.where(norm > 0, norm, 1) ** (1 - power)  # of a direction of zeros
+        length = jnp.where(norm > 0, norm, 1) ** (
+            1 - power
+        )  # norm 0: any finite number will do, as `unit` is 0
         return numbers.like(tree.scale(length, unit), updates)
 
     return stateless(update)

@@ -51,7 +51,7 @@ def normalize_by_parallel_split(
     [0. 4.]
     """
     name = "normalize_by_parallel_split"
-    check.fraction(name, decay=decay)
+    check.interval(name, "[0, 1)", decay=decay)
     check.nonnegative(name, max_norm=max_norm, parallel=parallel)
 
     def init(params: Params) -> ParallelSplitState:

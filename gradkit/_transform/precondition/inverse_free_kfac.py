@@ -97,7 +97,7 @@ def precondition_by_inverse_free_kfac(
     """
     name = "precondition_by_inverse_free_kfac"
     check.nonnegative(name, damping=damping, fit_rate=fit_rate)
-    check.fraction(name, decay=decay)
+    check.interval(name, "[0, 1)", decay=decay)
     check.positive(name, every=every, max_size=max_size)
 
     def init(params: Params) -> InverseFreeKFACState:

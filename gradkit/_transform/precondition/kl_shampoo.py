@@ -70,7 +70,7 @@ def precondition_by_kl_shampoo(
         authors' release.
     Departure: computed in at least float32, where the release uses bfloat16. A tensor is a
         matrix, not one side per axis. As in the release no step is made with the first
-        gradient, and the EMA is not debiased. In the bases what is under 128 roundings of its
+        gradient, and the EMA is not bias-corrected. In the bases what is under 128 roundings of its
         row, its column and the root mean square counts as zero. The limit is ours, for the
         eigenvalues know of a gradient only after its update: a new direction is divided by the
         least of them. It is on the eighth root of the mean eighth power of the singular values, so that none of
@@ -90,7 +90,7 @@ def precondition_by_kl_shampoo(
     [0. 0. 2.]
     """
     name = "precondition_by_kl_shampoo"
-    check.fraction(name, b1=b1, decay=decay)
+    check.interval(name, "[0, 1)", b1=b1, decay=decay)
     check.nonnegative(name, eps=eps)
     check.positive(name, start=start, every=every, max_norm=max_norm)
     check.positive(name, max_size=max_size)

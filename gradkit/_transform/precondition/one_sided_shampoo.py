@@ -59,7 +59,7 @@ def precondition_by_one_sided_shampoo(
         arXiv:2503.20762, Algorithm 2, its practical one with EMAs; also as one-sided
         Shampoo in Xie and others, arXiv:2503.10537.
     Departure: `damping` is under the root and relative to the mean eigenvalue, where the paper
-        adds a number to the root; the EMA of the gradient is debiased, and so is the covariance.
+        adds a number to the root; the EMA of the gradient is bias-corrected, and so is the covariance.
         What kept roots enlarge is limited as in `precondition_by_shampoo`; `every=1` never
         reaches the limit.
     Limits: an update that takes roots costs an eigendecomposition a matrix. Where a direction is
@@ -72,7 +72,7 @@ def precondition_by_one_sided_shampoo(
     [[0.6 0.8]]
     """
     name = "precondition_by_one_sided_shampoo"
-    check.fraction(name, b1=b1, decay=decay)
+    check.interval(name, "[0, 1)", b1=b1, decay=decay)
     check.nonnegative(name, damping=damping)
     check.positive(name, every=every, max_size=max_size)
 
@@ -106,13 +106,13 @@ def precondition_by_one_sided_shampoo(
         grams = kronecker.ema_of_grams(decay, state.grams, g, batch_axes)
 
         def take() -> kronecker.Sides:
-            covariances = tree.debias(grams, decay, step)
+            covariances = tree.bias_corrected(grams, decay, step)
             return kronecker.inverse_roots(covariances, 0.5, 0.0, damping)
 
         due = kronecker.roots_due(state.count, every)
         roots = kronecker.renew_roots(due, take, state.roots, state.grams, grams)
         limit = kronecker.limit_of_ema(b1, decay, step, tree.zero_per_leaf(g).dtype)
-        m = tree.debias(mu, b1, step)
+        m = tree.bias_corrected(mu, b1, step)
         limits = kronecker.limits_of_product(limit, m, grams, 0.5, damping)
         u = kronecker.multiply_limited(roots.rows, m, roots.cols, limits, batch_axes)
         return numbers.like(u, updates), OneSidedShampooState(step, mu, grams, roots)

@@ -108,7 +108,7 @@ def precondition_by_psgd(
     [ 1. -1.]
     """
     name = "precondition_by_psgd"
-    check.fraction(name, b1=b1, decay=decay)
+    check.interval(name, "[0, 1)", b1=b1, decay=decay)
     check.nonnegative(
         name, fit_rate=fit_rate, fit_probability=fit_probability, damping=damping
     )

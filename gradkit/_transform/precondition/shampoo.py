@@ -85,7 +85,7 @@ def precondition_by_shampoo(
     True
     """
     name = "precondition_by_shampoo"
-    check.fraction(name, b1=b1, decay=decay)
+    check.interval(name, "[0, 1)", b1=b1, decay=decay)
     check.nonnegative(
         name, rows_power=rows_power, cols_power=cols_power, damping=damping
     )
@@ -105,7 +105,7 @@ def precondition_by_shampoo(
         step = numbers.increment(state.count)
         mu = tree.ema(b1, state.mu, g)
         grams = kronecker.ema_of_grams(decay, state.grams, g, batch_axes)
-        covariances = lambda: tree.debias(grams, decay, step)
+        covariances = lambda: tree.bias_corrected(grams, decay, step)
 
         def take() -> kronecker.Sides:
             return kronecker.inverse_roots(
@@ -116,7 +116,7 @@ def precondition_by_shampoo(
         roots = kronecker.renew_roots(due, take, state.roots, state.grams, grams)
         power = rows_power + cols_power
         limit = kronecker.limit_of_ema(b1, decay, step, tree.zero_per_leaf(g).dtype)
-        m = tree.debias(mu, b1, step)
+        m = tree.bias_corrected(mu, b1, step)
         limits = kronecker.limits_of_product(limit, m, covariances(), power, damping)
         u = kronecker.multiply_limited(roots.rows, m, roots.cols, limits, batch_axes)
         return numbers.like(u, updates), ShampooState(step, mu, grams, roots)

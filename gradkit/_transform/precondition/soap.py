@@ -75,7 +75,7 @@ def precondition_by_soap(
         large as all else, and moves weights that have no gradient. Else the release's numbers:
         as there, no step is made with the first gradient, and leaves of fewer than two axes,
         here also those of one row or column, get Adam's, one step late too. The release also
-        offers to merge axes, to normalize directions, and Adam without debiasing.
+        offers to merge axes, to normalize directions, and Adam without bias correction.
     Limits: 2 covariances and 2 bases of each matrix are kept. The first update costs an
         eigendecomposition a side, and every one that renews the bases, a QR decomposition.
         Explicitly sharded leaves are gathered first. Eigenvectors of close eigenvalues turn into
@@ -88,7 +88,7 @@ def precondition_by_soap(
     (0.0, 0.408)
     """
     name = "precondition_by_soap"
-    check.fraction(name, b1=b1, b2=b2, decay=decay)
+    check.interval(name, "[0, 1)", b1=b1, b2=b2, decay=decay)
     check.nonnegative(name, eps=eps)
     check.positive(name, every=every, max_size=max_size)
 
@@ -130,8 +130,8 @@ def precondition_by_soap(
         floor = rate.at(eps, made - 1)
         d = jax.tree.map(
             lambda m, v: tree.ratio(m, derivative.root(v) + floor),
-            tree.debias(mu, b1, made),
-            tree.debias(nu, b2, made),
+            tree.bias_corrected(mu, b1, made),
+            tree.bias_corrected(nu, b2, made),
         )
         u = kronecker.multiply(back.rows, d, bases.cols, batch_axes)
         grams = kronecker.ema_of_grams(decay, grams, g, batch_axes)

@@ -45,7 +45,7 @@ def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
     >>> print(tx.update(g, tx.init(g), retain_gradient=keep)[0])
     [0.6 0. ]
     """
-    check.fraction("mask_by_disruption", decay=decay)
+    check.interval("mask_by_disruption", "[0, 1)", decay=decay)
 
     def init(params: Params) -> DisruptionState:
         return DisruptionState(tree.zeros(params))

@@ -42,7 +42,7 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
         arXiv:2111.09839.
     Departure: squares gradients of the batches it is given, one example each in the paper.
         An entry that never had a gradient is not kept. The number kept is rounded, and at least
-        1, where the release cuts it off. The paper always trains a new
+        1, where the authors' code truncates it. The paper always trains a new
         classifier: send it elsewhere with `gradkit.route`.
     Limits: the squared mean gradient of a batch is less than the mean squared one of its
         examples, and ranks entries otherwise. Under `optax.partition` every group has a mask
@@ -53,7 +53,7 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
     >>> u.tolist(), tx.update(jnp.array([5.0, 1.0]), state)[0].tolist()
     ([0.0, 0.0], [0.0, 1.0])
     """
-    check.share("mask_by_fisher", density=density)
+    check.interval("mask_by_fisher", "(0, 1]", density=density)
     check.positive("mask_by_fisher", samples=samples)
 
     def init(params: Params) -> FisherState:

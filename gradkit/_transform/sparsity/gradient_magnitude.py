@@ -33,7 +33,7 @@ def mask_by_gradient_magnitude(density: Hyper = 0.8) -> Transform:
     >>> u.tolist()
     [0.0, -4.0, 3.0, 0.0]
     """
-    check.share("mask_by_gradient_magnitude", density=density)
+    check.interval("mask_by_gradient_magnitude", "(0, 1]", density=density)
 
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra

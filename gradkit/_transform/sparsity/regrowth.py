@@ -70,7 +70,7 @@ def mask_by_regrowth(
     >>> (p + tx.update(g, tx.init(p), p)[0]).tolist()
     [[3.5, 0.0, -3.5, 0.0]]
     """
-    check.share("mask_by_regrowth", density=density, fraction=fraction)
+    check.interval("mask_by_regrowth", "(0, 1]", density=density, fraction=fraction)
     check.positive("mask_by_regrowth", every=every, until=until)
     inner = optax.with_extra_args_support(inner)
 

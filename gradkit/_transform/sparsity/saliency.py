@@ -64,7 +64,7 @@ def mask_by_saliency(
     >>> tx.update(jnp.array([5.0, 1.0]), state)[0].tolist()
     [0.0, -1.0]
     """
-    check.share("mask_by_saliency", density=density)
+    check.interval("mask_by_saliency", "(0, 1]", density=density)
     check.positive("mask_by_saliency", samples=samples)
     inner = optax.with_extra_args_support(inner)
 

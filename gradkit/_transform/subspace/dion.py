@@ -71,7 +71,7 @@ def project_by_dion(
     """
     if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
         check.count("project_by_dion", rank=rank)
-    check.fraction("project_by_dion", decay=decay)
+    check.interval("project_by_dion", "[0, 1)", decay=decay)
     check.nonnegative("project_by_dion", eps=eps, key=key)
     if consistent_rms is not None:
         check.positive("project_by_dion", consistent_rms=consistent_rms)

@@ -60,7 +60,7 @@ def project_by_grass_walk(
         + 200*min(rank, rows, cols)*min(rows, cols) + 40*size` a leaf, and those of `inner`.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassWalk.
-    Departure: the moments are rotated as if debiased, by $w$; the paper's second line reads as if
+    Departure: the moments are rotated as if bias-corrected, by $w$; the paper's second line reads as if
         they were not kept, and its factor $1 - b_2^{t-1}$ is theirs already. The residual is
         scaled as in Fira's release. The first basis is `project_by_svd`'s; the length of a step is
         a choice of ours.

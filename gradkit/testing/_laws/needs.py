@@ -1,4 +1,4 @@
-"""Law 31."""
+"""Law 31: `Needs:` agrees with what an update requires."""
 
 import functools
 import re
