@@ -52,9 +52,7 @@ def chain(*transforms: AnyTransform) -> Transform:
         check.holds("chain", not isinstance(tx, Rounding), what, "one before", remedy)
     rounds = isinstance(transforms[-1], Rounding)
     txs = [optax.with_extra_args_support(tx) for tx in transforms]
-    last = (
-        len(txs) - 1 if rounds else len(txs)
-    )  # the first to see parameters as they are
+    last = len(txs) - rounds  # the first that sees parameters as they are
 
     def init(params: Params) -> tuple[Any, ...]:
         wide = numbers.wide(params)
@@ -66,13 +64,15 @@ def chain(*transforms: AnyTransform) -> Transform:
         updates: Updates, state: Any, params: Params = None, **extra: Extra
     ) -> tuple[Updates, Any]:
         wide, states = numbers.wide(params), []
+        stages = [*zip(txs, state, strict=True)]
         u = numbers.wide(numbers.opaque(updates))
         with _widened(wide, params):
-            for tx, s in zip(txs[:last], state[:last]):
+            for tx, s in stages[:last]:
                 u, s = tx.update(u, s, wide, **extra)
                 states.append(s)
         if rounds:
-            u, s = txs[last].update(u, state[last], params, **extra)
+            tx, s = stages[last]
+            u, s = tx.update(u, s, params, **extra)
             return u, (*states, s)
         return numbers.like(u, updates if params is None else params), (*states,)
 

@@ -109,9 +109,7 @@ def project(
     >>> bool(jnp.allclose(u + state.residual, g, atol=1e-6))
     True
     """
-    if not isinstance(
-        rank, jax.Array
-    ):  # traced by inject_hyperparams: `init` checks it
+    if not isinstance(rank, jax.Array):  # of inject_hyperparams: `init` checks it
         check.count(NAME, rank=rank)
     check.nonnegative(NAME, key=key)
     check.transform(NAME, "inner", inner)
