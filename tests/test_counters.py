@@ -44,8 +44,9 @@ def subject(name: str) -> Subject:
 
 
 def counts(state: Any) -> list[Any]:
-    """What optax finds under `count` and `seen`."""
-    return [x for k in COUNTERS for _, x in optax.tree.get_all_with_path(state, k)]
+    """The arrays that optax finds under `count` and `seen`; what is stored of them has no scale."""
+    found = [x for k in COUNTERS for _, x in optax.tree.get_all_with_path(state, k)]
+    return [x for x in found if not isinstance(x, optax.MaskedNode)]
 
 
 def end(state: Any) -> Any:
