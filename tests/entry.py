@@ -34,6 +34,9 @@ MADE = {m.name for m in METHODS if m.family == "recipe"} | {  # of parts under t
     "project_by_random",
     "project_by_range_finder",
     "project_by_subspace_momentum",
+    "store_by_bfloat16",  # these of one wrapper, as is `store_by_int8`
+    "store_by_bfloat16_plus8",
+    "store_by_fp8",
 }
 ENTRIES: dict[str, "Entry"] = {}
 GOLDEN: dict[str, "Golden"] = {}
