@@ -110,7 +110,7 @@ def batch(key: jax.Array):
 
 
 # %% [markdown]
-# A `Experiment` is all that a check or a sweep needs of one width: first parameters, loss,
+# An `Experiment` is all that a check or a sweep needs of one width: first parameters, loss,
 # optimizer by learning rate, batches.
 
 

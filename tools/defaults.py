@@ -17,8 +17,9 @@ HEAD = """# Defaults
 
 What every recipe, and every `scale_by_*` that optax has too, does if nothing is said: here, in optax, and in the paper. Written by
 `python tools/defaults.py`, from the signatures of both libraries; the last column is kept by hand: what the paper recommends or its
-authors' code has, blank where neither was looked up. What differs from gradkit's is bold. optax asks for every learning rate. Names
-are gradkit's, optax's follow in brackets where they differ; `gradkit show adamw` says what they mean.
+authors' code has, blank where neither is known. Dion's, SOAP's and some of GaLore's and AdamW's are from memory, and were not read again.
+What differs from gradkit's is bold. optax asks for every learning rate. Names are gradkit's, optax's follow in brackets where they
+differ; `gradkit show adamw` says what they mean.
 
 | method | argument | gradkit | optax | paper or release |
 |---|---|---|---|---|

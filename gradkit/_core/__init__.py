@@ -5,13 +5,10 @@ speak. Its rooms stand above it: `matrix`, `codec`, `jaxpr`, `routing`, `measure
 here.
 """
 
-from gradkit._core import versions
-
-versions.check()
-
-from gradkit._core.averages import eval_params  # noqa: E402
-from gradkit._core.chain import chain  # noqa: E402
-from gradkit._core.matrix import newton_schulz  # noqa: E402
-from gradkit._core.routing.routes import routes  # noqa: E402
+from gradkit._core import versions as versions  # first: it refuses what is too old
+from gradkit._core.averages import eval_params
+from gradkit._core.chain import chain
+from gradkit._core.matrix import newton_schulz
+from gradkit._core.routing.routes import routes
 
 __all__ = ["chain", "eval_params", "newton_schulz", "routes"]

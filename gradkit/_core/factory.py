@@ -93,7 +93,7 @@ def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
             made = _public(name, cast(Transform, made), build, arguments, stackable)
         return cast(T, made)
 
-    public.__signature__ = _without_types(signature)  # type: ignore[attr-defined]
+    cast(Any, public).__signature__ = _without_types(signature)
     return public
 
 

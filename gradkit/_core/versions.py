@@ -63,3 +63,6 @@ def bind(eqn: Any, operands: list[Any]) -> Any:
     found = eqn.primitive.get_bind_params(eqn.params)
     functions, params = found if isinstance(found, tuple) else ([], found)  # before 0.9
     return eqn.primitive.bind(*functions, *operands, **params)
+
+
+check()
