@@ -1,7 +1,6 @@
 """The command line: `gradkit list`, `show`, `check`, `coords` and `race`.
 
-Exit codes: 0, all is well; 1, a law or a check fails; 2, what was asked for cannot be done;
-130, Ctrl-C.
+Exit codes: 0, success; 1, a law or a check fails; 2, the request cannot be done; 130, Ctrl-C.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ DEVICES = "--xla_force_host_platform_device_count"
 
 @contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
-    """Say what a user can mend in one line on stderr, and leave with exit code 2."""
+    """Report errors that the user can fix in one line on stderr, and exit with code 2."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -42,24 +41,25 @@ def in_one_line() -> Iterator[None]:
         leave(2, f"cannot read or write: {error}.")
     except Exception as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            said = str(error).partition("\n")[0].rstrip(".")
-            leave(2, f"out of memory: {said}. Ask for less.")
+            message = str(error).partition("\n")[0].rstrip(".")
+            leave(2, f"out of memory: {message}. Ask for less.")
         mistyped = getattr(error, "format_message", None)  # of click's errors
         if mistyped is None:
             raise
-        said = mistyped().rstrip(".")
-        where = getattr(getattr(error, "ctx", None), "command_path", "gradkit")
-        leave(2, f"{said}{'' if said.endswith('?') else '.'} See {where} --help.")
+        message = mistyped().rstrip(".")
+        command = getattr(getattr(error, "ctx", None), "command_path", "gradkit")
+        end = "" if message.endswith("?") else "."
+        leave(2, f"{message}{end} See {command} --help.")
 
 
 def leave(code: int, message: str) -> NoReturn:
-    """Say why on stderr, and end."""
+    """Print the message on stderr, and exit with the code."""
     print(f"gradkit: {printable(message)}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def discard_output() -> None:
-    """Write nothing more, where nothing can be written: Python would try as it ends."""
+    """Redirect stdout to the null device, as Python flushes it at exit and would fail again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -70,13 +70,13 @@ with in_one_line():
 
 
 class Commands(typer.core.TyperGroup):
-    """Commands of which all that goes wrong is said in one line."""
+    """A command group whose errors are one line each."""
 
     def main(self, args: Any = None, **extra: Any) -> NoReturn:
-        """Run what was typed, write out all that it prints, and end with its exit code."""
+        """Run the command, flush its output, and exit with its code."""
         del extra
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # of ASCII, say, without our signs
+            if isinstance(stream, io.TextIOWrapper):  # of ASCII, say, without Greek
                 stream.reconfigure(errors="backslashreplace")
         typed = sys.argv[1:] if args is None else list(args)
         with in_one_line():
@@ -86,13 +86,13 @@ class Commands(typer.core.TyperGroup):
             except typer.Exit as ended:
                 raise SystemExit(ended.exit_code) from None
             finally:
-                if sys.stdout is not None:  # which is closed otherwise
+                if sys.stdout is not None:  # it is None if closed
                     sys.stdout.flush()
         raise SystemExit(0)
 
 
 def path(typed: str) -> pathlib.Path:
-    """What was typed as a path; nothing, as of a variable that is not set, is no folder."""
+    """The typed path; an empty one, as from an unset shell variable, is an error."""
     if not typed:
         raise typer.BadParameter("a path must be given, got nothing")
     return pathlib.Path(typed)
@@ -109,7 +109,7 @@ app = typer.Typer(
 
 
 def say_version(asked: bool) -> None:
-    """The installed version, and nothing else."""
+    """Print the installed version, and exit."""
     if asked:
         from gradkit._lab.report import version
 
@@ -127,7 +127,7 @@ def every(
         ),
     ] = False,
 ) -> None:
-    """Of all commands; without one, how to use them."""
+    """Options of all commands; without a command, print the help."""
     del version
     if ctx.invoked_subcommand is None:
         print(ctx.get_help(), end="")
@@ -147,19 +147,20 @@ def list_methods(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what every method does in one line, or those that words are said of."""
+    """Say what every method does in one line, or only the methods that match the words."""
     from gradkit._lab import describe
 
-    found = [describe.describe(method.name) for method in describe.methods(family)]
+    matches = [describe.describe(method.name) for method in describe.methods(family)]
     if words is not None:
-        found = [one for one in found if one.says(words)] or [describe.describe(words)]
+        matches = [entry for entry in matches if entry.says(words)]
+        matches = matches or [describe.describe(words)]
     if as_json:
-        print(json.dumps([one.record() for one in found], indent=1))
+        print(json.dumps([entry.record() for entry in matches], indent=1))
         return
-    wide = max(len(one.method.name) for one in found)
+    wide = max(len(entry.method.name) for entry in matches)
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    for one in found:
-        line = f"{one.method.name:{wide}}  {one.line}"
+    for entry in matches:
+        line = f"{entry.method.name:{wide}}  {entry.line}"
         below = " " * (wide + 2)
         print(textwrap.fill(line, room, subsequent_indent=below) if room else line)
 

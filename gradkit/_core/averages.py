@@ -1,4 +1,4 @@
-"""Averages of parameters that a state keeps, and how they are read from it."""
+"""The state of averages of parameters, and `eval_params`, which reads the average from it."""
 
 from typing import Any, NamedTuple
 
@@ -13,14 +13,14 @@ from gradkit._core.paths import leaf_paths, unboxed
 
 
 class AverageState(NamedTuple):
-    """What `eval_params` finds."""
+    """State of every `average_params_by_`, the type that `eval_params` looks for."""
 
     count: jax.Array  # updates so far, int32 []
-    average: Tree  # of the parameters after them, like the parameters; at first zeros
+    average: Tree  # of the parameters after updates, like them; zeros at first
 
 
 def after(params: Tree, updates: Tree) -> Tree:
-    """The parameters after the update, in at least float32; what is not finite moves none."""
+    """Parameters after the update, in at least float32; a non-finite entry moves nothing."""
 
     def leaf(p: jax.Array, u: jax.Array) -> jax.Array:
         wide = numbers.wide_dtype(p)
@@ -31,7 +31,7 @@ def after(params: Tree, updates: Tree) -> Tree:
 
 
 def toward(average: Tree, new: Tree, weight: Any) -> Tree:
-    """`average + weight * (new - average)`, leaf by leaf, without what was there where it is 1."""
+    """`(1 - weight) * average + weight * new`, leaf by leaf: exactly `new` at weight 1."""
 
     def leaf(x: jax.Array, y: jax.Array) -> jax.Array:
         w = jnp.asarray(weight).astype(x.dtype)
@@ -41,18 +41,18 @@ def toward(average: Tree, new: Tree, weight: Any) -> Tree:
 
 
 def eval_params(state: optax.OptState, params: Tree) -> Tree:
-    """The average of the parameters that a state keeps, to be evaluated in their place.
+    """Return the average of the parameters that a state keeps, to evaluate the model with.
 
-    It is found wherever an `average_params_by_` stands: in a chain, in `route`, `optax.masked`,
+    The `average_params_by_` may be anywhere: in a chain, in `route`, `optax.masked`,
     `optax.partition`, or a wrapper such as `accumulate`. Groups of parameters may each have one.
 
     Args:
-        state: of a transform one of whose parts is an `average_params_by_`.
-        params: the parameters of the run. The average has their structure and dtypes; a leaf that
-            is not averaged, and every leaf before the first update, is the one given here.
+        state: the state of a transform that contains an `average_params_by_`.
+        params: the parameters of the run. The average has their structure and dtypes. A leaf that
+            is not averaged is returned as given here, as is every leaf before the first update.
 
-    Raises an error that says so if the state has no average, if it has two of one leaf, or one
-    that is not of these parameters.
+    Raises an error if the state has no average, two averages of one leaf, or an average of other
+    parameters.
 
     >>> tx = gk.chain(gk.sgd(1.0), gk.average_params_by_polynomial(0.0))
     >>> p, state = jnp.float32(0.0), tx.init(jnp.float32(0.0))
@@ -61,35 +61,35 @@ def eval_params(state: optax.OptState, params: Tree) -> Tree:
     2.0
     """
     is_average = lambda x: isinstance(x, AverageState)
-    found = [x for x in jax.tree.leaves(state, is_leaf=is_average) if is_average(x)]
-    if not found:
+    states = [x for x in jax.tree.leaves(state, is_leaf=is_average) if is_average(x)]
+    if not states:
         remedy = "Put gradkit.average_params_by_ema() last in the chain."
         raise _wrong("state must have an average of parameters, got none", remedy)
-    kept: dict[str, tuple[jax.Array, jax.Array]] = {}
-    for count, average in map(unboxed, found):
+    averages: dict[str, tuple[jax.Array, jax.Array]] = {}
+    for count, average in map(unboxed, states):
         for path, x in zip(leaf_paths(average), jax.tree.leaves(average)):
-            if path in kept:
+            if path in averages:
                 remedy = "Keep one, or give the state of one of them."
                 raise _wrong(f"leaf {path} must have one average, got two", remedy)
-            kept[path] = count, x
+            averages[path] = count, x
 
     shapes = dict(zip(leaf_paths(params), map(jnp.shape, jax.tree.leaves(params))))
-    for path, (_, x) in kept.items():
+    for path, (_, x) in averages.items():
         if shapes.get(path) != x.shape:
             got = f"shape {shapes[path]}" if path in shapes else "no such leaf"
-            what = f"leaf {path}, of which the state has an average of shape {x.shape}"
+            leaf = f"leaf {path}, of which the state has an average of shape {x.shape}"
             remedy = "Give the parameters of this state; average outside of a view."
-            raise _wrong(f"params must have {what}, got {got}", remedy)
+            raise _wrong(f"params must have {leaf}, got {got}", remedy)
 
-    def leaf(path: str, p: Any) -> Any:
-        if path not in kept:
+    def averaged(path: str, p: Any) -> Any:
+        if path not in averages:
             return p
-        count, x = kept[path]
+        count, x = averages[path]
         return jnp.where(count > 0, x.astype(p.dtype), p)
 
     leaves, structure = jax.tree.flatten(params)
-    return structure.unflatten(map(leaf, leaf_paths(params), leaves))
+    return structure.unflatten(map(averaged, leaf_paths(params), leaves))
 
 
-def _wrong(what: str, remedy: str) -> Exception:
-    return error(ValueError, "eval_params", f"{what}. {remedy}")
+def _wrong(requirement: str, remedy: str) -> Exception:
+    return error(ValueError, "eval_params", f"{requirement}. {remedy}")

@@ -1,4 +1,4 @@
-"""Transforms one after the other, computed in at least float32 and rounded once."""
+"""`chain`: transforms in sequence, computed in at least float32 and rounded once at the end."""
 
 import contextlib
 from typing import Any, cast
@@ -21,38 +21,37 @@ from gradkit._core.types import (
 
 @factory
 def chain(*transforms: AnyTransform) -> Transform:
-    r"""Apply transforms in order, and round what comes out once, to the dtype of the parameters.
+    r"""Apply transforms in order, and round the update once, to the dtype of the parameters.
 
     $$u = \mathrm{round}(f_n(\dots f_2(f_1(\mathrm{float32}(g)))))$$
 
-    Like `optax.chain`, whose state it has. There each transform rounds to the dtype of what it is
-    given, so that gradients in bfloat16 are rounded again at every stage; here they are widened to
-    at least float32 first, and so are parameters: every transform sees the full precision of the
-    one before, and makes its state in it.
+    Its state is that of `optax.chain`. In `optax.chain` each transform rounds to the dtype of its
+    input, so gradients in bfloat16 are rounded at every stage. `gradkit.chain` first casts
+    gradients and parameters to at least float32. Every transform then sees the full precision of
+    the one before, and keeps its state at that precision.
 
     Args:
-        transforms: ours or optax's. A chain in a chain is given float32, so it rounds nothing.
+        transforms: of gradkit or optax. A chain inside a chain gets float32, so it rounds nothing.
 
-    Needs: what the transforms need; all get the same extra arguments.
-    Limits: the update has the dtype of the parameters where these are given, else that of the
-        gradient; where the last transform is a `round_by_`, which chooses numbers of that dtype by
-        itself, it has float32, as only that leads to them. `optax.chain` is for those who want the
-        gradient's at every stage.
+    Needs: the arguments that the transforms need; all get the same extra arguments.
+    Limits: the update has the dtype of the parameters if these are given, else that of the
+        gradient. After a `round_by_`, which rounds the parameters itself, the update stays in
+        float32. To keep the gradient's dtype at every stage, use `optax.chain`.
 
     >>> p, g = jnp.zeros(2), jnp.ones(2, jnp.bfloat16)
     >>> tx = gk.chain(gk.scale_by_adam(), gk.step_by_learning_rate(1e-3))
     >>> print(tx.update(g, tx.init(p), p)[0])  # no digit of bfloat16's -0.00099945 is left
     [-0.001 -0.001]
     """
-    what = "transforms must be one or more"
-    check.holds("chain", len(transforms) > 0, what, "none", "Pass at least one.")
+    requirement = "transforms must be one or more"
+    check.holds("chain", len(transforms) > 0, requirement, "none", "Pass at least one.")
     for tx in transforms[:-1]:
-        what = "a transform that rounds parameters must be the last one"
-        remedy = "Move it to the end."
-        check.holds("chain", not isinstance(tx, Rounding), what, "one before", remedy)
+        requirement = "a transform that rounds parameters must be the last one"
+        holds = not isinstance(tx, Rounding)
+        check.holds("chain", holds, requirement, "one before", "Move it to the end.")
     rounds = isinstance(transforms[-1], Rounding)
     txs = [optax.with_extra_args_support(tx) for tx in transforms]
-    last = len(txs) - rounds  # the first that sees parameters as they are
+    last = len(txs) - rounds  # from here on parameters keep their own dtype
 
     def init(params: Params) -> tuple[Any, ...]:
         wide = numbers.wide(params)
@@ -76,8 +75,8 @@ def chain(*transforms: AnyTransform) -> Transform:
             return u, (*states, s)
         return numbers.like(u, updates if params is None else params), (*states,)
 
-    made = wrapper(init, update)
-    return cast(Transform, Rounding(*made)) if rounds else made
+    pair = wrapper(init, update)
+    return cast(Transform, Rounding(*pair)) if rounds else pair
 
 
 def _widened(wide: Params, params: Params) -> contextlib.AbstractContextManager[None]:

@@ -1,6 +1,6 @@
-"""Checks that speak: which method, which argument or leaf, what was given, what to do.
+"""Checks of arguments, with errors that name the factory, the argument or leaf, and a remedy.
 
-Traced values pass unread, so that any hyperparameter can be a schedule, vmapped or injected.
+Traced values are not checked, so any hyperparameter can be a schedule, vmapped or injected.
 """
 
 import math
@@ -24,39 +24,39 @@ def _require(
     method: str, want: str, holds: Callable[[Any], bool], values: dict[str, Any]
 ) -> None:
     for name, value in values.items():
-        known = value if isinstance(value, float | int) else number(value)
-        if isinstance(known, Real):
-            if holds(known):
+        scalar = value if isinstance(value, float | int) else number(value)
+        if isinstance(scalar, Real):
+            if holds(scalar):
                 continue
-            text = f"{name} must be {want}, got {known!r}. Choose {name} within this range."
+            text = f"{name} must be {want}, got {scalar!r}. Choose {name} within this range."
             raise error(ValueError, method, text)
-        if not (isinstance(known, jax.Array) or callable(known)):
+        if not (isinstance(scalar, jax.Array) or callable(scalar)):
             text = f"{name} must be a number, {want}, got {value!r}. Choose a number."
             raise error(TypeError, method, text)
 
 
 def number(value: Any) -> Any:
-    """The number that an array of one is, unless it is traced or on other machines."""
+    """Return a one-element array as a Python number, unless traced or sharded over other hosts."""
     is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
     if not is_array or isinstance(value, Tracer) or value.size != 1:
         return value
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return value
-    there = isinstance(value, jax.Array) and not value.is_fully_addressable
-    return value if there else value.item()
+    remote = isinstance(value, jax.Array) and not value.is_fully_addressable
+    return value if remote else value.item()
 
 
 def number_or_schedule(method: str, name: str, value: Any) -> None:
-    """`value`, which is no schedule, is one number of at least float32."""
+    """Check that `value` is one number of at least float32; the message allows a schedule."""
     one_number(method, name, value, " or a schedule")
 
 
 def one_number(method: str, name: str, value: Any, or_what: str = "") -> None:
-    """`value` is one number of at least float32; the message says what else it might be."""
+    """Check that `value` is one number of at least float32; `or_what` names the alternative."""
     must = f"{name} must be one number{or_what}"
-    known = value if isinstance(value, float | int) else number(value)
-    if isinstance(known, float) and math.isinf(known) and not name.startswith("max_"):
-        text = f"{name} must be finite, got {known}. Choose a finite number."
+    scalar = value if isinstance(value, float | int) else number(value)
+    if isinstance(scalar, float) and math.isinf(scalar) and not name.startswith("max_"):
+        text = f"{name} must be finite, got {scalar}. Choose a finite number."
         raise error(ValueError, method, text)
     is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
     is_number = isinstance(value, Real) and not isinstance(value, bool)
@@ -79,7 +79,7 @@ def one_number(method: str, name: str, value: Any, or_what: str = "") -> None:
 
 
 def whole(method: str, name: str, value: Any) -> None:
-    """`value` is one whole number."""
+    """Check that `value` is one integer, traced or not."""
     one_number(method, name, value)
     dtype = getattr(value, "dtype", None)
     if isinstance(value, Integral) or (
@@ -91,7 +91,7 @@ def whole(method: str, name: str, value: Any) -> None:
 
 
 def key(method: str, name: str, value: Any) -> None:
-    """`value` is a seed, a key of `jax.random`, or the data of one."""
+    """Check that `value` is a seed, a `jax.random` key, or a key's data."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return
     kinds = jax.dtypes.prng_key, jnp.integer
@@ -102,35 +102,35 @@ def key(method: str, name: str, value: Any) -> None:
 
 
 def triples(method: str, **values: Any) -> None:
-    """Each value is one or more triples of numbers."""
+    """Check that each value is a sequence of one or more triples of numbers."""
     for name, value in values.items():
-        said = isinstance(value, Sequence) and len(value) > 0
-        said = said and all(
+        are_triples = isinstance(value, Sequence) and len(value) > 0
+        are_triples = are_triples and all(
             isinstance(x, Sequence)
             and len(x) == 3
             and all(isinstance(y, Real) for y in x)
             for x in value
         )
-        what = f"{name} must be one triple of numbers or more"
+        requirement = f"{name} must be one triple of numbers or more"
         remedy = "Pass gradkit.newton_schulz.JORDAN, say."
-        holds(method, said, what, repr(value), remedy)
+        holds(method, are_triples, requirement, repr(value), remedy)
 
 
 def flag(method: str, name: str, value: Any) -> None:
-    """`value` is True or False."""
+    """Check that `value` is True or False."""
     if not isinstance(value, bool | np.bool_):
         text = f"{name} must be True or False, got {value!r}. Choose one."
         raise error(TypeError, method, text)
 
 
 def _is_precise(dtype: Any) -> bool:
-    """Whether numbers are whole, or floating and not rounded to less than float32."""
+    """Whether this dtype is integer, or floating of at least 32 bits."""
     floating = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
     return floating or jnp.issubdtype(dtype, jnp.integer)
 
 
 def interval(method: str, interval: str, **values: Any) -> None:
-    """Each value is in an interval, written as `[0, 1)`: at least 0 and below 1."""
+    """Check that each value is in an interval; `[0, 1)` is at least 0 and below 1."""
     low, high = map(float, interval[1:-1].split(","))
     closed_low, closed_high = interval[0] == "[", interval[-1] == "]"
 
@@ -150,34 +150,34 @@ def interval(method: str, interval: str, **values: Any) -> None:
 
 
 def positive(method: str, **values: Any) -> None:
-    """Each value is above 0 and not nan."""
+    """Check that each value is above 0 and not nan."""
     _require(method, "above 0", lambda x: x > 0, values)
 
 
 def nonnegative(method: str, **values: Any) -> None:
-    """Each value is at least 0 and not nan."""
+    """Check that each value is at least 0 and not nan."""
     _require(method, "at least 0", lambda x: x >= 0, values)
 
 
 def above(method: str, limit: float, **values: Any) -> None:
-    """Each value is above a limit."""
+    """Check that each value is above a limit."""
     _require(method, f"above {limit}", lambda x: x > limit, values)
 
 
 def at_least(method: str, limit: float, **values: Any) -> None:
-    """Each value is at least a limit."""
+    """Check that each value is at least a limit."""
     _require(method, f"at least {limit}", lambda x: x >= limit, values)
 
 
 def below(method: str, bound: str, limit: Any, **values: Any) -> None:
-    """Each value is below `limit`, an argument that the message calls `bound`."""
+    """Check that each value is below `limit`, an argument of name `bound`."""
     limit = number(limit)
     if isinstance(limit, Real):
         _require(method, f"below {bound} = {limit!r}", lambda x: x < limit, values)
 
 
 def count(method: str, **values: Any) -> None:
-    """Each value is a whole number, at least 1, known before tracing."""
+    """Check that each value is an integer of at least 1, known before tracing."""
     for name, value in values.items():
         if not isinstance(value, Integral) or value < 1:
             raise error(
@@ -189,7 +189,7 @@ def count(method: str, **values: Any) -> None:
 
 
 def concrete(method: str, **values: Any) -> None:
-    """No value is traced, as those are that `inject_hyperparams` makes in a jitted `init`."""
+    """Check that no value is traced; `inject_hyperparams` traces them in a jitted `init`."""
     for name, value in values.items():
         if isinstance(value, Tracer):
             raise error(
@@ -200,19 +200,21 @@ def concrete(method: str, **values: Any) -> None:
             )
 
 
-def holds(method: str, condition: bool, what: str, got: Any, remedy: str) -> None:
-    """A condition on several arguments, `what`, is met; else say what was `got`."""
+def holds(
+    method: str, condition: bool, requirement: str, got: Any, remedy: str
+) -> None:
+    """Raise a ValueError, `<requirement>, got <got>. <remedy>`, unless the condition is true."""
     if not condition:
-        raise error(ValueError, method, f"{what}, got {got}. {remedy}")
+        raise error(ValueError, method, f"{requirement}, got {got}. {remedy}")
 
 
 def is_transform(x: Any) -> bool:
-    """Whether `x` has what a transform has."""
+    """Whether `x` has callable `init` and `update`."""
     return callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))
 
 
 def transform(method: str, name: str, value: Any) -> None:
-    """`value` is a transform, and not the factory of one."""
+    """Check that `value` is a transform, and not a factory of transforms."""
     if is_transform(value):
         return
     got, remedy = repr(value), "Pass one of optax or gradkit, made by its factory."
@@ -227,29 +229,31 @@ def transform(method: str, name: str, value: Any) -> None:
 
 
 def transforms(method: str, name: str, values: Sequence[Any]) -> None:
-    """Each of the values is a transform."""
+    """Check that each value is a transform."""
     for value in values:
         transform(method, f"each of {name}", value)
 
 
 def anything(method: str, name: str, value: Any) -> None:
-    """`value` may be anything: it is part of the program."""
+    """Accept any `value`: it is static, a part of the program."""
 
 
 def expression(method: str, name: str, value: Any) -> None:
-    """`value` is a regular expression."""
-    said = f"{name} must be a regular expression"
+    """Check that `value` is a regular expression."""
+    requirement = f"{name} must be a regular expression"
     if not isinstance(value, str | re.Pattern):
-        raise error(TypeError, method, f"{said}, got {value!r}. Write one.")
+        raise error(TypeError, method, f"{requirement}, got {value!r}. Write one.")
     try:
         re.compile(value)
     except re.error as wrong:
         got = f"{value!r}: {wrong}"
-        raise error(ValueError, method, f"{said}, got {got}. Correct it.") from None
+        raise error(
+            ValueError, method, f"{requirement}, got {got}. Correct it."
+        ) from None
 
 
 def not_array(method: str, name: str, value: Any) -> None:
-    """`value` is what `optax.inject_hyperparams` made no array of, nor called as a schedule."""
+    """Check that `value` is no array, as `optax.inject_hyperparams` makes of a callable."""
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         text = (
             f"{name} must be no array, got {jax.typeof(value)}. optax.inject_hyperparams takes "
@@ -259,7 +263,7 @@ def not_array(method: str, name: str, value: Any) -> None:
 
 
 def reading(method: str, name: str, value: Any) -> None:
-    """`value` is what `gradkit.read_model` returns."""
+    """Check that `value` is a result of `gradkit.read_model`."""
     if not hasattr(value, "shown_to"):
         got = type(value).__name__
         text = f"{name} must be what gradkit.read_model returns, got {got}"
@@ -268,12 +272,12 @@ def reading(method: str, name: str, value: Any) -> None:
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
-    """The path and value of every leaf, paths as `route` takes them."""
+    """Path and value of every leaf, with paths as `route` takes them."""
     return list(zip(leaf_paths(tree), jax.tree.leaves(tree)))
 
 
 def real(method: str, tree: Any) -> None:
-    """Every leaf is an array of real floating numbers."""
+    """Check that every leaf is an array of a real floating dtype."""
     if all(map(is_floating, dtypes(tree))):
         return
     for path, leaf in leaves(tree):
@@ -289,7 +293,7 @@ def real(method: str, tree: Any) -> None:
 
 
 def given(method: str, params: Any, to: str = "update") -> None:
-    """`params` were passed to a function."""
+    """Check that `params` were passed to `tx.update` or `tx.init`, which `to` names."""
     if params is None:
         arguments = {"update": "grads, state, params", "init": "params"}
         call = f"Call tx.{to}({arguments[to]})."
@@ -298,7 +302,7 @@ def given(method: str, params: Any, to: str = "update") -> None:
 
 
 def alike(method: str, updates: Any, params: Any) -> None:
-    """Every update has the path and the shape of its parameter."""
+    """Check that every update has the path and the shape of its parameter."""
     gs, g_structure = jax.tree.flatten(updates)
     ps, p_structure = jax.tree.flatten(params)
     same = g_structure == p_structure
@@ -307,15 +311,15 @@ def alike(method: str, updates: Any, params: Any) -> None:
     remedy = "Take gradients with respect to these params."
     if leaf_paths(updates) == leaf_paths(params):
         for (path, g), p in zip(leaves(updates), ps):
-            what = f"leaf {path} must have the shape of its parameter {p.shape}"
-            holds(method, g.shape == p.shape, what, g.shape, remedy)
-    found = mismatch(updates, params)
-    what = "updates must be a tree like params, leaf by leaf"
-    holds(method, found is None, what, found, remedy)
+            requirement = f"leaf {path} must have the shape of its parameter {p.shape}"
+            holds(method, g.shape == p.shape, requirement, g.shape, remedy)
+    difference = mismatch(updates, params)
+    requirement = "updates must be a tree like params, leaf by leaf"
+    holds(method, difference is None, requirement, difference, remedy)
 
 
 def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
-    """Every leaf has at least two axes besides `batch_axes`, as methods on matrices need."""
+    """Check that every leaf has at least two axes besides `batch_axes`."""
     if not isinstance(batch_axes, Sequence):
         raise error(
             TypeError,
@@ -326,8 +330,10 @@ def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
     def axes_in(x: Any) -> set[int]:
         return {axis % x.ndim for axis in batch_axes if -x.ndim <= axis < x.ndim}
 
-    least, many = 2 + len(batch_axes), len(batch_axes)
-    if all(x.ndim >= least and len(axes_in(x)) == many for x in jax.tree.leaves(tree)):
+    least, n_batch = 2 + len(batch_axes), len(batch_axes)
+    if all(
+        x.ndim >= least and len(axes_in(x)) == n_batch for x in jax.tree.leaves(tree)
+    ):
         return
     for path, leaf in leaves(tree):
         if leaf.ndim < least:
@@ -338,7 +344,7 @@ def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
                 f"leaf {path} must have at least 2 axes{besides}, got "
                 f"shape {leaf.shape}. Send vectors elsewhere with gradkit.route.",
             )
-        if len(axes_in(leaf)) < many:
+        if len(axes_in(leaf)) < n_batch:
             raise error(
                 ValueError,
                 method,

@@ -1,4 +1,4 @@
-"""What has no derivative says so, and in which method it is."""
+"""An error for derivatives through factorizations, and roots with a derivative of 0 at 0."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from gradkit._core.call import called
 
 
 def refuse(method: str, x: Any) -> Any:
-    """The tree `x`; an error that names `method` where a derivative is asked for that depends on it.
+    """Return the tree `x`; differentiating through it raises an error that names `method`.
 
-    For what enters a factorization whose derivative is not finite where eigenvalues are equal, or
-    where rank is lacking: the name is said when this is traced, so call it outside of what is jitted
-    for several methods.
+    It marks the input of a factorization whose derivative is not finite if eigenvalues are equal
+    or the rank is deficient. The name is read at trace time, so call this outside of functions
+    that several methods share jitted.
     """
 
     name = called(method)
@@ -36,7 +36,7 @@ def refuse(method: str, x: Any) -> Any:
 
 @jax.custom_jvp
 def root(x: jax.Array) -> jax.Array:
-    """The square root; of 0 its derivative counts as 0, where infinity times 0 would be nan."""
+    """The square root, with derivative 0 at 0, where infinity times 0 would be nan."""
     return jnp.sqrt(x)
 
 
@@ -49,7 +49,7 @@ def _of_root(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_jvp
 def cube_root(x: jax.Array) -> jax.Array:
-    """The cube root; of 0 its derivative counts as 0."""
+    """The cube root, with derivative 0 at 0."""
     return jnp.cbrt(x)
 
 
@@ -62,13 +62,13 @@ def _of_cube_root(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_jvp
 def hypot(x: jax.Array, y: jax.Array) -> jax.Array:
-    r"""$\sqrt{x^2 + y^2}$ without overflow; of 0 and 0 its derivative counts as 0."""
+    r"""$\sqrt{x^2 + y^2}$ without overflow, with derivative 0 at (0, 0)."""
     return jnp.hypot(x, y)
 
 
 @hypot.defjvp
 def _of_hypot(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (x, y), (dx, dy) = primals, tangents
-    found = hypot(x, y)
-    length = jnp.where(found > 0, found, 1)
-    return found, x / length * dx + y / length * dy
+    length = hypot(x, y)
+    divisor = jnp.where(length > 0, length, 1)
+    return length, x / divisor * dx + y / divisor * dy

@@ -1,4 +1,4 @@
-"""Updates that nobody jits are compiled all the same, once for all factories called alike."""
+"""Jitted updates for callers who do not jit, cached by factory and arguments."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -14,35 +14,35 @@ from jax.core import Tracer
 from gradkit._core.call import called, calling
 from gradkit._core.types import Params, Transform, Updates
 
-Build = Callable[[Mapping[str, Any]], Any]  # of the arguments by name
-PROGRAMS = 256  # compiled updates that are kept
+Build = Callable[[Mapping[str, Any]], Any]  # arguments by name -> a transform
+PROGRAMS = 256  # size of the caches of jitted updates
 
 
 def program(
-    made: Transform, build: Build, arguments: Mapping[str, Any]
+    tx: Transform, build: Build, arguments: Mapping[str, Any]
 ) -> Callable[..., Any]:
-    """The jitted update of the transform `made`, which is what is built of these arguments."""
+    """The jitted update of `tx`, which is `build(arguments)`, as a function of its arguments."""
     arrays = {k: x for k, x in arguments.items() if isinstance(x, jax.Array)}
-    rest = [(k, type(x), x) for k, x in arguments.items() if k not in arrays]
+    static = [(k, type(x), x) for k, x in arguments.items() if k not in arrays]
     try:
-        compiled = _shared(build, tuple(rest))
+        compiled = _shared(build, tuple(static))
     except TypeError:  # an argument has no hash: a program for this transform alone
-        compiled = _own(made)
+        compiled = _unshared(tx)
     return functools.partial(compiled, arrays)
 
 
 @functools.lru_cache(PROGRAMS)
 def _shared(build: Build, arguments: tuple[tuple[str, type, Any], ...]) -> Any:
-    """One update of what is built of these arguments and of others that are arrays."""
-    known = {k: x for k, _, x in arguments}
+    """A jitted update, shared by all transforms with these static arguments; arrays are traced."""
+    fixed = {k: x for k, _, x in arguments}
     make = functools.partial(calling, called(""), build, building=True)
-    return jax.jit(functools.partial(_update, lambda arrays: make({**known, **arrays})))
+    return jax.jit(functools.partial(_update, lambda arrays: make({**fixed, **arrays})))
 
 
 @functools.lru_cache(PROGRAMS)
-def _own(made: Transform) -> Any:
-    """One update of this transform."""
-    return jax.jit(functools.partial(_update, lambda _: made))
+def _unshared(tx: Transform) -> Any:
+    """The jitted update of this transform alone."""
+    return jax.jit(functools.partial(_update, lambda _: tx))
 
 
 def _update(
@@ -58,19 +58,19 @@ def _update(
 
 
 def is_eager(t: Any) -> bool:
-    """Whether all of `t` is known, as a program takes it, and a program may run."""
+    """Whether every leaf of `t` is concrete and can enter a jitted program, and jit is enabled."""
     config: Any = jax.config
-    return not config.jax_disable_jit and all(map(_is_known, jax.tree.leaves(t)))
+    return not config.jax_disable_jit and all(map(_is_concrete, jax.tree.leaves(t)))
 
 
-def _is_known(x: Any) -> bool:
+def _is_concrete(x: Any) -> bool:
     if isinstance(x, np.ndarray | np.generic):
         return x.dtype != jax.dtypes.float0
     return isinstance(x, jax.Array | Real) and not isinstance(x, Tracer)
 
 
 def of_jax(t: Any) -> Any:
-    """`t`, with the numbers of Python and NumPy as JAX takes them: float64 in float32 unless on."""
+    """`t`, with Python floats and NumPy arrays as JAX arrays, float64 as float32 without x64."""
     leaves, structure = jax.tree.flatten(t)
     if all(isinstance(x, jax.Array) for x in leaves):
         return t

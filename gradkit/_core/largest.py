@@ -1,7 +1,7 @@
-"""The largest entries of one leaf or of all, found by halving: no sort, and no leaf is moved.
+"""The largest entries of a leaf or a tree by bisection on bits, without a sort or a concatenation.
 
-Floats at least 0 are ordered as the integers with the same bits. A threshold is that integer,
-set bit by bit from the top, with one count of the entries above it for each bit.
+Floats of at least 0 are ordered as the integers with the same bits. The threshold is such an
+integer, set bit by bit from the top. Each bit takes one count of the entries above it.
 """
 
 import itertools
@@ -18,19 +18,19 @@ from gradkit._core.types import Scalar
 
 
 def count(density: Scalar, sizes: Sequence[int]) -> jax.Array:
-    """How many entries are the fraction `density` of each size, at least 1, as a vector."""
+    """`round(density * size)` for each size, at least 1, as a float vector `[leaves]`."""
     exact = density * jnp.asarray(sizes, jnp.result_type(float))
     return jnp.maximum(jnp.round(exact), 1)
 
 
 def top(t: Any, k: jax.Array) -> Any:
-    """Where the `k[i]` largest entries of leaf `i` are, and all that tie with the last."""
+    """Masks of the `k[i]` largest entries by size of each leaf `i`, and all ties of the last."""
     sizes, structure = _sizes(t), jax.tree.structure(t)
     return structure.unflatten(x >= y for x, y in zip(sizes, _every_kth(sizes, k)))
 
 
 def threshold(t: Any, density: Scalar) -> jax.Array:
-    """The size that the largest entries of the whole tree, a fraction `density`, have at least."""
+    """The smallest absolute value among the fraction `density` of largest entries of a tree."""
     sizes, dtype = _sizes(t), tree.zero_per_leaf(t).dtype
     k = count(density, [sum(x.size for x in sizes)])
 
@@ -43,10 +43,10 @@ def threshold(t: Any, density: Scalar) -> jax.Array:
 
 
 def largest(t: Any, allowed: Any, k: jax.Array) -> Any:
-    """Where the `k[i]` largest entries of leaf `i` are, of those `allowed`; the first of ties."""
+    """Masks of the `k[i]` largest `allowed` entries of each leaf `i`; of ties, the first."""
     structure = jax.tree.structure(t)
-    kinds = jax.tree.leaves(allowed)
-    sizes = [jnp.where(a, x + 1, 0) for a, x in zip(kinds, _sizes(t))]
+    masks = jax.tree.leaves(allowed)
+    sizes = [jnp.where(a, x + 1, 0) for a, x in zip(masks, _sizes(t))]
     least = _every_kth(sizes, k)
     above = [x > y for x, y in zip(sizes, least)]
     room = k - _count(above, k)
@@ -58,7 +58,7 @@ def largest(t: Any, allowed: Any, k: jax.Array) -> Any:
 
 
 def _every_kth(xs: Sequence[jax.Array], k: jax.Array) -> jax.Array:
-    """The largest integer that at least `k[i]` entries of leaf `i` reach, 0 if none is."""
+    """The `k[i]`-th largest integer of each leaf `i`, 0 if it has fewer entries."""
     dtype = xs[0].dtype if xs else jnp.dtype(jnp.int32)
     least = varying_as(jnp.zeros(k.shape, dtype), (xs, k))
     return _halve(lambda t: _count([x >= y for x, y in zip(xs, t)], k), k, least)
@@ -87,7 +87,7 @@ def _count(masks: Sequence[jax.Array], k: jax.Array) -> jax.Array:
 
 
 def _sizes(t: Any) -> list[jax.Array]:
-    """The size of every entry, as an integer of the same order."""
+    """The bits of every entry's absolute value, as integers of the same order."""
     dtype = tree.zero_per_leaf(t).dtype
     sizes = [jnp.abs(x.astype(dtype)) for x in jax.tree.leaves(t)]
     return [jax.lax.bitcast_convert_type(x, _integers(dtype)) for x in sizes]
@@ -102,7 +102,7 @@ def _floats(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _from_the_end(x: jax.Array) -> jax.Array:
-    """Each entry's number in the order of the leaf, counted from 1 at the end."""
+    """Row-major positions of the entries, counted from 1 at the end."""
     axes = [jax.lax.broadcasted_iota(x.dtype, x.shape, i) for i in range(x.ndim)]
     strides = itertools.accumulate(reversed((*x.shape[1:], 1)), lambda a, b: a * b)
     places = (n * i for n, i in zip(reversed(list(strides)), axes))

@@ -1,4 +1,4 @@
-"""Which parameters a weight decay takes from."""
+"""The mask of a weight decay: which parameters decay."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +15,11 @@ Mask = Any | Callable[[Params], Any] | None
 
 
 def decayed(method: str, mask: Mask, params: Params) -> Params:
-    """`params` as weight decay sees them: zero where `mask` is False, as none of it is lost."""
+    """`params`, with zeros where `mask` is False, so that weight decay subtracts nothing there."""
     if mask is None:
         return params
 
-    def kept(chosen: Any, branch: Params) -> Params:
+    def masked(chosen: Any, branch: Params) -> Params:
         if not isinstance(chosen, bool | np.bool_):
             raise _wrong(method, repr(chosen))
         return branch if chosen else jax.tree.map(jnp.zeros_like, branch)
@@ -30,13 +30,13 @@ def decayed(method: str, mask: Mask, params: Params) -> Params:
         raise _wrong(method, f"{mask} for all. If it was a function, {injected}")
     chosen = mask(params) if callable(mask) else mask
     try:
-        return jax.tree.map(kept, chosen, params)
+        return jax.tree.map(masked, chosen, params)
     except ValueError:
         raise _wrong(method, f"{chosen!r} for {jax.tree.structure(params)}") from None
 
 
 def check_mask(method: str, mask: Mask) -> None:
-    """`mask` is a function, or a tree of bools."""
+    """Check that `mask` is a function, or a tree of bools."""
     leaves = [] if callable(mask) else jax.tree.leaves(mask)
     for x in leaves:
         if not isinstance(x, bool | np.bool_):
@@ -44,6 +44,6 @@ def check_mask(method: str, mask: Mask) -> None:
 
 
 def _wrong(method: str, got: str) -> Exception:
-    what = "mask must be True or False for each parameter or branch of them"
+    requirement = "mask must be True or False for each parameter or branch of them"
     remedy = "Pass lambda params: jax.tree.map(lambda p: p.ndim > 1, params), say."
-    return error(TypeError, method, f"{what}, got {got}. {remedy}")
+    return error(TypeError, method, f"{requirement}, got {got}. {remedy}")

@@ -1,4 +1,4 @@
-"""In what one tree is not like another, in words."""
+"""The first difference between two trees, in words for an error message."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,13 +8,13 @@ import numpy as np
 
 from gradkit._core.paths import leaf_paths, unboxed
 
-SHOWN = 4  # paths, of as many as there are
+SHOWN = 4  # paths that a message lists
 
 
 def mismatch(got: Any, want: Any) -> str | None:
-    """What a tree has that another has not, or the other way around; None where they are alike.
+    """A phrase for how `got` differs from `want`, or None if they are alike.
 
-    Alike are trees of the same containers, with leaves of the same paths and shapes.
+    Alike trees have the same containers, leaf paths and leaf shapes.
     """
     gs, ws = _shapes(got), _shapes(want)
     if gs != ws:
@@ -32,14 +32,14 @@ def mismatch(got: Any, want: Any) -> str | None:
 def of_state(
     init: Callable[[Any], Any], updates: Any, state: Any, params: Any
 ) -> str | None:
-    """In what a state is not one that `init` makes of these trees; None where it is, or may be."""
-    given = [t for t in (params, updates) if t is not None]
-    known = [made for t in given for made in _made(init, t)]
-    found = [mismatch(state, made) for made in known]
-    if not all(found) or not found:
+    """A phrase for how `state` differs from what `init` makes; None if it may match."""
+    trees = [t for t in (params, updates) if t is not None]
+    states = [made for t in trees for made in _state_shapes(init, t)]
+    differences = [mismatch(state, made) for made in states]
+    if not all(differences) or not differences:
         return None
     swapped = jax.tree.leaves(updates) and mismatch(state, updates) is None
-    got = "a tree like the updates" if swapped else found[0]
+    got = "a tree like the updates" if swapped else differences[0]
     return "None" if state is None else got
 
 
@@ -48,23 +48,23 @@ def _shapes(t: Any) -> dict[str, tuple[int, ...]]:
     return dict(zip(leaf_paths(t), map(np.shape, jax.tree.leaves(t))))
 
 
-def _made(init: Callable[[Any], Any], t: Any) -> Sequence[Any]:
-    """The shapes of what `init` makes of a tree; nothing, if it cannot."""
+def _state_shapes(init: Callable[[Any], Any], t: Any) -> Sequence[Any]:
+    """`[jax.eval_shape(init, t)]`, or `[]` if `init` raises."""
     try:
         return [jax.eval_shape(lambda t: init(t), t)]  # a new function: traced again
-    except Exception:  # whatever it is, it is not about the state
+    except Exception:  # such an error is not about the state
         return []
 
 
 def _listed(paths: Any) -> str:
-    """Paths in order, the first of many."""
+    """The first `SHOWN` paths in order, and the number of others."""
     first = [path or "(the tree is one)" for path in sorted(paths)[:SHOWN]]
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     return f"{', '.join(first)}{more}" if first else ""
 
 
 def _containers(got: Any, want: Any, path: Sequence[Any] = ()) -> str | None:
-    """Where two trees with the same paths have containers of other types."""
+    """A phrase for the first container whose type differs, or None; the paths are equal."""
     if jax.tree.structure(got) == jax.tree.structure(want):
         return None
     if type(got) is not type(want):
@@ -72,10 +72,10 @@ def _containers(got: Any, want: Any, path: Sequence[Any] = ()) -> str | None:
         kinds = f"{type(got).__name__} instead of {type(want).__name__}"
         return f"{kinds}{where if path else ''}"
     children = zip(_children(got), _children(want))
-    found = (_containers(g, w, (*path, *keys)) for (keys, g), (_, w) in children)
-    return next(filter(None, found), None)
+    differences = (_containers(g, w, (*path, *keys)) for (keys, g), (_, w) in children)
+    return next(filter(None, differences), None)
 
 
 def _children(t: Any) -> list[tuple[Any, Any]]:
-    """What a container holds, with the key of each."""
+    """Children of a container, each with its key path."""
     return jax.tree_util.tree_flatten_with_path(t, is_leaf=lambda x: x is not t)[0]

@@ -1,9 +1,8 @@
-"""Euclidean norms that neither overflow nor vanish, by two algorithms.
+"""Euclidean norms without overflow or underflow, by two algorithms.
 
-Along axes of one array the largest entry is divided out before anything is squared: each norm has
-a scale of its own, at the price of three passes. Of whole trees squares are summed as they are, in
-one pass, and again at other scales only where the sum left the range that it is exact in.
-No norm exceeds the largest number of its dtype.
+Norms along axes of one array divide by the largest entry before they square. This takes three
+passes, and each norm has its own scale. Norms of trees sum squares in one pass, and sum again at
+other scales only if that sum left its exact range. No norm exceeds the largest number of its dtype.
 """
 
 import functools
@@ -22,10 +21,10 @@ Axes = int | tuple[int, ...]
 
 
 def along(x: jax.Array, axis: Axes) -> jax.Array:
-    """Norms along `axis`, which stays; safe for entries of 1e25 and of 1e-30."""
+    """Norms along `axis`, with `keepdims`; safe for entries of 1e25 and of 1e-30."""
     x = numbers.opaque(x)
     largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
-    divisor = numbers.divisible(jax.lax.stop_gradient(largest))  # any would do
+    divisor = numbers.divisible(jax.lax.stop_gradient(largest))  # any scale is exact
     norm = divisor * unscaled(x / divisor, axis)
     return jnp.minimum(norm, jnp.finfo(x.dtype).max)
 
@@ -36,14 +35,14 @@ def of_vector(x: jax.Array) -> jax.Array:
 
 
 def unscaled(x: jax.Array, axis: Axes) -> jax.Array:
-    """Norms along `axis`, which stays, of entries whose squares are known to be in range."""
+    """Norms along `axis`, with `keepdims`; the squares of entries must be in range."""
     return root(jnp.sum(jnp.square(x), axis, keepdims=True))
 
 
 def finite_along(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:
-    """Norms of the finite entries of each array along axes, which stay.
+    """Norms of the finite entries of each array along its axes, with `keepdims`.
 
-    `unscaled` where that is exact for all of them, as for most gradients, else `along`.
+    By `unscaled` if that is exact for all of them, as for most gradients, else by `along`.
     """
     if not pairs:
         return []
@@ -57,16 +56,16 @@ def finite_along(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:
 
 
 def clip_factor(norm: jax.Array, limit: Any) -> jax.Array:
-    """What brings a norm above `limit` down to it; 1 for any other."""
+    """`min(1, limit / norm)`, the factor that clips a norm to `limit`."""
     above = norm > limit
-    # the quotient comes last: XLA copies what is cheap into each kernel
+    # the quotient comes last: XLA copies cheap operations into each kernel
     return jnp.where(above, limit, 1) / jnp.where(above, norm, 1)
 
 
 def of_leaves(t: Tree) -> jax.Array:
-    """The norm of every leaf's finite entries, as a vector `[leaves]`.
+    """Norms of the finite entries of each leaf, as a vector `[leaves]`.
 
-    The derivative of a norm of zero counts as zero.
+    The derivative at a norm of zero is zero.
     """
     zero = tree.zero_per_leaf(t)
     leaves = [x.astype(zero.dtype) for x in jax.tree.leaves(t)]
@@ -76,7 +75,7 @@ def of_leaves(t: Tree) -> jax.Array:
 def of_tree(t: Tree) -> jax.Array:
     """The norm of the finite entries of the whole tree as one vector; 0 if empty.
 
-    What is too small for a plain sum of squares matters only where all of the tree is as small.
+    Entries whose squares underflow count only if all entries of the tree are that small.
     """
     zero = tree.zero_per_leaf(t)
     leaves = [x.astype(zero.dtype) for x in jax.tree.leaves(t)]
@@ -95,20 +94,20 @@ def _of_tree(leaves: list[jax.Array]) -> jax.Array:
 
 @_of_leaves.defjvp
 def _slope_of_leaves(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    found = _of_leaves(*primals)
-    return found, _slope(found, primals[0], tangents[0])
+    norms = _of_leaves(*primals)
+    return norms, _slope(norms, primals[0], tangents[0])
 
 
 @_of_tree.defjvp
 def _slope_of_tree(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    found = _of_tree(*primals)
-    each = jnp.broadcast_to(found, len(primals[0]))
-    return found, jnp.sum(_slope(each, primals[0], tangents[0]))
+    norm = _of_tree(*primals)
+    each = jnp.broadcast_to(norm, len(primals[0]))
+    return norm, jnp.sum(_slope(each, primals[0], tangents[0]))
 
 
-def _slope(found: jax.Array, leaves: list[Any], changes: list[Any]) -> jax.Array:
-    """How norms that are `found` change: for each leaf by its change along its direction."""
-    units = tree.scale_each(numbers.inverse(found), [*map(numbers.finite, leaves)])
+def _slope(norms: jax.Array, leaves: list[Any], changes: list[Any]) -> jax.Array:
+    """Tangents of the norms `[leaves]`: `sum(x / norm * dx)` of each leaf."""
+    units = tree.scale_each(numbers.inverse(norms), [*map(numbers.finite, leaves)])
     return jnp.stack([jnp.sum(x * dx) for x, dx in zip(units, changes)])
 
 
@@ -117,12 +116,12 @@ def _roots(
     total: Callable[..., jax.Array],
     squares: Callable[[jax.Array, list[jax.Array]], jax.Array],
 ) -> jax.Array:
-    """The roots of the `total` of each leaf's sum of squares, at a scale where that is exact.
+    """The roots of `total(sums)` of each leaf's sum of squares, at a scale where that is exact.
 
-    That is 1 for most gradients. Else `squares` sums again, at `far`, 1 and `1 / far`, of which the
-    largest that does not overflow is the most exact. A loop does nothing where none is to be summed
-    again, also under `vmap`, where both branches of a condition are computed; the barrier keeps XLA
-    from taking out of it what depends on the leaves alone.
+    The scale is 1 for most gradients. Otherwise `squares` sums again at `far`, 1 and `1 / far`; the
+    largest of these without overflow is the most exact. A while loop, unlike `cond`, skips this
+    under `vmap` too if no sum needs it. The barrier keeps XLA from hoisting computations on the
+    leaves out of the loop.
     """
     leaves = numbers.opaque(leaves)
     limits = jnp.finfo(leaves[0].dtype)
@@ -132,12 +131,12 @@ def _roots(
     largest = jnp.full_like(jnp.sum(sums), far)
 
     def again(carry: Any) -> Any:
-        scale, found, exact = carry
-        kept, scale = jax.lax.optimization_barrier((leaves, scale))
-        sums = total(squares(scale, kept))
-        roots = jnp.minimum(jnp.sqrt(sums), limits.max * scale) / scale
-        found = jnp.where(exact, found, roots)
-        return scale / far, found, exact | (sums < limits.max)
+        scale, norms, exact = carry
+        hidden, scale = jax.lax.optimization_barrier((leaves, scale))
+        sums = total(squares(scale, hidden))
+        rescaled = jnp.minimum(jnp.sqrt(sums), limits.max * scale) / scale
+        norms = jnp.where(exact, norms, rescaled)
+        return scale / far, norms, exact | (sums < limits.max)
 
     def goes_on(carry: Any) -> jax.Array:
         return (carry[0] > far**-1.5) & ~jnp.all(carry[2])
@@ -147,7 +146,7 @@ def _roots(
 
 
 def _is_exact(squares: jax.Array) -> jax.Array:
-    """Whether each of these sums of squares has neither overflowed nor lost what is too small."""
+    """Whether each sum of squares is in the range without overflow or relevant underflow."""
     limits = jnp.finfo(squares.dtype)
     return (squares > limits.tiny / limits.eps**2) & (squares < limits.max)
 
@@ -157,8 +156,8 @@ def _sum_squares(x: jax.Array) -> jax.Array:
 
 
 def _squares_of_each(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
-    """The sum of the squares of `scale` times each leaf; leaves of one shape are worked as one."""
-    stacks = _together([(x.shape, jax.typeof(x).sharding) for x in leaves])
+    """`sum((scale * x)^2)` of each leaf, `[leaves]`; leaves of one shape are stacked."""
+    stacks = _groups([(x.shape, jax.typeof(x).sharding) for x in leaves])
 
     def squares(stack: list[int]) -> jax.Array:
         each = jnp.stack([leaves[i] for i in stack])
@@ -169,31 +168,31 @@ def _squares_of_each(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
 
 
 def _squares_of_all(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
-    """The sums of the squares of `scale` times many leaves, end to end; of what is sharded, of each."""
+    """`sum((scale * x)^2)` over groups of leaves, concatenated; a sharded leaf is its own group."""
     sharded = [any(jax.typeof(x).sharding.spec) for x in leaves]
-    ends = _together([i if apart else -1 for i, apart in enumerate(sharded)])
+    groups = _groups([i if s else -1 for i, s in enumerate(sharded)])
 
     def squares(places: list[int]) -> jax.Array:
         xs = [leaves[i] for i in places]
         x = jnp.concatenate([x.reshape(-1) for x in xs]) if len(xs) > 1 else xs[0]
         return _sum_squares(scale * numbers.finite(x))
 
-    return jnp.stack([*map(squares, ends)])
+    return jnp.stack([*map(squares, groups)])
 
 
-def _together(alike: list[Any]) -> list[list[int]]:
-    """The places of leaves that are worked as one: on a CPU of one kind, which compiles faster.
+def _groups(alike: list[Any]) -> list[list[int]]:
+    """Indices of leaves that are summed together: on a CPU those of a kind, to compile faster.
 
-    Elsewhere, and on a mesh, each leaf stays where it is.
+    On an accelerator or a mesh each leaf is its own group.
     """
     if jax.default_backend() != "cpu" or shard.devices() > 1:
         return [[i] for i in range(len(alike))]
     return kinds.places(alike, kinds.AT_ONCE)
 
 
-def given_or(own: jax.Array, given: Any = None) -> jax.Array:
-    """The norm `given` where it is a finite number, else `own`."""
-    if given is None:
-        return own
-    given = jnp.asarray(given).astype(own.dtype)
-    return jnp.where(jnp.isfinite(given), given, own)
+def given_or(measured: jax.Array, norm: Any = None) -> jax.Array:
+    """The caller's `norm` if it is finite, else `measured`."""
+    if norm is None:
+        return measured
+    norm = jnp.asarray(norm).astype(measured.dtype)
+    return jnp.where(jnp.isfinite(norm), norm, measured)

@@ -1,9 +1,9 @@
-"""Arithmetic on whole trees, and the library's one policy for numbers.
+"""Dtypes and non-finite numbers: the library's one policy.
 
-`read` on the way in, `like` on the way out. In between, everything is computed in at least
-float32; state is kept in at least float32; an update leaves in its gradient's dtype.
-A non-finite entry of a gradient counts as zero, so that one bad step poisons no state. Steps,
-which come after directions, take what they are given (`wide`).
+`read` casts a gradient to at least float32, and `like` casts the update back to its dtype. All
+computation and state in between is in at least float32. `read` also replaces non-finite entries by
+zero, so one bad gradient does not spoil the state. Steps come after directions, and use `wide`,
+which replaces nothing.
 """
 
 import functools
@@ -20,13 +20,12 @@ Tree = Any  # a pytree of arrays
 
 
 def opaque(t: Tree) -> Tree:
-    """`t`, of whose values XLA knows nothing when it compiles.
+    """Return `t`, hidden from XLA's constant folding.
 
-    It reorders products of what it knows, such as the gradient of a parameter that the loss does
-    not use, and one of the orders may overflow: `(a * 0)^2` became `a^2 * 0^2`, infinity times 0.
-    A barrier costs nothing on a CPU, but keeps an accelerator from doing what is before it and
-    after it in one kernel. There the larger of a number and minus infinity stands for the number,
-    which XLA cannot know either, if this infinity is behind the barrier.
+    XLA reorders products of constants, such as the zero gradient of an unused parameter, and an
+    order may overflow: `(a * 0)^2` became `a^2 * 0^2`, infinity times 0. A barrier costs nothing
+    on a CPU, but keeps an accelerator from fusing across it. There `t` becomes `max(t, -inf)`,
+    and only the constant `-inf` is behind the barrier.
     """
     if not is_compiled():
         return t
@@ -48,7 +47,7 @@ def opaque(t: Tree) -> Tree:
 
 
 def is_compiled() -> bool:
-    """Whether what is called here is traced to be compiled, and not done at once."""
+    """Whether the caller is traced to be compiled, not run eagerly."""
     return isinstance(jax.lax.optimization_barrier(np.array(False)), Tracer)
 
 
@@ -60,12 +59,12 @@ def is_floating(dtype: Any) -> bool:
 
 @functools.cache
 def is_narrow(dtype: Any) -> bool:
-    """Whether this is a dtype of real floating numbers of less than float32."""
+    """Whether this is a real floating dtype of fewer than 32 bits."""
     return is_floating(dtype) and jnp.finfo(dtype).bits < 32
 
 
 def dtypes(t: Tree) -> list[Any]:
-    """The dtype of each leaf; None of what is no array."""
+    """The dtype of each leaf; None if the leaf is not an array."""
     return [getattr(x, "dtype", None) for x in jax.tree.leaves(t)]
 
 
@@ -75,7 +74,7 @@ def is_real(x: Any) -> bool:
 
 
 def is_array(x: Any) -> bool:
-    """Whether the leaf `x` is an array, or the shape of one."""
+    """Whether the leaf `x` is an array or a `ShapeDtypeStruct`."""
     return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
@@ -85,52 +84,52 @@ def is_trained(x: Any) -> bool:
 
 
 def wide_dtype(x: Any) -> Any:
-    """The dtype `x` is computed and kept in: at least float32."""
+    """The dtype of computation and state for `x`: its own, at least float32."""
     return jnp.dtype(jnp.float32) if is_narrow(x.dtype) else x.dtype
 
 
 def without_nan(x: jax.Array) -> jax.Array:
-    """`x`, with every non-finite entry counted as zero."""
+    """`x`, with zeros for non-finite entries."""
     return jax.lax.select(jax.lax.is_finite(x), x, jnp.zeros_like(x))
 
 
 def finite(x: jax.Array) -> jax.Array:
-    """`without_nan`, such that XLA computes it again for each reader.
+    """`without_nan`, in a form that XLA recomputes in every consumer.
 
-    The last line rounds nothing: what depends on one array alone XLA computes again, instead of
-    writing it to memory and reading it back.
+    `reduce_precision` to the same precision changes no value. XLA then recomputes the result in
+    each kernel, instead of writing it to memory and reading it back.
     """
     limits = jnp.finfo(x.dtype)
     return jax.lax.reduce_precision(without_nan(x), limits.nexp, limits.nmant)
 
 
 def read(updates: Tree) -> Tree:
-    """`updates` in at least float32, with every non-finite entry counted as zero."""
+    """`updates` in at least float32, with zeros for non-finite entries."""
     return jax.tree.map(lambda g: finite(g.astype(wide_dtype(g))), updates)
 
 
 def squarable(x: jax.Array, terms: int = 1) -> jax.Array:
-    """`x`, every entry limited so that the sum of so many squares is finite, bias-corrected too."""
+    """`x`, clipped so that a sum of `terms` squares is finite, also after bias correction."""
     largest = np.sqrt(jnp.finfo(x.dtype).max / (4 * max(terms, 1)))
     return jax.lax.clamp(-largest, x, largest)
 
 
 def read_squarable(updates: Tree) -> Tree:
-    """`read`, every entry `squarable`: for second moments by entry."""
+    """`updates` in at least float32, finite, each entry `squarable`: for elementwise moments."""
     return jax.tree.map(
         lambda g: squarable(without_nan(g.astype(wide_dtype(g)))), updates
     )
 
 
 def read_square_summable(updates: Tree) -> Tree:
-    """`read`, every leaf with a finite sum of squares: for Gram matrices."""
+    """`read(updates)`, clipped so that each leaf has a finite sum of squares: for Gram matrices."""
     return jax.tree.map(lambda g: squarable(g, g.size), read(updates))
 
 
 def wide(t: Tree) -> Tree:
-    """`t` in at least float32, every entry as it is; shapes without values stay such.
+    """`t` in at least float32. Non-finite entries stay, and a `ShapeDtypeStruct` stays one.
 
-    So do leaves that are no real numbers, such as weights in int8.
+    Leaves that are not real floating arrays, such as weights in int8, stay as they are.
     """
     if not any(map(is_narrow, dtypes(t))):
         return t
@@ -146,12 +145,12 @@ def wide(t: Tree) -> Tree:
 
 
 def increment(count: jax.Array) -> jax.Array:
-    """`count + 1`, which stays at the largest number of its dtype once it is there."""
+    """`count + 1`, saturating at the largest number of its dtype."""
     return jnp.asarray(optax.safe_increment(count))
 
 
 def like(x: Tree, y: Tree) -> Tree:
-    """`x` in `y`'s dtypes, where both are real numbers."""
+    """Leaves of `x` cast to the dtypes of `y`, where both are real floating arrays."""
     if dtypes(x) == dtypes(y):
         return x
 
@@ -171,11 +170,11 @@ def one_minus_power(decay: Any, step: jax.Array, dtype: Any) -> jax.Array:
 
 
 def divisible(x: jax.Array) -> jax.Array:
-    """`x`, kept to numbers whose reciprocals neither overflow nor are flushed to zero."""
+    """`x`, clipped to `[tiny, 1 / tiny]`, where reciprocals neither overflow nor underflow."""
     tiny = jnp.finfo(x.dtype).tiny
     return jnp.clip(x, tiny, 1 / tiny)
 
 
 def inverse(norm: jax.Array) -> jax.Array:
-    """`1 / norm`; 1 of a norm of zero, so that what has it stays zero, with a derivative."""
+    """`1 / norm`, or 1 for a norm of zero; differentiable at zero too."""
     return 1 / jnp.where(norm > 0, divisible(norm), 1)

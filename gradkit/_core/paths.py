@@ -1,4 +1,4 @@
-"""The paths of leaves, and the boxes in which Flax keeps arrays."""
+"""Paths of leaves, and Flax's boxes around arrays (`nnx.Variable`, `nn.Partitioned`)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,24 +8,24 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from gradkit._core.numbers import Tree
 
-KNOWN = 1024  # structures whose paths are kept: they are asked for at every trace
-_known: dict[Any, list[str]] = {}
+CACHED = 1024  # structures in the cache, as every trace needs paths
+_cache: dict[Any, list[str]] = {}
 
 
 def leaf_paths(t: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
-    """Each leaf's path as names joined by `/`, the same for dicts, linen, NNX and dataclasses.
+    """Paths of all leaves, names joined by `/`: the same for dicts, linen, NNX and dataclasses.
 
-    An NNX variable, which is around an array in init only, has no name of its own in it.
+    The path leaves out an NNX variable's own key, as only `init` sees variables.
     """
     if is_leaf is not None:
         return _leaf_paths(t, is_leaf)
     try:
         structure = jax.tree.structure(t)
-        if structure not in _known:
-            if len(_known) >= KNOWN:
-                _known.clear()
-            _known[structure] = _leaf_paths(t, None)
-        return [*_known[structure]]
+        if structure not in _cache:
+            if len(_cache) >= CACHED:
+                _cache.clear()
+            _cache[structure] = _leaf_paths(t, None)
+        return [*_cache[structure]]
     except TypeError:  # a container's constants have no hash
         return _leaf_paths(t, None)
 
@@ -46,10 +46,10 @@ def _leaf_paths(t: Tree, is_leaf: Callable[[Any], bool] | None) -> list[str]:
 
 
 def unboxed(t: Tree) -> Tree:
-    """`t`, without the boxes in which Flax keeps arrays and says how these are sharded.
+    """`t`, with each Flax box, which holds sharding metadata, replaced by its array.
 
-    What has another shape is kept in such a tree, as that sharding is not its own. NNX takes its
-    boxes off before an update by itself, linen does not.
+    State of another shape than its parameter is kept unboxed, as the metadata does not fit it. NNX
+    removes its boxes before an update, linen does not.
     """
 
     def leaf(x: Any) -> Any:
@@ -60,26 +60,26 @@ def unboxed(t: Tree) -> Tree:
 
 
 def boxed(t: Tree, like: Tree) -> Tree:
-    """`t`, in the boxes that `like` has."""
+    """Leaves of `t` in the structure of `like`, with its boxes."""
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(t))
 
 
-def map_unboxed(f: Callable[..., Any], t: Tree, *rest: Tree) -> Tree:
-    """`jax.tree.map`, where only some of these trees have boxes; the result has those of `t`."""
-    return boxed(jax.tree.map(f, *map(unboxed, (t, *rest))), t)
+def map_unboxed(f: Callable[..., Any], t: Tree, *trees: Tree) -> Tree:
+    """`jax.tree.map` over trees with or without boxes; the result has the boxes of `t`."""
+    return boxed(jax.tree.map(f, *map(unboxed, (t, *trees))), t)
 
 
 def is_box(x: Any) -> bool:
-    """Whether this is a variable of an NNX module, or a parameter of linen with its sharding."""
+    """Whether `x` is an `nnx.Variable` or a linen box such as `nn.Partitioned`."""
     return is_variable(x) or hasattr(x, "unbox")
 
 
 def is_variable(x: Any) -> bool:
-    """Whether this is a variable of an NNX module."""
+    """Whether `x` is an `nnx.Variable`."""
     return hasattr(x, "get_metadata")
 
 
-def map_with_path(f: Callable[..., Any], t: Tree, *rest: Tree) -> Tree:
+def map_with_path(f: Callable[..., Any], t: Tree, *trees: Tree) -> Tree:
     """`jax.tree.map` with each leaf's path as the first argument."""
     names = iter(leaf_paths(t))
-    return jax.tree.map(lambda *xs: f(next(names), *xs), t, *rest)
+    return jax.tree.map(lambda *xs: f(next(names), *xs), t, *trees)

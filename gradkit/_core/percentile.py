@@ -1,14 +1,16 @@
-"""Percentiles of some of a vector's entries."""
+"""Percentiles of the first entries of a vector."""
 
 import jax
 import jax.numpy as jnp
 
 
-def of_first(x: jax.Array, kept: jax.Array, percentile: jax.Array | float) -> jax.Array:
-    """The percentile of the `kept` first entries, linear between neighbours; 0 of none."""
+def of_first(
+    x: jax.Array, count: jax.Array, percentile: jax.Array | float
+) -> jax.Array:
+    """The percentile of `x[:count]`, with linear interpolation; 0 if `count` is 0."""
     place = jnp.arange(x.size, dtype=jnp.int32)
-    ordered = jnp.sort(jnp.where(place < kept, x, jnp.finfo(x.dtype).max))
-    ordered = jnp.where(place < kept, ordered, 0)
-    rank = percentile / 100 * jnp.maximum(kept - 1, 0).astype(x.dtype)
-    share = jnp.maximum(1 - jnp.abs(place.astype(x.dtype) - rank), 0)
-    return jnp.sum(share * ordered).astype(x.dtype)
+    ordered = jnp.sort(jnp.where(place < count, x, jnp.finfo(x.dtype).max))
+    ordered = jnp.where(place < count, ordered, 0)
+    rank = percentile / 100 * jnp.maximum(count - 1, 0).astype(x.dtype)
+    weight = jnp.maximum(1 - jnp.abs(place.astype(x.dtype) - rank), 0)
+    return jnp.sum(weight * ordered).astype(x.dtype)

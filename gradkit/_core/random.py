@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 
 def uniform(seeds: jax.Array, length: int, dtype: Any) -> jax.Array:
-    """Independent numbers in [-1, 1), `[*batch, length, seeds]`, a column of each seed.
+    """Pseudorandom numbers in [-1, 1), `[*batch, length, seeds]`, one column a seed.
 
-    Each is its seed and place, mixed by Wellons' lowbias32: at a fraction of the cost of a draw.
+    Each is a hash of its seed and place by Wellons' lowbias32, cheaper than `jax.random`.
     """
     word = seeds.dtype.type
     shape = (*seeds.shape, length)
@@ -24,7 +24,7 @@ Key = int | jax.Array  # a seed, a key, or a key's data
 
 
 def typed(key: Key) -> jax.Array:
-    """A seed, the data of a key, or a key, as a key."""
+    """A typed `jax.random` key from a seed, a key or a key's data."""
     if not isinstance(key, int):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             return key
@@ -34,11 +34,11 @@ def typed(key: Key) -> jax.Array:
 
 
 def split(data: jax.Array, count: int, like: Key) -> jax.Array:
-    """Keys from the data of one of the kind of another."""
+    """`count` keys split from key data, of the implementation (`threefry2x32`, ...) of `like`."""
     impl = jax.random.key_impl(typed(like))
     return jax.random.split(jax.random.wrap_key_data(data, impl=impl), count)
 
 
 def normals(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Standard normal numbers, drawn in float32: the same of one key in every dtype."""
+    """Standard normal numbers, drawn in float32 and cast, so that every dtype gets the same."""
     return jax.random.normal(key, shape, jnp.float32).astype(dtype)

@@ -1,4 +1,4 @@
-"""Hyperparameters that may be numbers or schedules of the updates made so far."""
+"""Hyperparameters that may be numbers or schedules of the update count."""
 
 import inspect
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from gradkit._core.types import Rate, Scalar, Schedule
 
 
 def at(rate: Rate, step: jax.Array) -> Scalar:
-    """The value after `step` updates: a schedule is called, a number is itself."""
+    """`rate(step)` of a schedule, or the number `rate`."""
     return rate(step) if callable(rate) else rate
 
 
 def is_zero(rate: Rate) -> bool:
-    """Whether this is known to be 0 at every update."""
-    known = check.number(rate)
-    return isinstance(known, float | int) and known == 0
+    """Whether `rate` is a concrete number equal to 0."""
+    value = check.number(rate)
+    return isinstance(value, float | int) and value == 0
 
 
 def product(rate: Rate, factor: Rate) -> Rate:
-    """`rate * factor`, a schedule where either is one."""
+    """`rate * factor`, as a schedule if either is one."""
     check.nonnegative("step_by_learning_rate", learning_rate=rate)
     if is_zero(factor):
         return 0.0
@@ -35,15 +35,15 @@ def product(rate: Rate, factor: Rate) -> Rate:
 
 
 def lr_scaled_decay(learning_rate: Rate, weight_decay: Scalar) -> Rate:
-    """The share that a weight decay in units of the learning rate takes in one update."""
+    """`learning_rate * weight_decay`, the fraction of a parameter that one update subtracts."""
     check.nonnegative("decay_by_weight", weight_decay=weight_decay)
     return product(learning_rate, weight_decay)
 
 
 def before_bias_correction(eps: Scalar, b2: Scalar) -> Schedule:
-    """The `eps` to add to a bias-corrected root that equals `eps` added before bias correction.
+    """A schedule of `eps / sqrt(1 - b2^t)`, for an `eps` added before bias correction.
 
-    `sqrt(v) + eps`, divided by `sqrt(1 - b2^t)`, is `sqrt(v_bias-corrected) + this`.
+    `(sqrt(v) + eps) / sqrt(1 - b2^t)` is the bias-corrected root plus this.
     """
 
     check.nonnegative("scale_by_adam", eps=eps)
@@ -56,7 +56,7 @@ def before_bias_correction(eps: Scalar, b2: Scalar) -> Schedule:
 
 
 def bias_correction(decay: Scalar) -> Callable[[ArrayLike], jax.Array]:
-    """What bias correction makes of an average that began at zero, as a factor."""
+    """A schedule of `1 / (1 - decay^t)`, which bias-corrects an EMA that began at zero."""
 
     def schedule(step: ArrayLike) -> jax.Array:
         t = jnp.asarray(step, jnp.result_type(float)) + 1
@@ -66,28 +66,28 @@ def bias_correction(decay: Scalar) -> Callable[[ArrayLike], jax.Array]:
 
 
 def adam_bias_correction(b1: Scalar, b2: Scalar) -> Callable[[ArrayLike], jax.Array]:
-    """What bias correction makes of the plain ratio of Adam's averages, as a factor."""
+    """A schedule of `sqrt(1 - b2^t) / (1 - b1^t)`, which bias-corrects `m / sqrt(v)` of Adam."""
     mean, square = bias_correction(b1), bias_correction(b2)
     return lambda step: mean(step) / jnp.sqrt(square(step))
 
 
 def checked_schedule(method: str, name: str, schedule: Callable[..., Any]) -> Schedule:
-    """`schedule`, the argument `name` of `method`; it must return one number, traced or not."""
-    what = f"{name}, a schedule,"
+    """Return `schedule`, the argument `name` of `method`, checked to return one number."""
+    subject = f"{name}, a schedule,"
     try:
         inspect.signature(schedule).bind(0)
     except TypeError as wrong:
-        text = f"{what} must take the updates made so far alone, got: {wrong}."
+        text = f"{subject} must take the updates made so far alone, got: {wrong}."
         remedy = "Write lambda count: ..., say."
         raise error(TypeError, method, f"{text} {remedy}") from None
-    except ValueError:  # nothing is known of a builtin's arguments
+    except ValueError:  # a builtin without a signature
         pass
 
-    def read(count: jax.Array) -> Any:
+    def checked(count: jax.Array) -> Any:
         try:
             value = schedule(count)
         except jax.errors.ConcretizationTypeError as wrong:
-            text = f"{what} must be a function that JAX can trace, got {schedule!r}."
+            text = f"{subject} must be a function that JAX can trace, got {schedule!r}."
             remedy = "Branch by jnp.where, or join schedules by optax.join_schedules."
             raise error(TypeError, method, f"{text} {remedy}") from wrong
         except Exception as wrong:
@@ -96,4 +96,4 @@ def checked_schedule(method: str, name: str, schedule: Callable[..., Any]) -> Sc
         check.one_number(method, name, value)
         return value
 
-    return read
+    return checked

@@ -1,4 +1,4 @@
-"""Arrays on a mesh: gathered, sharded as another one, or spread over all of its devices."""
+"""Arrays on a mesh: replicate, shard like another array, or split work over devices."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from gradkit._core.versions import jax_is
 
 
 def whole(x: jax.Array) -> jax.Array:
-    """`x` on no axis of the mesh, so that it may be reshaped freely."""
+    """`x`, gathered if its type is sharded, so that it can be reshaped."""
     sharding = jax.typeof(x).sharding
     if all(axis is None for axis in sharding.spec):
         return x
@@ -21,34 +21,34 @@ def whole(x: jax.Array) -> jax.Array:
 
 
 def alike(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`x` sharded as `y` is, where that is on a mesh."""
-    here, there = jax.typeof(x).sharding, jax.typeof(y).sharding
-    stays = here == there or there.mesh.empty
-    return x if stays else jax.sharding.reshard(x, there)
+    """`x`, with the sharding of `y` if that has a mesh."""
+    old, new = jax.typeof(x).sharding, jax.typeof(y).sharding
+    stays = old == new or new.mesh.empty
+    return x if stays else jax.sharding.reshard(x, new)
 
 
 def replicated(x: jax.Array) -> jax.Array:
-    """`x` whole on every device of the mesh in use, also where XLA chooses."""
+    """`x`, replicated on every device of the current mesh, in Auto and Explicit mode."""
     return _constrain(x, PartitionSpec()) if _size(_axes()) > 1 else x
 
 
 def in_parts() -> bool:
-    """Whether a device sees a part of each array, under a `shard_map`, or axes have names."""
+    """Whether named axes are in scope, of a `shard_map`, `pmap` or `vmap`."""
     return bool(get_axis_env().axis_sizes)
 
 
 def devices() -> int:
-    """Over how many devices of the mesh in use work can be spread.
+    """The number of devices of the current mesh that `share` can split work over.
 
-    Not where a `vmap` with `spmd_axis_name` has spread its batch: its axes are the caller's.
+    It is 1 inside `vmap(spmd_axis_name=)`, whose mesh axes are the caller's.
     """
-    axes = get_axis_env()  # JAX tells of these nowhere else
+    axes = get_axis_env()  # no public API has these
     explicit = getattr(axes, "explicit_mesh_axis_names", None)  # from JAX 0.8 on
     return 1 if axes.spmd_axis_names or explicit else _size(_axes())
 
 
 def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
-    """`f` of a stack, of which each device of the mesh takes an equal number, filled with zeros."""
+    """`f(stack)`, split evenly over the devices along the first axis, padded with zeros."""
     count, fill = len(stack), -len(stack) % devices()
     filled = jnp.pad(stack, [(0, fill), *[(0, 0)] * (stack.ndim - 1)])
     axes = _axes()
@@ -60,7 +60,7 @@ def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
 
 
 def where_it_is(f: Callable[[Any], Any], stacks: Any) -> Any:
-    """`f` of stacks, of which each device takes the part that it has, by the first axis."""
+    """`f(stacks)`, where each device works its shard of the first axis."""
     first = jax.typeof(stacks[0]).sharding.spec[0]
     axes = (first,) if isinstance(first, str) else first
     if not axes:
@@ -71,9 +71,9 @@ def where_it_is(f: Callable[[Any], Any], stacks: Any) -> Any:
 
 
 def _axes() -> tuple[str, ...]:
-    """The axes of the mesh in use that are not in a `shard_map`.
+    """Axes of the current mesh that no `shard_map` around has made manual.
 
-    Inside of one over other axes, JAX 0.7 spreads nothing over them.
+    JAX 0.7 cannot use the others inside a `shard_map` over some axes, so there are none.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if AxisType.Manual in mesh.axis_types and not jax_is("0.8"):
@@ -83,7 +83,7 @@ def _axes() -> tuple[str, ...]:
 
 
 def _size(axes: tuple[str, ...]) -> int:
-    """How many devices of the mesh in use these axes have."""
+    """The number of devices along these axes of the current mesh."""
     return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
 
 

@@ -1,4 +1,4 @@
-"""Updates that are made under a condition: where it does not hold, nothing moves."""
+"""Updates made under a condition: where it is false, updates are zero and the state stays."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ Update = Callable[[Any], tuple[Tree, Any]]  # state -> (updates, state)
 
 
 class Traced(NamedTuple):
-    """An update as a program of the state, and zeros like the updates that it returns."""
+    """The jaxpr of an update as a function of the state, and zeros like its updates."""
 
-    program: Any
-    structure: Any  # of what it returns
+    program: Any  # a ClosedJaxpr
+    structure: Any  # the tree structure of (updates, state)
     zero: Tree
 
     def run(self, state: Any) -> list[jax.Array]:
-        """The leaves of what it returns."""
+        """The leaves of `(updates, state)`."""
         leaves = jax.tree.leaves(state)
         return eval_jaxpr(self.program.jaxpr, self.program.consts, *leaves)
 
@@ -29,8 +29,8 @@ class Traced(NamedTuple):
 def rarely(due: jax.Array, update: Update, updates: Tree, state: Any) -> Any:
     """`update(state)` where `due`, else zeros and the same state.
 
-    What is not due is not computed, under `vmap` too: see `condition.when`. `updates` are those
-    that `update` is about, of whose shapes its result is.
+    `update` is skipped where not due, under `vmap` too: see `condition.when`. `updates` are its
+    input, which gives the shapes of its result.
     """
     traced = _traced(update, updates, state)
     step = lambda x: traced.structure.unflatten(traced.run(x[1]))
@@ -40,13 +40,13 @@ def rarely(due: jax.Array, update: Update, updates: Tree, state: Any) -> Any:
 def mostly(due: jax.Array, update: Update, updates: Tree, state: Any) -> Any:
     """`update(state)` where `due`, else zeros and the same state.
 
-    An XLA conditional, which under `vmap` becomes a selection: a loop, or a selection of all that
-    is remembered, costs more where nearly every update is due.
+    By `lax.cond`, which becomes a select under `vmap`. If nearly every update is due, this is
+    cheaper than the loop of `rarely` or a select over all of the state.
     """
     traced, align = _traced(update, updates, state), condition.on_axes_of
     still, structure = jax.tree.flatten((traced.zero, state))
-    made = traced.program.out_avals
-    still = [align(align(x, y), due) for x, y in zip(still, made)]
+    avals = traced.program.out_avals
+    still = [align(align(x, y), due) for x, y in zip(still, avals)]
     move = lambda: [align(y, x) for y, x in zip(traced.run(state), still)]
     return structure.unflatten(jax.lax.cond(due, move, lambda: still))
 
@@ -62,7 +62,7 @@ def _traced(update: Update, updates: Tree, state: Any) -> Traced:
 
 
 def all_finite(t: Tree) -> jax.Array:
-    """Whether every entry of every leaf of real or complex numbers is finite."""
+    """Whether all entries of all real and complex leaves are finite."""
     trained = [x for x in jax.tree.leaves(t) if numbers.is_trained(x)]
     each = [jnp.all(jnp.isfinite(x)) for x in trained]
     return jnp.all(jnp.stack(each)) if each else jnp.array(True)

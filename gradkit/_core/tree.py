@@ -15,22 +15,22 @@ from gradkit._core.numbers import Tree
 
 
 def by_shape(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` of trees of arrays alone, traced once for all that are of the same shapes."""
+    """`f`, a function of trees of arrays, traced once for all arguments of equal shapes."""
     return jax.jit(f) if numbers.is_compiled() else f
 
 
-def map_by_shape(f: Callable[..., Any], t: Tree, *rest: Tree) -> Tree:
-    """`jax.tree.map`, for an `f` of arrays alone, which is traced once for all leaves of a shape."""
-    return jax.tree.map(by_shape(f), t, *rest)
+def map_by_shape(f: Callable[..., Any], t: Tree, *trees: Tree) -> Tree:
+    """`jax.tree.map` of an `f` of arrays, traced once for all leaves of a shape."""
+    return jax.tree.map(by_shape(f), t, *trees)
 
 
 def zeros(t: Tree) -> Tree:
-    """Zeros shaped like `t`, in at least float32: the start of every average."""
+    """Zeros shaped like `t`, in at least float32: the start of every EMA."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=numbers.wide_dtype(x)), t)
 
 
 def zero_per_leaf(t: Tree) -> jax.Array:
-    """One zero for each leaf, as a vector `[leaves]` in at least float32."""
+    """A vector of zeros `[leaves]`, in the widest dtype of `t`, at least float32."""
     dtypes = [numbers.wide_dtype(x) for x in jax.tree.leaves(t)]
     widest = max(dtypes, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
     return condition.varying_as(jnp.zeros(len(dtypes), widest), t)
@@ -53,7 +53,7 @@ def ema_of_squares(decay: Any, old: Tree, new: Tree) -> Tree:
 def ema_rms(decay: Any, old: Tree, new: Tree) -> Tree:
     """The root of `decay * old^2 + (1 - decay) * new^2`, kept in `old`'s dtype.
 
-    Nothing is squared as it is, so that entries of 1e25 stay finite and of 1e-30 above zero.
+    By `hypot`, without squares: entries of 1e25 stay finite, and of 1e-30 above zero.
     """
 
     def leaf(o: jax.Array, n: jax.Array) -> jax.Array:
@@ -64,38 +64,38 @@ def ema_rms(decay: Any, old: Tree, new: Tree) -> Tree:
 
 
 def bias_corrected(average: Tree, decay: Any, step: jax.Array) -> Tree:
-    """`average / (1 - decay^step)`: an average as if it had not begun at zero."""
+    """`average / (1 - decay^step)`, the bias correction of an EMA that began at zero."""
     weights = one_minus_powers(decay, step, average)
     return jax.tree.map(lambda x: x / weights[x.dtype], average)
 
 
 def bias_corrected_rms(root: Tree, decay: Any, step: jax.Array) -> Tree:
-    """What `bias_corrected` does to an EMA of squares, to its root."""
+    """`root / sqrt(1 - decay^step)`, the bias-corrected root of an EMA of squares."""
     return jax.tree.map(
         lambda x: x / jnp.sqrt(numbers.one_minus_power(decay, step, x.dtype)), root
     )
 
 
 def over_root(numerator: jax.Array, root: jax.Array, floor: Any) -> jax.Array:
-    """`numerator / (root + floor)`, 0 where that is by zero, which a known floor may rule out."""
-    known = isinstance(floor, float | int)
-    if known and floor >= jnp.finfo(numerator.dtype).tiny:
+    """`numerator / (root + floor)`, or 0 where `root + floor` is 0."""
+    is_number = isinstance(floor, float | int)
+    if is_number and floor >= jnp.finfo(numerator.dtype).tiny:
         return numerator / (root + floor)
     return ratio(numerator, root + floor)
 
 
 def ratio(numerator: Tree, denominator: Tree) -> Tree:
-    """Leaf by leaf quotients, 0 where the denominator is: no gradient yet, no `eps` either."""
+    """`numerator / denominator`, leaf by leaf, or 0 where the denominator is 0."""
 
     def leaf(n: jax.Array, d: jax.Array) -> jax.Array:
-        none = d == 0
-        return jnp.where(none, 0, n / jnp.where(none, 1, d))
+        is_zero = d == 0
+        return jnp.where(is_zero, 0, n / jnp.where(is_zero, 1, d))
 
     return jax.tree.map(leaf, numerator, denominator)
 
 
 def one_minus_powers(decay: Any, step: jax.Array, t: Tree) -> dict[Any, jax.Array]:
-    """`one_minus_power`, in each dtype of `t`."""
+    """`1 - decay^step` in each dtype of `t`, as a dict by dtype."""
     dtypes = {x.dtype: None for x in jax.tree.leaves(t)}
     return {d: numbers.one_minus_power(decay, step, d) for d in dtypes}
 
@@ -113,10 +113,10 @@ def scale_each(a: jax.Array, x: Tree) -> Tree:
 
 
 def entries(a: jax.Array) -> list[jax.Array]:
-    """The entries of a vector, for each leaf its own; of a stack, its arrays.
+    """The list `[a[0], a[1], ...]` along the first axis.
 
-    On a CPU at places that XLA does not know: leaves of one shape then share one kernel, where
-    else each has its own, of which compiling takes twenty times as long.
+    On a CPU the indices are hidden from XLA. Leaves of one shape then share one kernel; with
+    constant indices each leaf has its own kernel, and compilation takes twenty times as long.
     """
     if jax.default_backend() != "cpu":
         return list(a)
@@ -125,12 +125,12 @@ def entries(a: jax.Array) -> list[jax.Array]:
 
 
 def unknown(places: Iterable[int]) -> list[jax.Array]:
-    """These numbers, as results of a condition that XLA cannot decide when it compiles."""
-    known = [np.int32(place) for place in places]
+    """These integers as int32 arrays whose values XLA does not know at compile time."""
+    values = [np.int32(place) for place in places]
     return jax.lax.cond(
         jax.lax.optimization_barrier(np.array(False)),
-        lambda: [np.int32(0) for _ in known],
-        lambda: known,
+        lambda: [np.int32(0) for _ in values],
+        lambda: values,
     )
 
 
@@ -142,6 +142,6 @@ def any_true(t: Tree) -> jax.Array:
 
 
 def unzip(t: Tree, tuples: Tree, count: int) -> tuple[Tree, ...]:
-    """Trees like `t`, one of each part of the tuples that stand in the place of its leaves."""
+    """Split a tree like `t` with tuples for leaves into `count` trees, one for each element."""
     part = lambda i: jax.tree.map(lambda _, parts: parts[i], t, tuples)
     return tuple(part(i) for i in range(count))

@@ -1,4 +1,4 @@
-"""The shapes that flow, and the one way a pair of pure functions becomes a transform."""
+"""Types, and `transform` and its variants, which pair `init` and `update`."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, cast
@@ -11,24 +11,25 @@ from gradkit._core.call import are_widened
 
 Params = Any  # a pytree of real arrays
 Updates = Any  # a pytree like Params: gradients, directions, or updates
-Extra = Any  # keyword arguments of `update` that a method does not know
+Extra = Any  # keyword arguments of `update` that a method ignores
 Scalar = float | jax.Array  # a number, which may be traced
 Schedule = Callable[[jax.Array], Any]  # updates made so far -> a number
 Rate = Scalar | Schedule
-Hyper = Scalar | Any  # a number to the method; its `factory` takes schedules too
+Hyper = Scalar | Any  # the method sees a number; `factory` accepts schedules too
 Transform = optax.GradientTransformationExtraArgs
-AnyTransform = optax.GradientTransformation  # what a wrapper takes: optax's or ours
+AnyTransform = optax.GradientTransformation  # of optax or gradkit, as wrappers take
 
 
 class Rounding(optax.GradientTransformationExtraArgs):
-    """A transform that stands last, and rounds parameters to their dtype by itself.
+    """A transform that is last in a chain and rounds parameters to their dtype itself.
 
-    Its update is wider than they are, and lands on what it chose: nobody is to round it.
+    Its update is in at least float32, and leads exactly to the numbers it chose, so `chain` does
+    not round it.
     """
 
 
 class Reading(Protocol):
-    """What `gradkit.read_model` read of a model, as a factory of matrices takes it."""
+    """The part of a result of `gradkit.read_model` that a factory of matrix methods uses."""
 
     def shown_to(
         self,
@@ -37,7 +38,7 @@ class Reading(Protocol):
         arguments: Mapping[str, Any],
         takes: Collection[str],
     ) -> Transform:
-        """What `build` makes of the arguments that `factory` takes, shown the model's matrices."""
+        """The transform `build(arguments)`, applied to the matrices of the model."""
         ...
 
 
@@ -47,9 +48,9 @@ Model = Reading | None
 def transform(
     init: Callable[[Params], Any], update: Callable[..., tuple[Updates, Any]]
 ) -> Transform:
-    """Pair `init` and `update`, and check every leaf either of them is given.
+    """Pair `init` and `update`, and check every leaf that they get.
 
-    Errors go by the factory that the user called.
+    Errors name the factory that the user called.
     """
 
     def checked_init(params: Params) -> Any:
@@ -69,31 +70,30 @@ def transform(
 def rounding(
     method: str, init: Callable[[Params], Any], update: Callable[..., Any]
 ) -> Transform:
-    """`transform`, for one that rounds parameters, and so must see the dtype they are kept in."""
+    """`transform` for a `Rounding`, which must see parameters in their own dtype."""
 
-    def kept_init(params: Params) -> Any:
-        what = "it must be the last transform of gradkit.chain itself"
+    def rounding_init(params: Params) -> Any:
+        requirement = "it must be the last transform of gradkit.chain itself"
         got = "one inside of it, where parameters are in float32"
         remedy = "Take it out of what is around it: leaves of float32 pass as they are."
-        check.holds(method, not are_widened(), what, got, remedy)
+        check.holds(method, not are_widened(), requirement, got, remedy)
         return init(params)
 
-    def kept_update(
+    def rounding_update(
         updates: Updates, state: Any, params: Params = None, **extra: Extra
     ) -> tuple[Updates, Any]:
         check.given(method, params)
         return update(updates, state, params, **extra)
 
-    return Rounding(*transform(kept_init, kept_update))
+    return Rounding(*transform(rounding_init, rounding_update))
 
 
 def wrapper(
     init: Callable[..., Any], update: Callable[..., tuple[Updates, Any]]
 ) -> Transform:
-    """Pair `init` and `update`, which pass leaves on: each transform inside checks its own.
+    """Pair `init` and `update` of a wrapper, without checks: the transforms inside check leaves.
 
-    So that weights in int8, keys of `jax.random`, and the `float0` that their gradients are can
-    be given to a transform that takes them.
+    So weights in int8, `jax.random` keys and `float0` gradients reach transforms that take them.
     """
     return cast(Transform, Transform(init, update))
 
@@ -101,9 +101,9 @@ def wrapper(
 def stateless(
     update: Callable[..., Updates], check: Callable[[Params], None] | None = None
 ) -> Transform:
-    """A transform without memory from `update(updates, params, **extra) -> updates`.
+    """A transform without state from `update(updates, params, **extra) -> updates`.
 
-    What `init` is given is checked, if there is something to `check`.
+    `check`, if given, is called with the parameters in `init`.
     """
 
     def init(params: Params) -> optax.EmptyState:

@@ -1,4 +1,4 @@
-"""The oldest versions the library runs on, and what JAX called otherwise in some of them."""
+"""The oldest supported versions of JAX and optax, and functions that JAX has renamed."""
 
 import importlib.metadata
 import re
@@ -9,27 +9,27 @@ import jax.experimental
 import optax
 
 OLDEST = {"jax": "0.7.2", "optax": "0.2.5"}
-PLUGINS = {  # the extra of JAX that brings a plugin, and the plugin
+PLUGINS = {  # an extra of JAX, and the plugin that it installs
     "cuda12": "jax-cuda12-plugin",
     "cuda13": "jax-cuda13-plugin",
     "tpu": "libtpu",
 }
-any_jax: Any = jax  # of names that not every version has
+any_jax: Any = jax  # untyped, for names that some versions lack
 
 
 def check() -> None:
-    """JAX and optax are as new as the library needs."""
+    """Raise an ImportError if JAX or optax is older than the library needs."""
     for package in (jax, optax):
-        name, found = package.__name__, package.__version__
-        if _numbers(found) < _numbers(OLDEST[name]):
+        name, version = package.__name__, package.__version__
+        if _numbers(version) < _numbers(OLDEST[name]):
             raise ImportError(
-                f"gradkit: {name} must be at least {OLDEST[name]}, got {found}. "
+                f"gradkit: {name} must be at least {OLDEST[name]}, got {version}. "
                 f"Run `pip install -U {_with_plugin(name)}` and start Python anew."
             )
 
 
 def jax_is(oldest: str) -> bool:
-    """Whether JAX is of this version or a newer one."""
+    """Whether JAX is of this version or newer."""
     return _numbers(jax.__version__) >= _numbers(oldest)
 
 
@@ -38,9 +38,9 @@ def _numbers(version: str) -> list[int]:
 
 
 def _with_plugin(name: str) -> str:
-    """`name`, of JAX with the extra that renews the accelerator's plugin too."""
-    there = {d.name for d in importlib.metadata.distributions()}
-    extras = [extra for extra, plugin in PLUGINS.items() if plugin in there]
+    """The requirement to install: `name`, for JAX with the extras of installed plugins."""
+    installed = {d.name for d in importlib.metadata.distributions()}
+    extras = [extra for extra, plugin in PLUGINS.items() if plugin in installed]
     return f'"jax[{",".join(extras)}]"' if name == "jax" and extras else name
 
 
@@ -52,16 +52,16 @@ def enable_x64() -> Any:
 
 
 def vary(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """`x` as a part of its own on every device, along these axes of a `shard_map`."""
+    """`x`, cast to vary along these axes of a `shard_map`."""
     if hasattr(jax.lax, "pcast"):
         return any_jax.lax.pcast(x, axes, to="varying")
     return any_jax.lax.pvary(x, axes)  # before 0.8
 
 
 def bind(eqn: Any, operands: list[Any]) -> Any:
-    """What the equation of a jaxpr makes of its operands."""
-    found = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = found if isinstance(found, tuple) else ([], found)  # before 0.9
+    """Evaluate an equation of a jaxpr on these operands."""
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = bound if isinstance(bound, tuple) else ([], bound)  # before 0.9
     return eqn.primitive.bind(*functions, *operands, **params)
 
 

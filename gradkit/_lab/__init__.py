@@ -1,1 +1,1 @@
-"""What stands behind the command line: tasks, models, sweeps, reports. Uses public names only."""
+"""Tasks, models, sweeps and reports behind the command line. Uses public names only."""

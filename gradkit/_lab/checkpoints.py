@@ -1,4 +1,4 @@
-"""What a race leaves on disk, each piece written whole or not at all."""
+"""Files of a race, written atomically, and checkpoints."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ DRAFT = ".draft"  # a file being written; a killed race may leave one
 
 
 def write(path: pathlib.Path, content: bytes | str) -> None:
-    """Replace a file in one move, so that it is never seen half-written."""
+    """Write a file atomically, by a rename."""
     data = content.encode() if isinstance(content, str) else content
     draft = path.with_name(f".{path.name}{DRAFT}")
     with draft.open("wb") as file:
@@ -30,17 +30,17 @@ def write(path: pathlib.Path, content: bytes | str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write `value` as JSON; numbers that are not finite must have become null."""
+    """Write `value` as JSON; non-finite numbers must be None already."""
     write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def claim(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
-    """Make `out` the folder of the race with these settings, or say why it cannot be."""
+    """Make `out` the folder of the race with these settings, or raise a `Complaint`."""
     record = out / "settings.json"
     try:
         places.linked(out)
         places.encodable(out)
-        found = out.exists() and any(path.suffix != DRAFT for path in out.iterdir())
+        occupied = out.exists() and any(path.suffix != DRAFT for path in out.iterdir())
         for path in (out / name for name in FILES):
             if path.is_dir():
                 raise Complaint(
@@ -49,7 +49,7 @@ def claim(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
                 )
         if record.exists():
             _compare(out, _settings(record), settings, resume)
-        elif found:
+        elif occupied:
             raise Complaint(
                 f"{out} is not empty and holds no race. Choose another --out."
             )
@@ -65,14 +65,14 @@ def claim(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
 
 
 def _settings(record: pathlib.Path) -> dict[str, Any]:
-    """What the race in this folder was started with."""
+    """The settings recorded in `settings.json`."""
     try:
-        found = json.loads(record.read_bytes())
+        settings = json.loads(record.read_bytes())
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or "task" not in found:
+        settings = None
+    if not isinstance(settings, dict) or "task" not in settings:
         raise Complaint(f"{record} was not written by a race. Choose another --out.")
-    return found
+    return settings
 
 
 def _compare(out: pathlib.Path, old: Any, new: dict[str, Any], resume: bool) -> None:
@@ -90,13 +90,13 @@ def _compare(out: pathlib.Path, old: Any, new: dict[str, Any], resume: bool) -> 
 
 
 class Checkpoints:
-    """The latest state of one recipe, kept by Orbax."""
+    """The latest state of one recipe, saved by Orbax."""
 
     def __init__(self, manager: ocp.CheckpointManager):
         self._manager = manager
 
     def save(self, step: int, state: State, seconds: float) -> None:
-        """Keep `state` after `step` steps that took `seconds`; the one before is deleted."""
+        """Save `state` after `step` steps that took `seconds`; delete the checkpoint before."""
         parts = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             clock=ocp.args.JsonSave({"seconds": seconds}),
@@ -112,13 +112,13 @@ class Checkpoints:
         parts = ocp.args.Composite(
             state=ocp.args.StandardRestore(target), clock=ocp.args.JsonRestore()
         )
-        found = self._manager.restore(step, args=parts)
-        return step, found["state"], found["clock"]["seconds"]
+        restored = self._manager.restore(step, args=parts)
+        return step, restored["state"], restored["clock"]["seconds"]
 
 
 @contextlib.contextmanager
 def checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
-    """The checkpoints below `folder`, complete ones only."""
+    """Open the complete checkpoints below `folder`."""
     options = ocp.CheckpointManagerOptions(
         max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )

@@ -1,32 +1,32 @@
-"""What a user of the command line can mend, said in one line."""
+"""Errors of the command line that the user can fix, each one line."""
 
 import difflib
 from collections.abc import Collection
 
 
 class Complaint(ValueError):
-    """One line: what is wrong with what was asked for, and what to do."""
+    """An error in the request, with a remedy, in one line."""
 
 
 def printable(text: str) -> str:
-    """`text` on one line that any terminal takes, whatever names of files are in it."""
+    """`text` with unprintable characters, as in file names, escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def near(name: str, known: Collection[str]) -> str:
-    """A question after those of `known` that `name` may stand for; nothing if none may."""
-    lower = {one.lower(): one for one in known}
+    """` Did you mean ...?` with names of `known` similar to `name`; empty if there are none."""
+    lower = {name.lower(): name for name in known}
     typed = name.strip().lower().rpartition(".")[2]
-    inside = [one for one in lower if len(typed) > 2 and typed in one]
+    inside = [key for key in lower if len(typed) > 2 and typed in key]
     alike = difflib.get_close_matches(typed, lower)
-    found = [lower[one] for one in dict.fromkeys([*alike, *inside])][:4]
-    return f" Did you mean {' or '.join(found)}?" if found else ""
+    matches = [lower[key] for key in dict.fromkeys([*alike, *inside])][:4]
+    return f" Did you mean {' or '.join(matches)}?" if matches else ""
 
 
 def pick(kind: str, name: str, known: Collection[str], where: str = "") -> str:
-    """The one of `known`, all in small letters, that `name` is in any case.
+    """The lower-case name in `known` that equals `name`, ignoring case, or a `Complaint`.
 
-    Where there is none, `where` says how to find them all; else they are named.
+    Its message lists the names, or says `where` to find them.
     """
     typed = name.strip().lower()
     if typed in known:

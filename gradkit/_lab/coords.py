@@ -1,4 +1,4 @@
-"""One transformer at several sizes, in several parametrizations, and what its activations do."""
+"""Coordinate checks of one transformer at several sizes, in several parametrizations."""
 
 import functools
 import math
@@ -28,26 +28,26 @@ from gradkit._lab.complaint import Complaint, pick
 
 CONTEXT = 32  # bytes that a model sees
 HEAD = 16  # features of an attention head; wider models have more of them
-READOUT = "head/"  # of a random one the logits fade as the width grows
-QUERIES = "query/"  # of zeros attention starts flat: its scores are all change
-BRANCHES = "out/|down/"  # of random ones what blocks add fades as the depth grows
+READOUT = "head/"  # zero at first, as random logits shrink as the width grows
+QUERIES = "query/"  # zero at first, so that attention starts uniform
+BRANCHES = "out/|down/"  # zero at first, as random branches shrink as the depth grows
 
 
 class Size(NamedTuple):
-    """Of a transformer."""
+    """The size of a transformer."""
 
     width: int
     layers: int
 
 
 class Start(NamedTuple):
-    """What is done to first weights, by what is found in their paths."""
+    """How to change initial weights, by patterns searched for in their paths."""
 
-    zeros: str = "$^"  # start at zero: none of them
-    embedding: float = 1.0  # times the embedding
+    zeros: str = "$^"  # pattern of weights that start at zero; this matches none
+    embedding: float = 1.0  # factor of the embedding
 
     def of(self, params: models.Params) -> models.Params:
-        """First weights, from those that were drawn."""
+        """The initial weights, changed so."""
 
         def weight(path: Any, p: jax.Array) -> jax.Array:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -65,20 +65,20 @@ DEPTH = Start(f"{READOUT}|{BRANCHES}", 128.0)
 
 
 class Parametrization(NamedTuple):
-    """An optimizer, and what is done to it, the model and its first weights for transfer."""
+    """An optimizer, and its changes to updates, model and initial weights for transfer."""
 
-    rate: float  # about the best one for the smallest of these models
-    tx: Callable[[gk.Parametrization, Any], Any]  # from how it grew and a rate
-    rule: str = ""  # of first weights and multipliers in the model
+    rate: float  # about the best for the smallest of these models
+    tx: Callable[[gk.Parametrization, Any], Any]  # (parametrization, rate) -> transform
+    rule: str = ""  # for initial weights and multipliers in the model
     start: Start = Start()
 
     def branch(self, base: Size, size: Size) -> float:
-        """What multiplies all that blocks add."""
+        """The factor of the output of every block."""
         return base.layers / size.layers if self.rule == "completep" else 1.0
 
 
 def adam(rate: Any) -> Any:
-    """AdamW without decay: the rate is all there is to transfer."""
+    """AdamW without decay, so that only the rate transfers."""
     return gk.adamw(rate, weight_decay=0.0)
 
 
@@ -107,7 +107,7 @@ PARAMETRIZATIONS = {
 
 
 class Plan(NamedTuple):
-    """What is compared."""
+    """The parametrizations and sizes to compare."""
 
     parametrizations: tuple[str, ...]
     over: str  # the field of `Size` that changes
@@ -118,45 +118,46 @@ class Plan(NamedTuple):
     rate: float | None = None
 
     def maker(self, name: str, data: jax.Array) -> Callable[[int], gk.Experiment]:
-        """From a size, the experiment in the parametrization `name` on windows of `data`."""
+        """A function: size -> the experiment in parametrization `name` on windows of `data`."""
         batch = functools.partial(windows, data, CONTEXT, 8)
         start = PARAMETRIZATIONS[name].start if self.over == "width" else DEPTH
         return lambda n: experiment(name, self.base, self.size(n), batch, start)
 
     def learning_rate(self, name: str) -> float:
-        """What was asked for, or what `name` is trained with; over depths a quarter of it."""
+        """The rate of the plan, else the best of `name`, a quarter of it over depths."""
         best = PARAMETRIZATIONS[name].rate
         return self.rate or (best if self.over == "width" else best / 4)
 
     def rename(self, n: int, site: str) -> str | None:
-        """Over depths, what is at the same share of the depth in every model.
+        """A name of an activation that exists in models of every depth, or None to leave it out.
 
-        That is all in the first block and in the middle one, and the stream half way and at its
-        end; between attention and MLP of the first block it is at another share in each.
+        Over depths these are activations in the first and the middle block, and the residual
+        stream half way and at its end. Between attention and MLP of the first block the stream is
+        at a different fraction of each depth.
         """
         if self.over == "width" or "blocks/" not in site:
             return site
         half = n // 2 if self.even else None
         plus, _, inside = site.rpartition("blocks/")
-        block, _, rest = inside.partition("/")
-        if f"{plus}{rest}" == "+ down/kernel":
+        block, _, layer = inside.partition("/")
+        if f"{plus}{layer}" == "+ down/kernel":
             return {half: "+ half way", n: "+ last block"}.get(int(block) + 1)
         place = {0: not plus and "first block", half: "middle block"}.get(int(block))
-        return f"{plus}{place}/{rest}" if place else None
+        return f"{plus}{place}/{layer}" if place else None
 
     def scale(self, name: str, n: int, site: str) -> float:
-        """What blocks add is compared before `name` divides it by the depth."""
+        """The factor that undoes the branch multiplier of `name` in the outputs of blocks."""
         added = re.fullmatch(r"blocks/\d+/(out|down)/kernel", site)
         branch = PARAMETRIZATIONS[name].branch(self.base, self.size(n))
         return 1 / branch if added else 1.0
 
     @property
     def even(self) -> bool:
-        """Whether every size has a half."""
+        """Whether all sizes are even."""
         return not any(n % 2 for n in self.sizes)
 
     def size(self, n: int) -> Size:
-        """The size of which `n` is what changes."""
+        """The base size, with `n` for the field that changes."""
         return self.base._replace(**{self.over: n})
 
 
@@ -169,7 +170,7 @@ def plan(
     seeds: int,
     rate: float | None = None,
 ) -> Plan:
-    """A plan from what was typed: of widths and depths one has several numbers."""
+    """Parse the options of `gradkit coords`; either widths or depths must be several numbers."""
     pick("task of several sizes", task, ("bytes",))
     names = tuple(
         pick("parametrization", name, PARAMETRIZATIONS)
@@ -199,7 +200,7 @@ def plan(
 
 
 def afford(largest: Size, steps: int, seeds: int) -> None:
-    """Refuse what would not fit into memory: parameters, and means of some 14 sites a layer."""
+    """Refuse a plan that exceeds memory: parameters, and means of about 14 sites a layer."""
     width, layers = largest
     models = memory.RUN * seeds * (12 * layers * width**2 + 512 * width)
     means = 112 * layers * steps * seeds
@@ -208,7 +209,7 @@ def afford(largest: Size, steps: int, seeds: int) -> None:
 
 
 def text_data(path: pathlib.Path | None, out: pathlib.Path | None = None) -> jax.Array:
-    """Bytes to train on: of what is at `path` but for `out`, or of Python's own source."""
+    """Training bytes of the text at `path` without `out`, or of Python's own source."""
     train, _ = text.given(path, out) if path else text.standard_library()
     if len(train) <= CONTEXT:
         raise Complaint(
@@ -219,7 +220,7 @@ def text_data(path: pathlib.Path | None, out: pathlib.Path | None = None) -> jax
 
 
 def windows(data: jax.Array, context: int, batch: int, key: jax.Array) -> jax.Array:
-    """A batch of stretches of text, one byte longer than the context."""
+    """A batch of random windows of text, `[batch, context + 1]`."""
     starts = jax.random.randint(key, (batch, 1), 0, len(data) - context)
     return data[starts + jnp.arange(context + 1)[None]].astype(jnp.int32)
 
@@ -232,7 +233,7 @@ def experiment(
     start: Start,
     schedule: Callable[[Any], Any] = lambda rate: rate,
 ) -> gk.Experiment:
-    """A transformer of this size, with hyperparameters that were right for `base`."""
+    """The experiment of a transformer of this size, with hyperparameters tuned for `base`."""
     chosen, grew = PARAMETRIZATIONS[name], grown(base, size)
     forward = multipliers(chosen, grew, base, size)
     init, apply = transformer(size, **forward)
@@ -259,7 +260,7 @@ def transformer(size: Size, **forward: float) -> Any:
 
 
 def grown(base: Size, size: Size) -> gk.Parametrization:
-    """What each parameter sums over and produces at either size."""
+    """The fan-in and fan-out of each parameter at both sizes."""
 
     def apply(params: Any, tokens: Any, width: int, layers: int) -> jax.Array:
         return transformer(Size(width, layers))[1](params, tokens)
@@ -277,7 +278,7 @@ def grown(base: Size, size: Size) -> gk.Parametrization:
 def multipliers(
     chosen: Parametrization, grew: gk.Parametrization, base: Size, size: Size
 ) -> dict[str, float]:
-    """What the model itself multiplies: logits, and what blocks add."""
+    """The multipliers in the model: of logits, and of the outputs of blocks."""
     if not chosen.rule:
         return {}
     output = gk.multipliers(grew, chosen.rule)["head/kernel"].forward
@@ -289,27 +290,27 @@ def check(plan: Plan, data: jax.Array, out: pathlib.Path | None) -> bool:
     if out is not None:
         places.picture(out, plots.SOFTWARE.encode())
     log, console = screen.console(stderr=True), screen.console()
-    found = {name: measure(plan, name, data, log) for name in plan.parametrizations}
-    for name, one in found.items():
-        show(f"{name}, {plan.steps} updates, by {plan.over}", one, console)
+    results = {name: measure(plan, name, data, log) for name in plan.parametrizations}
+    for name, result in results.items():
+        show(f"{name}, {plan.steps} updates, by {plan.over}", result, console)
     if out is not None:
-        checkpoints.write(out.resolve(), plots.coordinates(found, plan.over))
+        checkpoints.write(out.resolve(), plots.coordinates(results, plan.over))
         console.print(f"Picture: {out}", soft_wrap=True)
-    return all(one.ok() for one in found.values())
+    return all(result.ok() for result in results.values())
 
 
 def measure(plan: Plan, name: str, data: jax.Array, log: Console) -> Any:
-    """The coordinates of one parametrization, and on the way, where it is."""
+    """The coordinate check of one parametrization, with a status line meanwhile."""
     make = plan.maker(name, data)
     scale = functools.partial(plan.scale, name)
     with log.status(Text(name)) as status:
 
-        def said(n: int) -> gk.Experiment:
+        def make_and_report(n: int) -> gk.Experiment:
             status.update(Text(f"{name}, {plan.over} {n}"))
             return make(n)
 
         return gk.check_coordinates(
-            said,
+            make_and_report,
             plan.sizes,
             plan.learning_rate(name),
             plan.steps,
@@ -319,19 +320,19 @@ def measure(plan: Plan, name: str, data: jax.Array, log: Console) -> Any:
         )
 
 
-def show(title: str, found: Any, console: Console) -> None:
-    """One parametrization's table."""
+def show(title: str, result: Any, console: Console) -> None:
+    """Print the table of one parametrization."""
     table = screen.table()
     table.add_column("activation x", overflow="fold")
     for column in ("|x| grows as", "|x - x0| grows as"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
-    failures = found.failures()
-    for site, powers in found.powers().items():
+    failures = result.failures()
+    for site, powers in result.powers().items():
         cells = [f"n^{p.value:+.2f}{_margin(p)}" for p in powers]
         verdict = failures.get(site, "")
         table.add_row(site, *cells, verdict, style="red" if verdict else "")
-    sites = len(found.sites)
+    sites = len(result.sites)
     verdict = (
         f"{len(failures)} of {sites} sites fail" if failures else "every site passes"
     )
@@ -339,18 +340,18 @@ def show(title: str, found: Any, console: Console) -> None:
 
 
 def _margin(power: Any) -> str:
-    """Half the interval; of one seed there is none."""
+    """Half the confidence interval, or nothing for one seed."""
     margin = power.high - power.value
     return "" if math.isnan(margin) else f" ± {margin:.2f}"
 
 
-def _numbers(option: str, given: str) -> list[int]:
+def _numbers(option: str, typed: str) -> list[int]:
     try:
-        found = [int(n) for n in given.split(",")]
+        numbers = [int(n) for n in typed.split(",")]
     except ValueError:
-        found = []
-    if not found or min(found) < 1 or len(set(found)) < len(found):
+        numbers = []
+    if not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers):
         raise Complaint(
-            f"{option} must be different whole numbers above 0, got {given}."
+            f"{option} must be different whole numbers above 0, got {typed}."
         )
-    return found
+    return numbers

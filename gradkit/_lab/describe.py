@@ -1,4 +1,4 @@
-"""What the catalogue, the docstrings and the glossary say; starts no device."""
+"""Text of `gradkit list` and `show` from catalogue, docstrings and glossary; starts no device."""
 
 import inspect
 import re
@@ -16,9 +16,9 @@ WIDTH = 80
 SECTION = re.compile(r"^([A-Z][a-z]+):(?=\s)", re.M)
 ARGUMENT = re.compile(r"^(\w+(?:,\s+\w+)*):\s", re.M)
 CITED = "see the glossary."
-GLUE = "\0"  # a space at which no line ends
+GLUE = "\0"  # a non-breaking space
 ORDER = ("Args", "Needs", "State", "Flops", "Paper", "Departure", "Limits")
-ELSEWHERE = {  # what people look for that is in optax alone
+ELSEWHERE = {  # names that only optax has
     "adabelief": "optax.adabelief",
     "adadelta": "optax.adadelta",
     "adafactor": "optax.adafactor",
@@ -48,16 +48,16 @@ ELSEWHERE = {  # what people look for that is in optax alone
     "warmup": "optax.warmup_cosine_decay_schedule",
     "yogi": "optax.yogi",
 }
-SIDE = 1024  # of the matrix whose bytes are counted
+SIDE = 1024  # of the example matrix for bytes of state
 
 
 class Description(NamedTuple):
-    """A method in words."""
+    """A method's catalogue line and docstring, parsed."""
 
     method: Method
     signature: str
-    body: str  # what it does, and its equations as text
-    sections: dict[str, str]  # "Args", "State", "Paper", ... and what they say
+    body: str  # the docstring before its sections, with equations as text
+    sections: dict[str, str]  # by title: "Args", "State", "Paper", ...
 
     @property
     def summary(self) -> str:
@@ -66,11 +66,11 @@ class Description(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The first sentence, behind what people call the method if its name does not say it."""
+        """The first sentence, preceded by the common name of the method if `name` lacks it."""
         called = self.method.known_as.partition(", ")[0]
         plain = re.sub(r"\W|_", "", called).lower()
-        said = plain in self.method.name.replace("_", "")
-        return self.summary if said else f"{called}: {self.summary}"
+        contained = plain in self.method.name.replace("_", "")
+        return self.summary if contained else f"{called}: {self.summary}"
 
     def record(self) -> dict[str, str]:
         """The method as JSON."""
@@ -87,29 +87,29 @@ class Description(NamedTuple):
         }
 
     def says(self, words: str) -> bool:
-        """Whether the words are in its names, its paper or its summary, in any case."""
+        """Whether the names, the paper or the summary contain the words, in any case."""
         method = self.method
         text = " ".join([*method.names, method.paper, method.reference, self.summary])
         return words.strip().lower() in text.lower()
 
     def page(self) -> str:
-        """All that is said of the method."""
+        """The page that `gradkit show` prints for the method."""
         method = self.method
-        said = dict(self.sections)
+        sections = dict(self.sections)
         if method.kind in ("transform", "recipe"):
             each = self.bytes_a_parameter()
-            said["State"] += (
+            sections["State"] += (
                 f"\n\nIn a {SIDE} x {SIDE} matrix: {each} bytes a parameter."
             )
-            said.setdefault("Needs", "nothing beyond update(grads, state, params).")
-        said["Reference"] = method.reference or "none"
+            sections.setdefault("Needs", "nothing beyond update(grads, state, params).")
+        sections["Reference"] = method.reference or "none"
         if method.known_as:
-            said["Known as"] = method.known_as
-        own = method.family.rstrip("s") == method.kind  # a family of its kind alone
-        of = "" if own else f" of the family {method.family}"
-        said["File"] = f"{method.path} (a {method.kind}{of})"
-        titles = [*ORDER, *(title for title in said if title not in ORDER)]
-        ordered = {title: said[title] for title in titles if title in said}
+            sections["Known as"] = method.known_as
+        is_kind = method.family.rstrip("s") == method.kind  # such as recipe
+        of = "" if is_kind else f" of the family {method.family}"
+        sections["File"] = f"{method.path} (a {method.kind}{of})"
+        titles = [*ORDER, *(title for title in sections if title not in ORDER)]
+        ordered = {title: sections[title] for title in titles if title in sections}
         return _page(self.signature, self.body, ordered)
 
     def bytes_a_parameter(self) -> str:
@@ -117,92 +117,94 @@ class Description(NamedTuple):
         arguments = _defaults(getattr(gk, self.method.name))
         try:
             stated = stated_in(self.sections["State"], arguments)
-        except Unstated:  # of no leaf
+        except Unstated:  # no formula a leaf
             return "0"
         each = stated.of_leaf("hidden/kernel", (SIDE, SIDE)) / SIDE**2
-        said = f"{each:.3f}".rstrip("0").rstrip(".")
-        return " and ".join([said, *(f"{name}'s" for name in stated.inner)])
+        number = f"{each:.3f}".rstrip("0").rstrip(".")
+        return " and ".join([number, *(f"{name}'s" for name in stated.inner)])
 
 
 def methods(family: str | None = None) -> list[Method]:
-    """The methods of one family, or all."""
+    """The methods of one family, or of all."""
     if family is not None:
         family = pick("family", family, FAMILIES)
     return [m for m in METHODS if hasattr(gk, m.name) and family in (None, m.family)]
 
 
 def describe(name: str) -> Description:
-    """The description of the method with this name, or of the one that is known as it."""
-    known = {method.name: method for method in methods()}
+    """The description of the method with this name or alias."""
+    by_name = {method.name: method for method in methods()}
     typed = name.strip().lower()
-    if typed not in known:
-        called = [m for m in known.values() if typed in map(str.lower, m.names)]
-        if len(called) > 1:
-            names = " and ".join(m.name for m in called)
+    if typed not in by_name:
+        aliased = [m for m in by_name.values() if typed in map(str.lower, m.names)]
+        if len(aliased) > 1:
+            names = " and ".join(m.name for m in aliased)
             raise Complaint(f"{name!r} is what {names} are known as. Choose one.")
-        name = called[0].name if called else name
+        name = aliased[0].name if aliased else name
     if typed in ELSEWHERE:
         raise Complaint(f"no method {name!r} here. optax has it: {ELSEWHERE[typed]}.")
-    name = pick("method", name, known, "gradkit list names them all.")
-    signature, body, sections = _said(getattr(gk, name))
-    return Description(known[name], signature, body, sections)
+    name = pick("method", name, by_name, "gradkit list names them all.")
+    signature, body, sections = _parsed(getattr(gk, name))
+    return Description(by_name[name], signature, body, sections)
 
 
 def page(name: str) -> str:
-    """All that is said of a method, of a part of `gradkit.subspace`, or of a word."""
+    """The page of a method, of a part of `gradkit.subspace`, or of a glossary entry."""
     typed = name.strip().lower()
     if typed == "glossary":
-        return "\n".join(_entry(term, said) for term, said in TERMS.items())
-    for term, said in TERMS.items():
+        return "\n".join(_entry(term, text) for term, text in TERMS.items())
+    for term, text in TERMS.items():
         if typed in [term.lower(), *term.lower().split(", ")]:
-            called = [m.name for m in methods() if typed in map(str.lower, m.names)]
-            also = f" Methods: {', '.join(called)}." if called else ""
-            return _entry(term, said + also)
+            names = [m.name for m in methods() if typed in map(str.lower, m.names)]
+            also = f" Methods: {', '.join(names)}." if names else ""
+            return _entry(term, text + also)
     room, _, part = typed.rpartition(".")
     if room.removeprefix("gradkit.") != "subspace":
         return describe(name).page()
     parts = [part for part in gk.subspace.__all__ if part.islower()]
     part = pick("part of gradkit.subspace", part, parts)
-    signature, body, sections = _said(getattr(gk.subspace, part))
+    signature, body, sections = _parsed(getattr(gk.subspace, part))
     return _page(_filled(f"subspace.{signature}", "    "), body, sections)
 
 
-def _said(factory: Any) -> tuple[str, str, dict[str, str]]:
-    """The signature, the body and the sections of a docstring."""
-    said = (inspect.getdoc(factory) or "").partition("\n>>> ")[0]
-    body, *rest = SECTION.split(_readable(said))
-    sections = dict(zip(rest[::2], map(inspect.cleandoc, rest[1::2])))
+def _parsed(factory: Any) -> tuple[str, str, dict[str, str]]:
+    """The signature of a factory, and the body and sections of its docstring."""
+    doc = (inspect.getdoc(factory) or "").partition("\n>>> ")[0]
+    body, *parts = SECTION.split(_readable(doc))
+    sections = dict(zip(parts[::2], map(inspect.cleandoc, parts[1::2])))
     if "Args" in sections:
         sections["Args"] = _arguments(sections["Args"], [*_defaults(factory)])
     return _signature(factory), body.strip(), sections
 
 
 def _arguments(content: str, order: list[str]) -> str:
-    """What `Args:` says of each argument, and the glossary where it is cited, in this order."""
+    """The entries of `Args:` in this order, with cited glossary entries put in place."""
     _, *parts = ARGUMENT.split(content)
-    found = {}
+    by_name = {}
     for names, text in zip(parts[::2], parts[1::2]):
-        said = " ".join(text.split())
+        entry = " ".join(text.split())
         for name in re.split(r",\s+", names):
-            cited = said.startswith(CITED)
-            found[name] = said.replace(CITED, TERMS[name], 1) if cited else said
-    entries = (_entry(name, found[name], WIDTH - 4) for name in order if name in found)
+            cited = entry.startswith(CITED)
+            by_name[name] = entry.replace(CITED, TERMS[name], 1) if cited else entry
+    entries = (
+        _entry(name, by_name[name], WIDTH - 4) for name in order if name in by_name
+    )
     return "\n".join(entries)
 
 
 def _page(signature: str, body: str, sections: dict[str, str]) -> str:
-    said = [_section(title, content) for title, content in sections.items()]
+    blocks = [_section(title, content) for title, content in sections.items()]
     paragraphs = (
         part if part.startswith(" ") else _filled(part) for part in body.split("\n\n")
     )
-    return "\n\n".join([signature, *paragraphs, "\n".join(said)])
+    return "\n\n".join([signature, *paragraphs, "\n".join(blocks)])
 
 
 def _section(title: str, content: str) -> str:
     if title == "Args":
         return f"Args:\n{textwrap.indent(content, '    ')}"
     first, *others = content.split("\n\n")
-    below = [textwrap.indent(_filled(one, "", WIDTH - 4), "    ") for one in others]
+    below = [textwrap.indent(_filled(part, "", WIDTH - 4), "    ") for part in others]
     return "\n".join([_filled(f"{title}: {first}", "    "), *below])
 
 
@@ -211,15 +213,15 @@ def _entry(name: str, text: str, width: int = WIDTH) -> str:
 
 
 def _filled(text: str, indent: str = "", width: int = WIDTH) -> str:
-    """Prose in lines of this width, all but the first indented; no short code is broken."""
-    whole = re.sub(r"`[^`]*`", _glued, " ".join(text.split()))
+    """Wrap text to this width, later lines indented; short `code` stays on one line."""
+    glued = re.sub(r"`[^`]*`", _glued, " ".join(text.split()))
     filler = textwrap.TextWrapper(
         width,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return filler.fill(whole).replace(GLUE, " ")
+    return filler.fill(glued).replace(GLUE, " ")
 
 
 def _glued(code: re.Match[str]) -> str:
@@ -227,22 +229,22 @@ def _glued(code: re.Match[str]) -> str:
 
 
 def _defaults(factory: Any) -> dict[str, Any]:
-    """Every argument's default, `inspect.Parameter.empty` where it has none."""
+    """The default of every argument, `inspect.Parameter.empty` if it has none."""
     parameters = inspect.signature(factory).parameters.values()
     return {p.name: p.default for p in parameters}
 
 
 def _signature(factory: Any) -> str:
     """Names and defaults, without types."""
-    said = [
+    arguments = [
         name if default is inspect.Parameter.empty else f"{name}={_value(default)}"
         for name, default in _defaults(factory).items()
     ]
-    return _filled(f"{factory.__name__}({', '.join(said)})", "    ")
+    return _filled(f"{factory.__name__}({', '.join(arguments)})", "    ")
 
 
 def _value(default: Any) -> str:
-    """A default as it may be typed; a function by its name."""
+    """A default as source text; a function by its name."""
     for name, named in vars(gk.newton_schulz).items():
         if name.isupper() and default is named:
             return f"newton_schulz.{name}"
@@ -252,10 +254,10 @@ def _value(default: Any) -> str:
 
 
 def _readable(doc: str) -> str:
-    """The same with every formula as text, on lines of its own or in place."""
+    """The docstring with every formula as plain text; `$$` formulas on separate lines."""
 
-    def displayed(found: re.Match[str]) -> str:
-        return textwrap.indent(equations.text(found[1]), "    ")
+    def displayed(match: re.Match[str]) -> str:
+        return textwrap.indent(equations.text(match[1]), "    ")
 
     doc = re.sub(r"\$\$(.*?)\$\$", displayed, doc, flags=re.S)
     return re.sub(r"\$([^$]*)\$", lambda m: equations.text(m[1]), doc)

@@ -1,4 +1,4 @@
-"""Whether what was asked for fits into memory, before anything is computed."""
+"""Checks, before any computation, that a request fits into memory."""
 
 import math
 import os
@@ -7,21 +7,21 @@ import pathlib
 from gradkit._lab.complaint import Complaint
 
 LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
-RUN = 6 * 4  # bytes of a parameter that is trained: gradient, update, moments, float32
+RUN = 6 * 4  # bytes for each trained parameter: gradient, update, moments, in float32
 
 
 def here() -> float:
-    """Bytes of memory that a process may have; infinite where nobody says."""
-    known = [math.inf]
+    """Bytes of memory available to a process, by machine and container; infinite if unknown."""
+    limits = [math.inf]
     if hasattr(os, "sysconf"):
-        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    if LIMIT.exists() and (said := LIMIT.read_text().strip()).isdecimal():
-        known.append(int(said))
-    return min(known)
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    if LIMIT.exists() and (limit := LIMIT.read_text().strip()).isdecimal():
+        limits.append(int(limit))
+    return min(limits)
 
 
 def require(asked: str, size: int) -> None:
-    """Refuse what takes more than there is."""
+    """Raise a `Complaint` if `asked` takes more bytes than the process may have."""
     if size > here():
         raise Complaint(
             f"{asked} would take at least {gigabytes(size)} of memory, here are "
@@ -30,5 +30,5 @@ def require(asked: str, size: int) -> None:
 
 
 def gigabytes(size: float) -> str:
-    """As `2,980 GB`."""
+    """Format bytes as `2,980 GB`."""
     return f"{size / 1e9:,.0f} GB"

@@ -1,4 +1,4 @@
-"""Small Flax NNX networks: a decoder-only transformer and a convolutional one."""
+"""Small Flax NNX networks: a decoder-only transformer and a convolutional network."""
 
 import functools
 from collections.abc import Callable
@@ -53,9 +53,9 @@ class Transformer(nnx.Module):
         layers: int,
         heads: int,
         *,
-        output: float = 1.0,  # times the logits
-        scores: float | None = None,  # times products of queries and keys
-        branch: float = 1.0,  # times what a block adds
+        output: float = 1.0,  # factor of the logits
+        scores: float | None = None,  # factor of products of queries and keys
+        branch: float = 1.0,  # factor of the output of each block
         rngs: nnx.Rngs,
     ):
         self.output = output
@@ -97,7 +97,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, scale: float) -> jax.Array:
 
 
 def rotate(x: jax.Array) -> jax.Array:
-    """Turn each pair of features by an angle that grows with the position."""
+    """Rotary position embedding."""
     length, half = x.shape[-3], x.shape[-1] // 2
     angles = np.arange(length)[:, None] * 1e4 ** (-np.arange(half) / half)
     cos, sin = (f(angles)[None, :, None].astype(x.dtype) for f in (np.cos, np.sin))
@@ -106,9 +106,9 @@ def rotate(x: jax.Array) -> jax.Array:
 
 
 def neighbours(x: jax.Array) -> jax.Array:
-    """The 3 by 3 patch around every pixel: a linear map of it is a convolution.
+    """The 3 by 3 patch around every pixel; a linear map of it is a convolution.
 
-    Written so because XLA is slow, on CPU, at convolutions whose kernels are batched.
+    On a CPU, XLA is slow at convolutions with batched kernels.
     """
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

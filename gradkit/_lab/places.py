@@ -1,4 +1,4 @@
-"""Where results may go, found out before anything is computed."""
+"""Checks, before any computation, that results can be written."""
 
 import pathlib
 import tempfile
@@ -7,7 +7,7 @@ from gradkit._lab.complaint import Complaint
 
 
 def linked(out: pathlib.Path) -> None:
-    """Refuse a link that leads nowhere, of which the system says only "File exists"."""
+    """Refuse a broken link, for which the system says only "File exists"."""
     for path in (out, *out.parents):
         if path.is_symlink() and not path.exists():
             raise Complaint(
@@ -27,7 +27,7 @@ def encodable(out: pathlib.Path) -> None:
 
 
 def picture(out: pathlib.Path, mark: bytes) -> None:
-    """Refuse where no picture can be written, and what holds anything but one with `mark`."""
+    """Refuse a path that cannot be written, or that holds a file without `mark` at its start."""
     try:
         linked(out)
         if out.exists() and not (out.is_file() and mark in _head(out)):

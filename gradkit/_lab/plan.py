@@ -1,4 +1,4 @@
-"""Who runs in a race and how long, read from what was typed."""
+"""The plan of a race: recipes, rates, steps and seeds."""
 
 import inspect
 import math
@@ -13,11 +13,11 @@ from gradkit._lab import memory, program
 from gradkit._lab.complaint import Complaint, pick
 from gradkit._lab.tasks import Task
 
-MOST = 400  # rates over two decades of which no two have the same three digits
+MOST = 400  # rates over two decades that differ in three digits
 
 
 class Plan(NamedTuple):
-    """Who runs, and how long."""
+    """Recipes with their rates, steps and seeds."""
 
     rates: dict[str, list[float]]  # the learning rates of each recipe
     steps: int
@@ -28,7 +28,7 @@ class Plan(NamedTuple):
 def plan(
     recipes: str, steps: int, rates: int, seeds: int, save_every: int | None = None
 ) -> Plan:
-    """A plan from `adamw,muon@0.02`, where the grid of muon is laid around 0.02."""
+    """Parse `adamw,muon@0.02` and the counts; the grid of muon is centred at 0.02."""
     every = -(-steps // 5) if save_every is None else save_every
     counts = {"steps": steps, "rates": rates, "seeds": seeds, "save-every": every}
     for name, count in counts.items():
@@ -36,22 +36,22 @@ def plan(
             raise Complaint(f"--{name} must be at least 1, got {count}.")
     if rates > MOST:
         raise Complaint(f"--rates must be at most {MOST}, got {rates}.")
-    known = sorted(
+    names = sorted(
         m.name for m in catalogue.METHODS if m.kind == "recipe" and hasattr(gk, m.name)
     )
     grids = {}
-    for entrant in recipes.split(","):
-        typed, at, rate = entrant.strip().partition("@")
+    for entry in recipes.split(","):
+        typed, at, rate = entry.strip().partition("@")
         everything = "gradkit list --family recipe names them all."
-        name = pick("recipe", typed, known, everything)
+        name = pick("recipe", typed, names, everything)
         if name in grids:
             raise Complaint(f"recipe {name!r} is named twice. Name it once.")
-        grids[name] = program.grid(_rate(entrant, rate) if at else _centre(name), rates)
+        grids[name] = program.grid(_rate(entry, rate) if at else _centre(name), rates)
     return Plan(grids, steps, seeds, every)
 
 
 def afford(task: Task, plan: Plan) -> None:
-    """Refuse what would not fit into memory: parameters, losses, and the order of examples."""
+    """Refuse a plan that exceeds memory: parameters, losses, and the order of examples."""
     params = jax.eval_shape(task.init, jax.random.key(0))
     size = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
     rates = max(map(len, plan.rates.values()))
@@ -65,7 +65,7 @@ def afford(task: Task, plan: Plan) -> None:
 
 
 def settings(task: Task, plan: Plan) -> dict[str, Any]:
-    """All that the numbers of a race depend on, as JSON."""
+    """The settings that determine the numbers of a race, as JSON."""
     return {
         "task": task.name,
         "summary": task.summary,
@@ -78,7 +78,7 @@ def settings(task: Task, plan: Plan) -> dict[str, Any]:
 
 
 def chosen(task: Task, plan: Plan) -> dict[str, dict[str, Any]]:
-    """What is not left to a recipe's defaults: the arguments of the task that it takes."""
+    """For each recipe, the arguments of the task that it takes, in place of its defaults."""
     return {
         name: {key: x for key, x in task.arguments.items() if key in _parameters(name)}
         for name in plan.rates
@@ -86,7 +86,7 @@ def chosen(task: Task, plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def _centre(name: str) -> float:
-    """Ten times the default, which is made for larger models and longer runs."""
+    """Ten times the default rate, which suits larger models and longer runs."""
     return 10 * _parameters(name)["learning_rate"].default
 
 
@@ -94,7 +94,7 @@ def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(getattr(gk, name)).parameters
 
 
-def _rate(entrant: str, rate: str) -> float:
+def _rate(entry: str, rate: str) -> float:
     try:
         value = float(rate)
     except ValueError:
@@ -102,6 +102,6 @@ def _rate(entrant: str, rate: str) -> float:
     low, high = program.RATES
     if not low <= value <= high:
         raise Complaint(
-            f"{entrant!r} must name a rate from {low:g} to {high:g}, as adamw@3e-3 does."
+            f"{entry!r} must name a rate from {low:g} to {high:g}, as adamw@3e-3 does."
         )
     return value

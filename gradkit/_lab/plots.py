@@ -1,4 +1,4 @@
-"""Pictures: of a race, of activations by size, of the best learning rate by size."""
+"""Plots of a race, of activations by size, and of losses by learning rate and size."""
 
 import io
 import itertools
@@ -15,11 +15,11 @@ from gradkit._lab import report
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKS = "osD^vP"
-SOFTWARE = "gradkit"  # which drew it, by what the file says
+SOFTWARE = "gradkit"  # in the metadata of a PNG
 
 
 class Look(NamedTuple):
-    """How a recipe is drawn."""
+    """Colour, marker and line style of a recipe."""
 
     colour: str
     mark: str
@@ -32,7 +32,7 @@ BASE = Look("#000000", "X", "--")
 def curves(race: dict[str, Any]) -> bytes:
     """Loss curves at the best rates, and held-out loss by learning rate, as PNG.
 
-    AdamW, what the others are measured by, is black, dashed and on top.
+    AdamW, the baseline, is black, dashed and on top.
     """
     figure = Figure(figsize=(9, 4), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -53,17 +53,17 @@ def curves(race: dict[str, Any]) -> bytes:
     return _png(canvas)
 
 
-def coordinates(found: dict[str, Any], over: str) -> bytes:
+def coordinates(results: dict[str, Any], over: str) -> bytes:
     """Change of every activation over the size, a panel a parametrization, as PNG.
 
     Passing sites are lines from dark to light in the order of the model, failing ones red.
     """
-    figure = Figure(figsize=(4.2 * len(found), 3.8), dpi=200, layout="constrained")
+    figure = Figure(figsize=(4.2 * len(results), 3.8), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for axes, (name, one) in zip(panels, found.items()):
-        one.plot(axes)
-        failing, lines = one.failures(), axes.get_lines()
+    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    for axes, (name, result) in zip(panels, results.items()):
+        result.plot(axes)
+        failing, lines = result.failures(), axes.get_lines()
         for i, line in enumerate(lines):
             shade = 0.75 * i / max(1, len(lines) - 1)
             fails = line.get_label() in failing
@@ -73,26 +73,26 @@ def coordinates(found: dict[str, Any], over: str) -> bytes:
             f"{len(failing)} of {len(lines)} sites fail" if failing else "all pass"
         )
         axes.set_title(f"{name}: {verdict}", fontsize=11)
-        _sized(axes, one.sizes, over)
+        _sized(axes, result.sizes, over)
     for axes in panels[1:]:
         axes.set_ylabel("")
     panels[0].set_ylabel("mean change of an activation")
     return _png(canvas)
 
 
-def transfers(found: dict[str, Any], over: str) -> bytes:
+def transfers(results: dict[str, Any], over: str) -> bytes:
     """Loss over the learning rate, a panel a parametrization and a line a size, as PNG."""
-    figure = Figure(figsize=(4.2 * len(found), 3.8), dpi=200, layout="constrained")
+    figure = Figure(figsize=(4.2 * len(results), 3.8), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    lows = [b.loss for one in found.values() for b in one.optima(1).values()]
-    for axes, (name, one) in zip(panels, found.items()):
-        one.plot(axes)
+    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    lows = [b.loss for result in results.values() for b in result.optima(1).values()]
+    for axes, (name, result) in zip(panels, results.items()):
+        result.plot(axes)
         for i, line in enumerate(axes.get_lines()):
-            shade = (i // 2) / max(1, len(one.losses) - 1)
+            shade = (i // 2) / max(1, len(result.losses) - 1)
             line.set(color=(0.85 * shade, 0.35 + 0.3 * shade, 0.7 * (1 - shade)))
         axes.set_title(
-            f"{name}: best rates {one.shift:.2f} doublings apart", fontsize=11
+            f"{name}: best rates {result.shift:.2f} doublings apart", fontsize=11
         )
         axes.set_ylim(min(lows) - 0.05, max(lows) + 0.9)
         axes.legend(title=over, frameon=False, fontsize=9)
@@ -121,7 +121,7 @@ def _png(canvas: FigureCanvasAgg) -> bytes:
 
 
 def _looks() -> Iterator[Look]:
-    """Colours and marks that differ, broken lines once they repeat."""
+    """Distinct colours and markers; once they repeat, with other line styles."""
     for line in itertools.cycle(("-", ":", "-.")):
         for colour, mark in zip(COLOURS, MARKS):
             yield Look(colour, mark, line)
@@ -145,7 +145,7 @@ def _sweep(axes: Axes, name: str, result: dict[str, Any], look: Look) -> Line2D:
 
 def _frame(axes: Axes, title: str, across: str, race: dict[str, Any]) -> None:
     every = [result["curve"] for result in race["recipes"].values()]
-    start = max(1, len(every[0]) // 8)  # the first fall is alike for all: leave it out
+    start = max(1, len(every[0]) // 8)  # without the first fall, alike for all
     seen = np.concatenate([_array(curve[start - 1 :]) for curve in every])
     held_out = [_array(r["final_eval_loss"]).ravel() for r in race["recipes"].values()]
     low = np.nanmin(np.concatenate([seen, *held_out]), initial=np.inf)

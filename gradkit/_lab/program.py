@@ -10,15 +10,15 @@ import numpy as np
 import gradkit as gk
 from gradkit._lab.tasks import Task
 
-RATES = 1e-36, 1e36  # of which float32 holds all in the grid around one
+RATES = 1e-36, 1e36  # centres whose whole grid is in the range of float32
 Recipe = Callable[..., Any]  # recipe(learning_rate=...) -> transform
 
 
 class State(NamedTuple):
-    """All runs of one recipe; leaves begin with the axes `[rates, seeds]`.
+    """The state of all runs of one recipe; leaves begin with the axes `[rates, seeds]`.
 
-    What is `common` (counters of updates, keys) is one for all runs: no gradient reaches it, and
-    a method's `lax.cond` on its counter stays a branch.
+    Leaves that are `common` (update counters, keys) are shared by all runs. They do not depend on
+    gradients, and a method's `lax.cond` on its counter stays a branch.
     """
 
     params: Any
@@ -27,22 +27,22 @@ class State(NamedTuple):
 
 
 class Ground(NamedTuple):
-    """What all recipes have in common."""
+    """Initial parameters, data and data order, the same for all recipes."""
 
-    params: Any  # the first ones, [seeds, ...]
-    data: Any  # to train on
-    order: jax.Array  # the examples of each step, [steps, seeds, batch]
+    params: Any  # initial, [seeds, ...]
+    data: Any  # the training data
+    order: jax.Array  # indices of the examples of each step, [steps, seeds, batch]
 
 
 class Program(NamedTuple):
-    """Training, to be compiled."""
+    """Functions to compile: the initial state, and training from one step to another."""
 
     begin: Callable[[Ground], State]
-    advance: Callable[[State, Ground, Any, Any], State]  # from a step to a step
+    advance: Callable[[State, Ground, Any, Any], State]  # (state, ground, start, stop)
 
 
 def ground(task: Task, steps: int, seeds: int) -> Ground:
-    """First parameters and data order by seed."""
+    """Initial parameters and data order for each seed."""
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
     params = jax.jit(jax.vmap(task.init))(keys)
     draws = [
@@ -59,16 +59,16 @@ def grid(centre: float, rates: int) -> list[float]:
 
 
 def schedule(rate: Any, steps: int) -> Callable[[jax.Array], Any]:
-    """The shape all runs share: a tenth of linear warm-up, then linear decay to zero."""
+    """The schedule of all runs: linear warm-up for a tenth, then linear decay to zero."""
     return gk.schedule_by_linear_decay(rate, steps=steps, warmup=steps // 10)
 
 
 def program(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> Program:
-    """Train with `recipe` on `task` at every rate from every seed."""
+    """The training program of `recipe` on `task`, at every rate and seed."""
     grid = np.asarray(rates, np.float32)
     steps, seeds, _ = ground.order.shape
     opt = jax.eval_shape(recipe().init, jax.tree.map(lambda p: p[0], ground.params))
-    own = jax.tree_util.tree_map_with_path(lambda k, x: None if common(k) else 0, opt)
+    axes = jax.tree_util.tree_map_with_path(lambda k, x: None if common(k) else 0, opt)
 
     def optimizer(rate: jax.Array) -> Any:
         return recipe(learning_rate=schedule(rate, steps))
@@ -89,8 +89,8 @@ def program(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> P
     ) -> Callable[..., Any]:
         return jax.vmap(jax.vmap(f, by_seed, out), by_rate, out)
 
-    firsts = runs(first, (0, None), (None, 0), (0, own))
-    move = runs(step, (0, 0, own, None, None), (None, 0, own, None, 0), (0, own, 0))
+    firsts = runs(first, (0, None), (None, 0), (0, axes))
+    move = runs(step, (0, 0, axes, None, None), (None, 0, axes, None, 0), (0, axes, 0))
 
     def begin(ground: Ground) -> State:
         params, opt = firsts(grid, ground.params)
@@ -110,5 +110,5 @@ def program(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> P
 
 
 def common(path: tuple[Any, ...]) -> bool:
-    """Whether all runs share this part of the state: updates made, keys to draw from."""
+    """Whether all runs share the leaf at this path: an update counter or a key."""
     return jax.tree_util.keystr(path[-1:], simple=True) in {"step", "count", "key"}

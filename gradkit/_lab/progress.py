@@ -1,4 +1,4 @@
-"""Live progress on a terminal, and Ctrl-C that ends after the step at hand."""
+"""Progress bars on a terminal, and Ctrl-C that stops after the current steps."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from gradkit._lab.race import Watch
 
 @contextlib.contextmanager
 def board(names: list[str], steps: int, unit: str, console: Console) -> Iterator[Watch]:
-    """One bar a recipe, with its loss, its speed and the time left."""
+    """Show one progress bar a recipe, with loss, speed and time left; yield what updates it."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -31,21 +31,21 @@ def board(names: list[str], steps: int, unit: str, console: Console) -> Iterator
         }
 
         def watch(name: str, step: int, loss: float, speed: float) -> None:
-            said = f"loss {loss:.3f}" if math.isfinite(loss) else "diverged"
-            said = said if step else "compiling"
+            status = f"loss {loss:.3f}" if math.isfinite(loss) else "diverged"
+            status = status if step else "compiling"
             if step:
                 progress.start_task(rows[name])
             rate = f"{speed:,.0f} {unit}/s" if speed else ""
-            progress.update(rows[name], completed=step, loss=said, speed=rate)
+            progress.update(rows[name], completed=step, loss=status, speed=rate)
             if not console.is_terminal and step in (0, steps):
-                console.print(f"{name}: {said} {rate}")  # a log shows no bars
+                console.print(f"{name}: {status} {rate}")  # a log shows no bars
 
         yield watch
 
 
 @contextlib.contextmanager
 def interruptible(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed; pressed twice, it ends at once."""
+    """Yield a function that tells whether Ctrl-C was pressed; a second Ctrl-C ends at once."""
     pressed = False
 
     def press(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Train every recipe on one task, from wherever a stopped race left it."""
+"""Train every recipe on one task; a stopped race resumes."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ class Stopped(Exception):
 def run(
     task: Task, plan: Plan, out: pathlib.Path, watch: Watch, stop: Stop
 ) -> dict[str, Any]:
-    """The result of every recipe; what `out` already holds is not run again."""
+    """Results by recipe; those that `out` already holds are not run again."""
     examine = sweep.examiner(task)
     ground = functools.cache(lambda: program.ground(task, plan.steps, plan.seeds))
     finished, unfinished = out / "recipes", out / "checkpoints"
@@ -73,23 +73,23 @@ def train(
     watch: Watch,
     stop: Stop,
 ) -> tuple[State, float]:
-    """The last state, and the seconds it took to come there from the first one."""
+    """The final state, and the seconds of training from the first one."""
     stride = max(1, plan.steps // 30)
     runs = plan.seeds * len(plan.rates[name])
-    with checkpoints.checkpoints(folder) as kept:
-        step, state, seconds = kept.latest(prepared.start)
+    with checkpoints.checkpoints(folder) as saved:
+        step, state, seconds = saved.latest(prepared.start)
         while step < plan.steps:
             save = (step // plan.save_every + 1) * plan.save_every
             to = min(step + stride, save, plan.steps)
             clock = time.perf_counter()
             state = prepared.advance(state, step, to)
-            took = time.perf_counter() - clock
+            elapsed = time.perf_counter() - clock
             loss = float(np.fmin.reduce(np.asarray(state.losses[to - 1]), axis=None))
-            watch(name, to, loss, task.units * runs * (to - step) / took)
-            step, seconds = to, seconds + took
+            watch(name, to, loss, task.units * runs * (to - step) / elapsed)
+            step, seconds = to, seconds + elapsed
             stopped = stop() and step < plan.steps
             if step == save or stopped:
-                kept.save(step, state, seconds)
+                saved.save(step, state, seconds)
             if stopped:
                 raise Stopped(f"step {step} of {plan.steps} of {name}")
     return state, seconds

@@ -21,7 +21,7 @@ class Sheet(NamedTuple):
 
 
 def results(settings: dict[str, Any], recipes: dict[str, Any]) -> dict[str, Any]:
-    """All of a race: settings, versions, every recipe, and how soon it came to AdamW's loss."""
+    """A race as JSON: settings, versions, and recipes with their steps to AdamW's loss."""
     target = recipes["adamw"]["curve"][-1] if "adamw" in recipes else None
     for result in recipes.values():
         result["steps_to_adamw"] = verdict.steps_to(result["curve"], target)
@@ -29,7 +29,7 @@ def results(settings: dict[str, Any], recipes: dict[str, Any]) -> dict[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were made with."""
+    """Versions of packages and Python, the platform and the device."""
     device = jax.devices()[0].device_kind
     return {name: version(name) for name in PACKAGES} | {
         "python": platform.python_version(),
@@ -71,16 +71,16 @@ def sensitivity(race: dict[str, Any]) -> Sheet:
 
 
 def notes(race: dict[str, Any]) -> list[str]:
-    """What a reader must know to trust the tables, a sentence or two each."""
+    """Notes on how the tables were made, a sentence or two each."""
     setting, recipes = race["settings"], race["recipes"]
     size = next(iter(recipes.values()))["parameters"]
     edge = any(result["best_at_edge"] for result in recipes.values())
-    said = [
+    sentences = [
         f"Task: {setting['summary']}; {size:,} parameters, {setting['steps']} steps.",
         "Tuned is the learning rate alone, on equally many rates for each recipe, spread "
         "over two decades. The batches and the shape of the schedule (a tenth of warm-up, "
         "then linear decay to zero) are the same for all.",
-        f"The rest is each recipe's default, except {_given(setting['arguments'])}.",
+        f"The rest is each recipe's default, except {_non_defaults(setting['arguments'])}.",
         f"Losses are nats, means over {setting['seeds']} seeds ± half their range. "
         "Train losses are means of the last tenth of all steps.",
         "To AdamW: the steps until the train loss was down to AdamW's last. ms/step: of one "
@@ -90,11 +90,11 @@ def notes(race: dict[str, Any]) -> list[str]:
     warning = (
         "*: the best rate is at the edge of its grid, a better one may lie outside."
     )
-    return [*said, warning] if edge else said
+    return [*sentences, warning] if edge else sentences
 
 
 def markdown(race: dict[str, Any]) -> str:
-    """Both tables and the notes."""
+    """Both tables and the notes, as Markdown."""
     parts = [f"# gradkit race: {race['settings']['task']}"]
     for sheet in (standings(race), sensitivity(race)):
         lines = [sheet.columns, ("---",) + ("---:",) * (len(sheet.columns) - 1)]
@@ -107,13 +107,13 @@ def markdown(race: dict[str, Any]) -> str:
     return "\n\n".join([*parts, "\n".join([*bullets, f"- Made with {made}."])]) + "\n"
 
 
-def _given(arguments: dict[str, dict[str, Any]]) -> str:
-    """Every argument that is no default, its value, and who takes it."""
+def _non_defaults(arguments: dict[str, dict[str, Any]]) -> str:
+    """Arguments that are not defaults, with their values and recipes, in words."""
     takers: dict[str, list[str]] = {}
     for recipe, values in arguments.items():
         for key, value in values.items():
             takers.setdefault(f"{key} {value:g}", []).append(recipe)
-    return ", ".join(f"{what} for {', '.join(who)}" for what, who in takers.items())
+    return ", ".join(f"{pair} for {', '.join(names)}" for pair, names in takers.items())
 
 
 def _standing(name: str, result: dict[str, Any]) -> tuple[str, ...]:
@@ -131,15 +131,17 @@ def _standing(name: str, result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _mean(losses: list[float | None]) -> str:
-    known = [x for x in losses if x is not None]
-    return f"{sum(known) / len(known):.3f}" if len(known) == len(losses) else "diverged"
+    finite = [x for x in losses if x is not None]
+    return (
+        f"{sum(finite) / len(finite):.3f}" if len(finite) == len(losses) else "diverged"
+    )
 
 
 def _spread(losses: list[float | None]) -> str:
-    known = [x for x in losses if x is not None]
-    if len(known) < len(losses) or len(losses) == 1:
+    finite = [x for x in losses if x is not None]
+    if len(finite) < len(losses) or len(losses) == 1:
         return _mean(losses)
-    return f"{_mean(losses)} ± {(max(known) - min(known)) / 2:.3f}"
+    return f"{_mean(losses)} ± {(max(finite) - min(finite)) / 2:.3f}"
 
 
 def version(package: str) -> str:

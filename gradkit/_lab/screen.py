@@ -1,4 +1,4 @@
-"""What is printed through rich: names stay as they are, whatever brackets they hold."""
+"""Output through rich, without markup: brackets in names are printed as they are."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from rich.text import Text
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that takes no part of a text for markup."""
+    """A console without markup."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def table() -> Table:
-    """An empty table, as all are drawn."""
+    """An empty table in the style of all tables."""
     return Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
 
 
 def show(title: str, table: Table, to: Any) -> None:
-    """A table under its title."""
+    """Print a table under its title."""
     to.print()
     to.print(Text(title, style="bold"), table, sep="\n", end="")

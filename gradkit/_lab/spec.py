@@ -1,4 +1,4 @@
-"""What is named on the command line as `package.module:name`: transforms and parameters."""
+"""Load transforms and parameters named on the command line as `package.module:name`."""
 
 import contextlib
 import importlib
@@ -26,22 +26,20 @@ Shapes = dict[str, tuple[int, ...]]
 def load(
     spec: str, shapes: str | None = None, params: str | None = None
 ) -> testing.Subject:
-    """The transform that `spec` names, ready to be held to the laws on such parameters."""
+    """The `testing.Subject` of the transform that `spec` names, with these parameters."""
     if shapes is not None and params is not None:
         raise Complaint("--shapes and --params say the same. Give one of them.")
-    found = find(spec)
-    if not callable(found) and not is_transform(found):
-        said = reprlib.repr(found)
-        raise Complaint(
-            f"{spec!r} must be a transform or a factory of one, got {said}."
-        )
+    target = find(spec)
+    if not callable(target) and not is_transform(target):
+        got = reprlib.repr(target)
+        raise Complaint(f"{spec!r} must be a transform or a factory of one, got {got}.")
     leaves = _shapes(shapes) if shapes is not None else None
     leaves = tree(params) if params is not None else leaves
     if leaves is not None:
         size = sum(map(math.prod, leaves.values()))
         memory.require(f"checks on {size:,} parameters", memory.RUN * size)
     with refused(f"{spec!r} makes no transform"):
-        subject = testing.Subject(found, leaves)
+        subject = testing.Subject(target, leaves)
         made = subject.factory(**subject.required)
     if not is_transform(made):
         raise Complaint(
@@ -52,7 +50,7 @@ def load(
 
 
 def find(spec: str) -> Any:
-    """What `spec` names; the current folder stays where modules are looked for first."""
+    """Import the object that `spec` names; the current folder comes first in `sys.path`."""
     module, _, name = spec.partition(":")
     file = "/" in module or module.endswith(".py")
     if file or "" in [*module.split("."), *name.split(".")]:
@@ -62,22 +60,22 @@ def find(spec: str) -> Any:
     with contextlib.suppress(FileNotFoundError):  # a folder that has been deleted
         sys.path.insert(0, os.getcwd())
     with refused(f"cannot load {spec!r}"):
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for part in name.split("."):
-            if not hasattr(found, part):
+            if not hasattr(target, part):
                 raise AttributeError(
-                    f"{_called(found)} has no {part!r}.{near(part, dir(found))}"
+                    f"{_called(target)} has no {part!r}.{near(part, dir(target))}"
                 )
-            found = getattr(found, part)
-    return found
+            target = getattr(target, part)
+    return target
 
 
 def tree(spec: str) -> Shapes:
-    """The shapes of the parameters that `spec` names, or makes without arguments, by path."""
-    found = find(spec)
+    """Shapes by path of the parameters that `spec` names, or makes without arguments."""
+    target = find(spec)
     with refused(f"{spec!r} makes no parameters"):
-        made = found() if callable(found) else found
-        named = jax.tree_util.tree_leaves_with_path(made)
+        params = target() if callable(target) else target
+        named = jax.tree_util.tree_leaves_with_path(params)
         paths = [jax.tree_util.keystr(k, simple=True, separator="/") for k, _ in named]
     leaves = {path.removesuffix("/value"): x for path, (_, x) in zip(paths, named)}
     for path, x in leaves.items():
@@ -87,7 +85,7 @@ def tree(spec: str) -> Shapes:
                 f"{getattr(x, 'dtype', reprlib.repr(x))}. Name a tree of such alone."
             )
     if not leaves:
-        raise Complaint(f"{spec!r} must hold parameters, got {reprlib.repr(made)}.")
+        raise Complaint(f"{spec!r} must hold parameters, got {reprlib.repr(params)}.")
     return {path or "p0": x.shape for path, x in leaves.items()}
 
 
@@ -98,34 +96,36 @@ def is_transform(x: Any) -> bool:
 
 @contextlib.contextmanager
 def refused(what: str) -> Iterator[None]:
-    """Say what goes wrong in a user's code in one line, an end of Python as well."""
+    """Turn errors of user code, and `sys.exit`, into a `Complaint` that begins with `what`."""
     try:
         yield
     except SystemExit as error:
-        said = f"it ends Python with sys.exit({error.code!r})"
-        raise Complaint(f"{what}: {said}{_place(error)}.") from error
+        message = f"it ends Python with sys.exit({error.code!r})"
+        raise Complaint(f"{what}: {message}{_place(error)}.") from error
     except Exception as error:
-        said = " ".join(str(error).split())[:300].rstrip(".")
+        message = " ".join(str(error).split())[:300].rstrip(".")
         kind = type(error).__name__
         plain = isinstance(error, ImportError | AttributeError | SyntaxError)
-        if not (plain or said.startswith("gradkit.")):
-            said = f"{kind}: {said}" if said else kind
-        end = "" if said.endswith("?") else "."
-        raise Complaint(f"{what}: {said}{_place(error)}{end}") from error
+        if not (plain or message.startswith("gradkit.")):
+            message = f"{kind}: {message}" if message else kind
+        end = "" if message.endswith("?") else "."
+        raise Complaint(f"{what}: {message}{_place(error)}{end}") from error
 
 
 def _place(error: BaseException) -> str:
-    """The last line of a user's own that led to the error, if any did."""
+    """The file and line of the last frame in the user's code, or nothing if there is none."""
     packages = sysconfig.get_paths()
-    others = {packages[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    others |= {str(pathlib.Path(gradkit.__file__).parent), "<frozen"}
-    own = [
+    libraries = {
+        packages[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
+    libraries |= {str(pathlib.Path(gradkit.__file__).parent), "<frozen"}
+    frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(tuple(others))
+        if not frame.filename.startswith(tuple(libraries))
     ]
-    name = pathlib.Path(own[-1].filename).name if own else ""
-    return f" ({name}, line {own[-1].lineno})" if own else ""
+    name = pathlib.Path(frames[-1].filename).name if frames else ""
+    return f" ({name}, line {frames[-1].lineno})" if frames else ""
 
 
 def _called(x: Any) -> str:
@@ -133,11 +133,11 @@ def _called(x: Any) -> str:
 
 
 def _shapes(text: str) -> Shapes:
-    """By name, from shapes such as 6x4,4."""
+    """Parse shapes such as 6x4,4 to a dict `{"p0": (6, 4), "p1": (4,)}`."""
     try:
-        found = [tuple(map(int, one.split("x"))) for one in text.split(",")]
+        shapes = [tuple(map(int, part.split("x"))) for part in text.split(",")]
     except ValueError:
-        found = [(0,)]
-    if min(map(min, found)) < 1:
+        shapes = [(0,)]
+    if min(map(min, shapes)) < 1:
         raise Complaint(f"--shapes must read 6x4,3x5 or the like, got {text!r}.")
-    return {f"p{i}": shape for i, shape in enumerate(found)}
+    return {f"p{i}": shape for i, shape in enumerate(shapes)}

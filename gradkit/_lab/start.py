@@ -1,4 +1,4 @@
-"""A whole race, from what was typed to the files it leaves."""
+"""A race from its options to its result files."""
 
 import pathlib
 from typing import Any
@@ -12,7 +12,7 @@ from gradkit._lab.tasks import Task
 
 
 def task(name: str, data: pathlib.Path | None, out: pathlib.Path) -> Task:
-    """The task with this name, on its own data or on what is at `data`, outside of `out`."""
+    """The task of this name, on its own data or on the text at `data`, without `out`."""
     if pick("task", name, ("bytes", "digits")) == "bytes":
         return tasks.next_byte(data, without=out)
     if data is not None:
@@ -21,7 +21,7 @@ def task(name: str, data: pathlib.Path | None, out: pathlib.Path) -> Task:
 
 
 def start(task: Task, plan: Plan, out: pathlib.Path, resume: bool) -> None:
-    """Run what is not yet run, then write and show the results."""
+    """Run the recipes without results, then write and print all results."""
     afford(task, plan)
     setting = settings(task, plan)
     checkpoints.claim(out, setting, resume)
@@ -40,7 +40,7 @@ def start(task: Task, plan: Plan, out: pathlib.Path, resume: bool) -> None:
 
 
 def show(results: dict[str, Any], console: Console) -> None:
-    """The tables, and what must be known to trust them."""
+    """Print the tables and notes."""
     for sheet in report.standings(results), report.sensitivity(results):
         table = screen.table()
         for column, *cells in zip(sheet.columns, *sheet.rows):

@@ -1,4 +1,4 @@
-"""Programs compiled: train all runs of a recipe at once, and examine them at once."""
+"""Compiled programs that train, and evaluate, all runs of a recipe at once."""
 
 import time
 from collections.abc import Callable
@@ -13,19 +13,17 @@ from gradkit._lab.tasks import Task
 
 
 class Sweep(NamedTuple):
-    """The compiled training of one recipe, what it starts from, and what it costs."""
+    """The compiled training of one recipe, its initial state, and its costs."""
 
     start: State
-    advance: Callable[
-        [State, int, int], State
-    ]  # from a step to a step; donates its state
+    advance: Callable[[State, int, int], State]  # (state, start, stop); donates state
     compile_seconds: float
     state_bytes: int  # of one run's optimizer
     parameters: int  # of one run
 
 
 def prepare(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> Sweep:
-    """Compile the training of `recipe` on `task`, and make its first state."""
+    """Compile the training of `recipe` on `task`, and make its initial state."""
     traced = program(task, recipe, rates, ground)
     start = jax.jit(traced.begin)(ground)
     clock = time.perf_counter()
@@ -50,7 +48,7 @@ def prepare(task: Task, recipe: Recipe, rates: list[float], ground: Ground) -> S
 
 
 def examiner(task: Task, batches: int = 32) -> Callable[[Any], np.ndarray]:
-    """Held-out loss of stacked params, `[rates, seeds]`; compiled once for all recipes."""
+    """A function: params -> held-out losses `[rates, seeds]`, compiled once for all recipes."""
     count = max(1, min(batches, task.held_out_size // task.batch))
     spread = np.linspace(0, task.held_out_size - 1, count * task.batch)
     indices = jnp.asarray(spread.reshape(count, task.batch), jnp.int32)
@@ -67,5 +65,5 @@ def examiner(task: Task, batches: int = 32) -> Callable[[Any], np.ndarray]:
 
 
 def _bytes(path: tuple[Any, ...], x: jax.Array, runs: int) -> int:
-    """What a leaf takes in one run; a counter all runs share is also each run's own."""
+    """Bytes of a leaf in one run; a counter that all runs share counts in full."""
     return x.size * x.dtype.itemsize // (1 if common(path) else runs)

@@ -1,4 +1,4 @@
-"""What is learned in a race: a model, its loss, its training and its held-out data."""
+"""Tasks of a race: a model, its loss, its training and held-out data."""
 
 import functools
 import hashlib
@@ -18,18 +18,18 @@ Batch = Any  # a pytree of arrays, examples first
 
 
 class Task(NamedTuple):
-    """Everything a race needs to know of what is learned; the functions are pure."""
+    """A model, its loss and its data, with pure functions."""
 
     name: str
     summary: str  # data, model and batch in one line
-    unit: str  # what a batch is counted in
+    unit: str  # of a batch's size, such as bytes
     batch: int  # examples in a batch
     units: int  # units in a batch
     init: Callable[[jax.Array], models.Params]  # key -> params
     loss: Callable[[models.Params, Batch], jax.Array]  # mean over the batch, in nats
     take: Callable[[Data, jax.Array], Any]  # the example at an index
     train: Data
-    train_size: int  # examples that can be taken from it
+    train_size: int  # the number of its examples
     held_out: Data
     held_out_size: int
     arguments: dict[str, Any]  # given to every recipe that takes them
@@ -39,7 +39,7 @@ class Task(NamedTuple):
         return jax.vmap(self.take, in_axes=(None, 0))(data, indices)
 
     def fingerprint(self) -> str:
-        """A hash of all data, by which a resumed race knows its own."""
+        """A hash of all data, which a resumed race compares."""
         digest = hashlib.sha256()
         for array in jax.tree.leaves((self.train, self.held_out)):
             digest.update(np.asarray(array).tobytes())
@@ -53,7 +53,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def arguments(width: int) -> dict[str, Any]:
-    """One weight decay for all, and a rank below `width`: defaults suit larger models."""
+    """One weight decay for all recipes, and a rank below `width`; defaults suit larger models."""
     return {"weight_decay": 0.01, "rank": max(1, width // 4)}
 
 
@@ -67,7 +67,7 @@ def next_byte(
     context: int = 32,
     batch: int = 12,
 ) -> Task:
-    """Predict the next byte of real text, but for what is `without`, with a transformer."""
+    """Predict the next byte of text, without files in `without`, with a transformer."""
     train, held_out = text.given(path, without) if path else text.standard_library()
     sizes = len(train) - context, len(held_out) - context  # windows of context + 1
     if min(sizes) < 1:
@@ -105,14 +105,14 @@ def next_byte(
 
 
 def digits(*, width: int = 16, batch: int = 64) -> Task:
-    """Name handwritten digits with a small convolutional network."""
+    """Classify handwritten digits with a small convolutional network."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     images = jnp.asarray(images / 8 - 1, jnp.float32).reshape(-1, 8, 8)
     labels = jnp.asarray(labels, jnp.int32)
     order = np.random.default_rng(0).permutation(len(images))
-    learned, kept = np.split(order, [len(order) * 4 // 5])
+    train, held_out = np.split(order, [len(order) * 4 // 5])
     init, apply = models.functional(functools.partial(models.Convnet, width))
 
     def loss(params: models.Params, examples: Batch) -> jax.Array:
@@ -123,7 +123,7 @@ def digits(*, width: int = 16, batch: int = 64) -> Task:
 
     return Task(
         name="digits",
-        summary=f"scikit-learn's digits ({len(learned)} images); convolutional network "
+        summary=f"scikit-learn's digits ({len(train)} images); convolutional network "
         f"of width {width}; {batch} images a step",
         unit="images",
         batch=batch,
@@ -131,9 +131,9 @@ def digits(*, width: int = 16, batch: int = 64) -> Task:
         init=init,
         loss=loss,
         take=take,
-        train=(images[learned], labels[learned]),
-        train_size=len(learned),
-        held_out=(images[kept], labels[kept]),
-        held_out_size=len(kept),
+        train=(images[train], labels[train]),
+        train_size=len(train),
+        held_out=(images[held_out], labels[held_out]),
+        held_out_size=len(held_out),
         arguments=arguments(width),
     )

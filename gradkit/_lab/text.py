@@ -33,7 +33,7 @@ def given(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training and held-out bytes of one file, or of all files below a folder.
 
-    What is `without`, where results go, is left out: a race would read what it writes.
+    Files in `without`, the folder of results, are left out.
     """
     try:
         mode = path.stat().st_mode
@@ -46,14 +46,14 @@ def given(
             f"{path} is where results go, in {without}. Choose another --out."
         )
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        what = f"{path} is no regular file" if mode else f"no data at {path}"
-        raise Complaint(f"{what}. Name a text file or a folder of them.")
+        problem = f"{path} is no regular file" if mode else f"no data at {path}"
+        raise Complaint(f"{problem}. Name a text file or a folder of them.")
     files = list(_visible(path, without)) if stat.S_ISDIR(mode) else [path]
     if len(files) != 1:
         return split(path, files)
-    whole = join(files)
-    cut = len(whole) - math.ceil(HELD_OUT * len(whole))
-    return whole[:cut], whole[cut:]
+    data = join(files)
+    cut = len(data) - math.ceil(HELD_OUT * len(data))
+    return data[:cut], data[cut:]
 
 
 def split(
@@ -71,7 +71,7 @@ def split(
 
 
 def join(files: list[pathlib.Path]) -> np.ndarray:
-    """The bytes of all files, one after the other."""
+    """The bytes of all files, concatenated."""
     parts, room = [], LIMIT
     for path in files:
         try:
@@ -86,7 +86,7 @@ def join(files: list[pathlib.Path]) -> np.ndarray:
 
 
 def name(path: pathlib.Path) -> str:
-    """What a file or folder is called, also where it was typed as a dot."""
+    """The name of a file or folder, also of `.`."""
     return printable(path.name or pathlib.Path(os.path.realpath(path)).name or "/")
 
 
@@ -97,13 +97,13 @@ def _visible(
         raise Complaint(f"cannot read {error.filename}: {error.strerror}.")
 
     for folder, below, files in os.walk(root, onerror=refuse):
-        below[:] = [one for one in below if not one.startswith(".")]
-        for path in (pathlib.Path(folder, one) for one in files):
+        below[:] = [name for name in below if not name.startswith(".")]
+        for path in (pathlib.Path(folder, name) for name in files):
             results = without is not None and _inside(path, without)
             if path.is_file() and not path.name.startswith(".") and not results:
                 yield path
 
 
 def _inside(path: pathlib.Path, folder: pathlib.Path) -> bool:
-    """Whether links followed, `path` is `folder`, or in it."""
+    """Whether `path` is `folder` or in it, after links are followed."""
     return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -1,4 +1,4 @@
-"""What the losses of a recipe say: the best rate, its curve, how it compares."""
+"""Results from the losses of a recipe: the best rate, its curve, the steps to a target loss."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Curve = list[float | None]  # None where not finite
 def judge(
     rates: list[float], losses: np.ndarray, held_out: np.ndarray
 ) -> dict[str, Any]:
-    """Final losses at every rate and seed, the rate whose held-out loss is lowest, its curve.
+    """Final losses at every rate and seed, the rate of lowest held-out loss, and its curve.
 
     `losses` are `[steps, rates, seeds]`, `held_out` `[rates, seeds]`.
     """
@@ -28,13 +28,13 @@ def judge(
 
 
 def final(result: dict[str, Any], split: str = "eval") -> float:
-    """The mean over seeds of a final loss at the best rate; infinite where it diverged."""
+    """The mean over seeds of a final loss at the best rate; infinite if a seed diverged."""
     losses = result[f"final_{split}_loss"][result["rates"].index(result["best_rate"])]
     return float("inf") if None in losses else sum(losses) / len(losses)
 
 
 def smooth(losses: np.ndarray) -> np.ndarray:
-    """At every step, the mean of the latest losses: a tenth of all steps."""
+    """Moving means over the latest tenth of all steps."""
     window = max(1, len(losses) // 10)
     means = [
         losses[max(0, i - window) : i].mean(axis=0) for i in range(1, len(losses) + 1)
@@ -43,7 +43,7 @@ def smooth(losses: np.ndarray) -> np.ndarray:
 
 
 def steps_to(curve: Curve, target: float | None) -> int | None:
-    """The first step at which a curve has come down to `target`."""
+    """The first step at which the curve is at most `target`; None if it never is."""
     if target is None:
         return None
     reached = (i + 1 for i, x in enumerate(curve) if x is not None and x <= target)
@@ -51,7 +51,7 @@ def steps_to(curve: Curve, target: float | None) -> int | None:
 
 
 def numbers(array: np.ndarray) -> Any:
-    """Nested lists of numbers, with None where one is not finite."""
+    """Nested lists of numbers, with None for non-finite ones."""
     if np.ndim(array):
         return [numbers(part) for part in array]
     return float(array) if np.isfinite(array) else None

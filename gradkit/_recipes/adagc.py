@@ -42,8 +42,8 @@ def adagc(
     Flops: at most `38*size + 60` a leaf, `60` once.
     Paper: Wang et al., "AdaGC: Improving Training Stability for Large Language Model
         Pretraining", arXiv:2502.11034, Algorithm 1.
-    Departure: that of `clip_by_ema_norm`.
-    Limits: those of `clip_by_ema_norm`: a leaf's gradients can grow only slowly.
+    Departure: a leaf whose gradients were all zero stays in warm-up (`clip_by_ema_norm`).
+    Limits: a leaf's gradients can grow only slowly (`clip_by_ema_norm`).
     """
     return chain(
         clip_by_ema_norm(max_ratio, decay=decay, max_norm=max_norm, warmup=warmup),

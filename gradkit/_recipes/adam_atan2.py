@@ -1,4 +1,4 @@
-"""Adam-atan2, as adam-atan2-pytorch releases it."""
+"""Adam-atan2, as in adam-atan2-pytorch."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain

@@ -34,7 +34,7 @@ def adamomentum(
     Flops: at most `34*size` a leaf.
     Paper: Wang et al., "Rethinking Adam: A Twofold Exponential Moving Average Approach",
         arXiv:2106.11514, the update of AdaMomentum.
-    Departure: weight decay, decoupled as AdamW's is.
+    Departure: weight decay is added, decoupled as in AdamW.
     Limits: the first steps are up to `1 / (1 - b1)` times Adam's; warm the learning rate up.
     """
     return chain(

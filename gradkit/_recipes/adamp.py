@@ -1,4 +1,4 @@
-"""AdamP, as its authors release it."""
+"""AdamP, as in its authors' code."""
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
@@ -42,9 +42,9 @@ def adamp(
     Flops: at most `94*size + 40*cols + 40` a leaf.
     Paper: Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on
         Scale-invariant Weights", arXiv:2006.08217, Algorithm 2.
-    Departure: as released, where an update is projected weights decay `wd_ratio` times as fast,
-        of which the paper speaks in its experiments. The release adds `eps` to norms.
-    Limits: those of `normalize_by_tangent`: stacked layers are one leaf.
+    Departure: as in the authors' code, weights decay `wd_ratio` times as fast where an update is
+        projected, which the paper mentions in its experiments. That code adds `eps` to norms.
+    Limits: stacked layers count as one leaf (`normalize_by_tangent`).
     """
     check.interval("adamp", "[0, 1]", wd_ratio=wd_ratio)
     check.nonnegative("adamp", weight_decay=weight_decay)

@@ -1,4 +1,4 @@
-"""AdamW, as torch and optax release it."""
+"""AdamW, as in torch and optax."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain

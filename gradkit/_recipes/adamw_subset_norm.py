@@ -31,8 +31,8 @@ def adamw_subset_norm(
         learning_rate: see the glossary. An entry moves by up to about the root of its subset's size
             less than in AdamW.
         b2: decay of the EMA of the squared norm of a subset.
-        eps: added to the root of that EMA, in units of the gradient; the release's is the schedule
-            `1e-6 / sqrt(1 - b2^t)`.
+        eps: added to the root of that EMA, in units of the gradient; the authors' code has the
+            schedule `1e-6 / sqrt(1 - b2^t)`.
         b1, weight_decay, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
@@ -42,9 +42,10 @@ def adamw_subset_norm(
     Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
         Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
         arXiv:2411.07120, AdamSN.
-    Departure: those of `scale_by_subset_norm`. The release decays what the step has made of
-        the parameters, here it is what they were: with `s = learning_rate * weight_decay`,
-        `learning_rate * (1 - s)` and `weight_decay / (1 - s)` give its numbers.
+    Departure: the authors' code adds `eps` before bias correction, and decays the parameters
+        after the step; here they decay as they were before it. With
+        `s = learning_rate * weight_decay`, `learning_rate * (1 - s)` and `weight_decay / (1 - s)`
+        give its numbers.
     Limits: sharded leaves are gathered.
     """
     check.nonnegative("adamw_subset_norm", learning_rate=learning_rate)

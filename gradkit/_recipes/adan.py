@@ -1,4 +1,4 @@
-"""Adan, as its authors release it, with decoupled weight decay."""
+"""Adan, as in its authors' code, with decoupled weight decay."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
@@ -27,7 +27,7 @@ def adan(
 
     Args:
         b2: decay of the EMA of the difference of successive gradients, and its weight.
-        b3: decay of the EMA of the squared gradient ahead.
+        b3: decay of the EMA of the squared look-ahead gradient.
         eps: added to the root of that EMA, in units of the gradient.
         learning_rate, b1, weight_decay, mask: see the glossary.
 
@@ -36,8 +36,9 @@ def adan(
     Flops: at most `46*size` a leaf.
     Paper: Xie, Zhou, Li, Lin and Yan, "Adan: Adaptive Nesterov Momentum Algorithm for Faster
         Optimizing Deep Models", arXiv:2208.06677, Algorithm 1.
-    Departure: bias-corrected, and decays are one minus the paper's, as released. Weight decay is the
-        release's with `no_prox`; the paper divides by `1 + learning_rate * weight_decay`.
+    Departure: bias-corrected, with decays that are one minus the paper's, as in the authors'
+        code. Weight decay is that of their code with `no_prox`; the paper divides by
+        `1 + learning_rate * weight_decay`.
     Limits: four times the parameters' memory.
     """
     return chain(

@@ -1,4 +1,4 @@
-"""AdEMAMix, as its authors release it."""
+"""AdEMAMix, as in its authors' code."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain

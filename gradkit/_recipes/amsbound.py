@@ -1,4 +1,4 @@
-"""AMSBound, as its authors release it, with decoupled weight decay."""
+"""AMSBound, as in its authors' code, with decoupled weight decay."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
@@ -38,8 +38,9 @@ def amsbound(
     Flops: at most `36*size` a leaf.
     Paper: Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning
         Rate", arXiv:1902.09843, Algorithm 3.
-    Departure: the release takes `final_lr = final_ratio * learning_rate` itself and adds weight
-        decay to the gradient; see `scale_by_amsbound` for the rest.
+    Departure: the authors' code takes `final_lr = final_ratio * learning_rate` and adds weight
+        decay to the gradient. As in that code, step sizes are bias-corrected before they are
+        bounded: see `scale_by_amsbound`.
     Limits: the last learning rate must suit the problem as SGD's must.
     """
     return chain(

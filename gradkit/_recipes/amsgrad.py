@@ -1,4 +1,4 @@
-"""AMSGrad, as torch releases it, with decoupled weight decay."""
+"""AMSGrad, as in torch, with decoupled weight decay."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
@@ -33,8 +33,7 @@ def amsgrad(
     Flops: at most `36*size` a leaf.
     Paper: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237,
         Algorithm 2.
-    Departure: that of `scale_by_amsgrad`, which corrects for bias; weight decay, which the paper does
-        not have.
+    Departure: bias correction (`scale_by_amsgrad`) and weight decay, which the paper does not have.
     Limits: one large gradient slows its entry for good.
     """
     return chain(

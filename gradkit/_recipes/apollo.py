@@ -55,7 +55,8 @@ def apollo(
         + 300*min(rank, rows, cols)*max(rows, cols) + 90*size` a leaf.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by channels.
-    Departure: that of `project_by_random`. The release decays weights after the step.
+    Departure: the projection has random signs in place of normal numbers (`project_by_random`).
+        The authors' code decays weights after the step.
     Limits: directions are those of the gradient: nothing but their lengths is averaged.
     """
     check.nonnegative("apollo", shadow_eps=shadow_eps)

@@ -52,8 +52,9 @@ def apollo_mini(
     Flops: at most `300*max(rows, cols) + 90*size` a leaf.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by tensors with `rank=1`.
-    Departure: those of `apollo`.
-    Limits: those of `apollo`.
+    Departure: the projection has random signs in place of normal numbers (`project_by_random`).
+        The authors' code decays weights after the step.
+    Limits: directions are those of the gradient: nothing but their lengths is averaged.
     """
     check.nonnegative("apollo_mini", shadow_eps=shadow_eps)
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))

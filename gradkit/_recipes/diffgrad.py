@@ -32,7 +32,8 @@ def diffgrad(
     Flops: at most `48*size` a leaf.
     Paper: Dubey et al., "diffGrad: An Optimization Method for Convolutional Neural Networks",
         arXiv:1909.11015, the update with its friction coefficient.
-    Departure: weight decay, which the paper does not have; the release adds it to the gradient.
+    Departure: decoupled weight decay, which the paper does not have; the authors' code adds it to
+        the gradient.
     Limits: how much it slows depends on the scale of the loss.
     """
     return chain(

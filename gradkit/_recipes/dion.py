@@ -52,8 +52,9 @@ def dion(
     Flops: at most `9*size*min(rank, rows, cols) + 64*size` a leaf, and a QR decomposition.
     Paper: Ahn, Xu, Abreu, Fan, Magakyan, Sharma, Zhan and Langford, "Dion: Distributed
         Orthonormalized Updates", arXiv:2504.05295, Algorithm 1.
-    Departure: those of `project_by_dion`; the paper scales the rates of embeddings, readouts
-        and vectors each by their own shape: route them yourself to do so.
+    Departure: a column of the right factor that is zero stays as it was (`project_by_dion`). The
+        paper scales the rates of embeddings, readouts and vectors each by their own shape: to do
+        so, use `route`.
     Limits: updates of matrices cannot be differentiated.
     """
     check.interval("dion", "[0, 1)", momentum=momentum)

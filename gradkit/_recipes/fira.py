@@ -52,10 +52,12 @@ def fira(
     Flops: at most `16*size*min(rows, cols) + 96*size` a leaf.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
-    Departure: that of `project_by_fira`. The paper has one epsilon; the release has these
-        two, with these values, and limits the growth of what is not yet bias-corrected, as here. It
-        decays weights after the step.
-    Limits: those of `project_by_fira`. An update cannot be differentiated through its factorizations.
+    Departure: `scale` does not multiply the residual, as in the authors' code
+        (`project_by_fira`). The paper has one epsilon; their code has these two, with these
+        values, and limits the growth before bias correction, as here. It decays weights after the
+        step.
+    Limits: after much smaller gradients the residual recovers slowly, unless `floor` allows more
+        (`project_by_fira`). An update cannot be differentiated through its factorizations.
     """
     check.nonnegative("fira", column_eps=column_eps)
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))

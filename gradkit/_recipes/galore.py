@@ -50,10 +50,11 @@ def galore(
     Flops: at most `16*size*min(rows, cols) + 56*size` a leaf.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 2.
-    Departure: that of `project_by_svd`; `side="large"` is the release's "reverse_std". The release
-        decays weights after the step.
-    Limits: moments kept over a change of basis mean something else after it: expect small jumps of
-        the loss. An update cannot be differentiated through its factorizations.
+    Departure: singular vectors are eigenvectors of a Gram matrix, with fixed signs
+        (`project_by_svd`). `side="large"` is "reverse_std" in the authors' code, which decays
+        weights after the step.
+    Limits: moments are kept as they are when the basis changes: expect small jumps of the loss.
+        An update cannot be differentiated through its factorizations.
     """
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))
     low_rank = project_by_svd(

@@ -52,8 +52,8 @@ def grass_jump(
         + 240*min(rank, rows, cols)*max(rows, cols) + 72*size` a leaf.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassJump.
-    Departure: that of `project_by_grass_jump`.
-    Limits: those of `project_by_grass_jump`.
+    Departure: moments are rotated in bias-corrected form (`project_by_grass_jump`).
+    Limits: moments lose most of their norm at a jump (`project_by_grass_jump`).
     """
     check.nonnegative("grass_jump", column_eps=column_eps)
     adam = scale_by_adam(b1, b2=b2, eps=eps)

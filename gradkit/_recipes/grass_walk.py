@@ -54,8 +54,9 @@ def grass_walk(
         + 240*min(rank, rows, cols)*max(rows, cols) + 72*size` a leaf.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassWalk.
-    Departure: that of `project_by_grass_walk`.
-    Limits: those of `project_by_grass_walk`. An update cannot be differentiated through its
+    Departure: moments are rotated in bias-corrected form (`project_by_grass_walk`).
+    Limits: after its start the walk does not depend on the gradient, so `rank` must be high
+        enough for any subspace to do. An update cannot be differentiated through its
         factorizations.
     """
     check.nonnegative("grass_walk", column_eps=column_eps)

@@ -1,4 +1,4 @@
-"""Gravity, as its authors release it for Keras."""
+"""Gravity, as in its authors' Keras code."""
 
 from gradkit._core import random
 from gradkit._core.chain import chain
@@ -30,9 +30,9 @@ def gravity(
     Flops: at most `16*size` a leaf, `10` once.
     Paper: Bahrami and Pouriyan Zadeh, "Gravity Optimizer: a Kinematic Approach on Optimization
         in Deep Learning", arXiv:2101.09192.
-    Departure: updates count from 0, as in the authors' release for Keras; theirs for PyTorch
-        counts from 1.
-    Limits: those of `normalize_by_gravity`: not for large gradients.
+    Departure: updates count from 0, as in the authors' Keras code; their PyTorch code counts from
+        1.
+    Limits: not for large gradients, which hardly count (`normalize_by_gravity`).
     """
     return chain(
         normalize_by_gravity(decay, start=start, key=key),

@@ -22,7 +22,7 @@ def hspg(
     `step_by_learning_rate` -> `shrink_by_half_space`
 
     Args:
-        penalty: times the sum of the norms of all groups, what is added to the loss.
+        penalty: factor on the sum of the norms of all groups, which is added to the loss.
         eps: the fraction of its length that a group must keep along itself, below 1; the higher, the
             more groups become zero.
         warmup: updates in which no group is set to zero or kept there.
@@ -35,8 +35,8 @@ def hspg(
     Flops: at most `26*size` a leaf, `4` once.
     Paper: Chen and others, "Only Train Once: A One-Shot Neural Network Training And Pruning
         Framework", arXiv:2107.07467, Algorithm 2.
-    Departure: that of `shrink_by_half_space`: groups are slices of one leaf. The release's
-        momentum, and its cap on the fraction of groups that are zero, are left out.
+    Departure: groups are slices of one leaf (`shrink_by_half_space`). The momentum of the
+        authors' code, and its cap on the fraction of groups that are zero, are left out.
     Limits: a group that is zero after warm-up stays so. Leaves of fewer than two axes are
         neither penalized nor set to zero.
     """

@@ -1,4 +1,4 @@
-"""INNAprop, as its authors release it."""
+"""INNAprop, as in its authors' code."""
 
 from gradkit._core.chain import chain
 from gradkit._core.factory import factory

@@ -33,7 +33,7 @@ def lamb(
 
     Args:
         learning_rate: see the glossary. It is the fraction of its norm by which a leaf moves.
-        weight_decay: what of each parameter is added to its direction.
+        weight_decay: fraction of each parameter that is added to its direction.
         min_norm: the least norm that a leaf counts as, in units of the parameters.
         max_norm: the largest norm that a leaf counts as.
         b1, b2, eps, mask: see the glossary.
@@ -43,9 +43,9 @@ def lamb(
     Flops: at most `56*size + 100` a leaf, `100` once.
     Paper: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76
         minutes", arXiv:1904.00962, Algorithm 2.
-    Departure: where a norm is zero the ratio is 1, as in all releases. A layer is a leaf: a
-        kernel and its bias are two. Moments are bias-corrected, as in the paper; the authors'
-        TensorFlow release does not.
+    Departure: where a norm is zero the ratio is 1, as in published implementations. Each leaf is
+        a layer: a kernel and its bias are two. Moments are bias-corrected, as in the paper, and
+        not as in the authors' TensorFlow code.
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """
     turn = optax.scale(-1.0)  # decay_by_weight subtracts

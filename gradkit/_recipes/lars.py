@@ -28,7 +28,7 @@ def lars(
         trust: times the learning rate, the fraction of its norm by which a leaf would move without
             momentum.
         momentum: decay of the sum of steps; 0 takes each step alone.
-        weight_decay: what of each parameter is added to its gradient.
+        weight_decay: fraction of each parameter that is added to its gradient.
         mask: see the glossary.
 
     Needs: params.
@@ -36,10 +36,10 @@ def lars(
     Flops: at most `34*size + 100` a leaf, `100` once.
     Paper: You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks",
         arXiv:1708.03888, Algorithm 1.
-    Departure: where a norm is zero the gradient itself is taken for the direction, and steps
-        by `learning_rate * trust`; the paper would never move it. Later releases (optax, MoCo)
-        divide by the norm of the sum of gradient and decay, not by the sum of their norms:
-        so does `lamb`. A layer is a leaf here: a kernel and its bias are two.
+    Departure: a leaf whose norm, or whose gradient's, is zero moves along the gradient by
+        `learning_rate * trust`; in the paper it would never move. Later implementations (optax,
+        MoCo) divide by the norm of the sum of gradient and decay, not by the sum of their norms:
+        so does `lamb`. Each leaf is a layer: a kernel and its bias are two.
     Limits: gains and biases are usually kept apart: use `gradkit.route`.
     """
     check.interval("lars", "[0, 1)", momentum=momentum)

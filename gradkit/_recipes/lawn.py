@@ -30,8 +30,8 @@ def lawn(
     Flops: at most `64*size + 40` a leaf, `40` once.
     Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839,
         Adam-LAWN.
-    Departure: those of `retract_by_fixed_norm`: updates are made tangent, not gradients, and
-        moments are kept when norms become fixed. The default of `free_steps` is ours.
+    Departure: updates are projected onto the tangent space, not gradients, and moments are kept
+        when norms become fixed (`retract_by_fixed_norm`). The default of `free_steps` is ours.
     Limits: leaves of fewer than two axes stay free.
     """
     return chain(

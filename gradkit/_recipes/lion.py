@@ -1,4 +1,4 @@
-"""Lion, as its authors release it."""
+"""Lion, as in its authors' code."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain

@@ -40,7 +40,7 @@ def lion_kappa(
     Flops: at most `26*size` a leaf, and what `kappa` takes.
     Paper: Chen, Liu, Liang and Liu, "Lion Secretly Solves Constrained Optimization: As Lyapunov
         Predicts", arXiv:2310.05898, Lion-kappa.
-    Departure: that of `average_by_lion_kappa`.
+    Departure: norms inside `kappa` are of one leaf, not of the model (`average_by_lion_kappa`).
     Limits: with weight decay the loss is minimized under a constraint or a penalty; under
         `jnp.sign`, in a box of half-width `1 / weight_decay`. Name `kappa` in the
         `static_args` of `optax.inject_hyperparams`, which takes functions for schedules.

@@ -46,9 +46,9 @@ def lorp(
     Flops: at most `3*size*min(rows, cols) + 8*size*min(rank, rows, cols) + 90*size` a leaf.
     Paper: Huang and others, "Gradient Weight-normalized Low-rank Projection for Efficient LLM
         Training", arXiv:2412.19616, Algorithm 1.
-    Departure: that of `project_by_weight_norm`.
-    Limits: those of `project_by_weight_norm`. An update cannot be differentiated through its
-        factorizations.
+    Departure: columns are normalized at every update (`project_by_weight_norm`).
+    Limits: a column of zeros has no direction, and does not move. An update cannot be
+        differentiated through its factorizations.
     """
     adam = scale_by_adam(b1, b2=b2, eps=rate.before_bias_correction(eps, b2))
     low_rank = project_by_weight_norm(

@@ -1,4 +1,4 @@
-"""MADGRAD, as its authors release it, with decoupled weight decay."""
+"""MADGRAD, as in its authors' code, with decoupled weight decay."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
@@ -34,8 +34,8 @@ def madgrad(
     Flops: at most `34*size` a leaf.
     Paper: Defazio and Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual
         Averaged Gradient Method for Stochastic Optimization", arXiv:2101.11075, Algorithm 1.
-    Departure: `eps` is added to the learning rate, as released; weight decay, which the
-        release adds to the gradient.
+    Departure: `eps` is added to the learning rate, as in the authors' code. Weight decay is
+        decoupled; that code adds it to the gradient.
     Limits: weight decay pulls against the anchor, towards which parameters return; less of it
         is needed than under SGD.
     """

@@ -1,4 +1,4 @@
-"""MARS over Adam in its approximate form, as its authors release it."""
+"""MARS over Adam in its approximate form, as in its authors' code."""
 
 from gradkit._core import rate
 from gradkit._core.chain import chain
@@ -41,9 +41,9 @@ def mars(
     Flops: at most `58*size + 20` a leaf.
     Paper: Yuan, Liu, Wu, Zhou and Gu, "MARS: Unleashing the Power of Variance Reduction for
         Training Large Models", arXiv:2411.10438, MARS-AdamW, approximate.
-    Departure: as released, the gradient before the first is zero. Every leaf is treated so,
-        as by the release under `optimize_1d=True`; by default it gives all but matrices to
-        AdamW: here, `route` does.
+    Departure: as in the authors' code, the gradient before the first counts as zero. Every leaf
+        is treated alike, as in that code with `optimize_1d=True`; by default it gives all but
+        matrices to AdamW, for which use `route`.
     Limits: keeps the last gradient, so half as much memory again as Adam's.
     """
     return chain(

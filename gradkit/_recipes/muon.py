@@ -51,12 +51,12 @@ def muon(
     Paper: Jordan and others, "Muon: An optimizer for hidden layers in neural networks"; as
         steepest descent in Bernstein and Newhouse, arXiv:2409.20325; `consistent_rms` from
         Liu and others, "Muon is Scalable for LLM Training", arXiv:2502.16982, who set 0.2.
-    Departure: that of `normalize_by_polar`. The momentum is a sum, which is
-        `1 / (1 - momentum)` times the release's EMA, and so is the `eps` it meets.
-    Limits: not for fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
-        What is fused outside of attention, and layouts that differ from leaf to leaf, want
-        `view_by_pattern`. With `consistent_rms` give `transfer_by_mup` and its kin
-        `optimizer="projected"`, whose entries grow alike, and not `"muon"`.
+    Departure: steps are in at least float32, not bfloat16 (`normalize_by_polar`). The momentum is
+        a sum, `1 / (1 - momentum)` times the EMA of Muon's own code; `eps` is multiplied alike.
+    Limits: not for fine-tuning what Adam trained, nor for small batches; see
+        `normalize_by_polar`. Matrices fused outside of attention, and layouts that differ from
+        leaf to leaf, need `view_by_pattern`. With `consistent_rms` give `transfer_by_mup` and its
+        kin `optimizer="projected"`, whose entries grow alike, and not `"muon"`.
     """
     check.interval("muon", "[0, 1)", momentum=momentum)
     check.nonnegative("muon", eps=eps, adam_lr_ratio=adam_lr_ratio, adam_eps=adam_eps)

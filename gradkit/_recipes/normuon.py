@@ -1,4 +1,4 @@
-"""NorMuon, as its authors release it, and Adam for everything else."""
+"""NorMuon, as in its authors' code, and Adam for everything else."""
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
@@ -52,11 +52,11 @@ def normuon(
     Flops: at most `30*size*min(rows, cols) + 96*size` a leaf, with five steps.
     Paper: Li, Liu, Liang, Chen and Zhao, "NorMuon: Making Muon more efficient and scalable",
         arXiv:2510.05491, Algorithm 1.
-    Departure: as the release, and not the paper, this looks ahead in the momentum and keeps the
-        polar factor's norm and scale, where the paper sets an RMS of 0.2, as `consistent_rms=0.2`
-        does, but for what the polar factor leaves of it. Those of `normalize_by_polar`, of
-        `scale_by_neuron_norm`, and of the momentum in `muon`.
-    Limits: those of `muon`.
+    Departure: as in the authors' code, the momentum is Nesterov's, and the polar factor's norm
+        and scale are kept; the paper sets an RMS of 0.2, as `consistent_rms=0.2` does
+        approximately. Neurons of a convolution are its output channels (`scale_by_neuron_norm`).
+        The momentum is a sum, as in `muon`.
+    Limits: not for fine-tuning what Adam trained, nor for small batches; see `normalize_by_polar`.
     """
     check.interval("normuon", "[0, 1)", momentum=momentum, neuron_decay=neuron_decay)
     check.nonnegative(

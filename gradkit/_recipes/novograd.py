@@ -1,4 +1,4 @@
-"""NovoGrad, as its authors release it."""
+"""NovoGrad, as in its authors' code."""
 
 from gradkit._core.chain import chain
 from gradkit._core.factory import factory
@@ -26,7 +26,7 @@ def novograd(
         b1: decay of the sum of normalized gradients.
         b2: decay of the EMA of the squared norm of a leaf.
         eps: added to the root of that EMA, in units of the gradient's norm.
-        weight_decay: what of each parameter is added to its normalized gradient.
+        weight_decay: fraction of each parameter that is added to its normalized gradient.
         learning_rate, mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
@@ -34,7 +34,8 @@ def novograd(
     Flops: at most `24*size + 64` a leaf.
     Paper: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
         Training of Deep Networks", arXiv:1905.11286, Algorithm 1.
-    Departure: a layer is a leaf, as in the releases: a kernel and its bias are two.
+    Departure: each leaf is a layer, as in published implementations: a kernel and its bias are
+        two.
     Limits: a steady direction grows by `1 / (1 - b1)`; lower the learning rate by it.
     """
     return chain(

@@ -34,8 +34,8 @@ def opt_amsgrad(
     Flops: at most `32*size` a leaf.
     Paper: Wang, Li, Karimi and Li, "An Optimistic Acceleration of AMSGrad for Nonconvex
         Optimization", arXiv:1903.01435, Algorithm 2, with the last gradient as its guess.
-    Departure: those of `average_by_optimism` and `scale_by_amsgrad`, which corrects for bias; weight
-        decay, which the paper does not have.
+    Departure: the denominator squares the gradient, not the error of the guess
+        (`average_by_optimism`). Bias correction and weight decay, which the paper does not have.
     Limits: noise counts up to threefold.
     """
     return chain(

@@ -37,11 +37,12 @@ def psgd(
 
     Args:
         b1: decay of the EMA of the gradient, at most.
-        fit_rate: how far a fit moves, as a fraction of what would at once be too far.
+        fit_rate: step size of a fit, relative to the inverse of the curvature that it has
+            measured.
         fit_probability: the probability of a fit; a number or a schedule.
-        decay: of the EMA of the curvature, which is no smaller than the newest.
+        decay: of the EMA of the curvature, which is at least the newest.
         damping: noise added to the gradient fitted to, in its units.
-        scale: times the factors, which begin as identities; its square is the first gain.
+        scale: multiplies the factors, which begin as identities; its square is the first gain.
         max_rms: the largest RMS of a matrix of directions.
         max_entry: the largest size of an entry of these.
         max_size: a longer side has a diagonal factor, as have vectors.
@@ -54,13 +55,14 @@ def psgd(
     Flops: at most `10*size*(rows + cols) + 5*(rows**3 + cols**3) + 90*size + 60*(rows**2
         + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
     Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858.
-    Departure: that of `precondition_by_psgd`. The schedule of `fit_probability` is that of the JAX
-        release by Walters; the author's leaves it to the user. The author's release also differs
-        in defaults: it has no momentum and no maximum size, makes a side diagonal whose square
-        is larger than the leaf, and starts at the scale `mean(g^4)^(-1/8)` of the first
-        gradient, where this starts at `scale`: of small gradients, first updates are small.
-    Limits: those of `precondition_by_psgd`. Decays every leaf, gains and biases too, unless `mask`
-        spares them.
+    Departure: a tensor is a matrix, not one side per axis (`precondition_by_psgd`). The schedule
+        of `fit_probability` is that of the JAX code by Walters; the author's code leaves it to
+        the user. The author's code also differs in defaults: it has no momentum and no maximum
+        size, makes a side diagonal whose square is larger than the leaf, and starts at the scale
+        `mean(g^4)^(-1/8)` of the first gradient, where this starts at `scale`: of small
+        gradients, first updates are small.
+    Limits: a gradient far larger than all before stops fitting for some hundred updates. Decays
+        every leaf, gains and biases too, unless `mask` spares them.
     """
     matrices = precondition_by_psgd(
         b1,

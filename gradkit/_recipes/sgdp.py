@@ -1,4 +1,4 @@
-"""SGDP, as its authors release it."""
+"""SGDP, as in its authors' code."""
 
 from gradkit._core import check, rate
 from gradkit._core.chain import chain
@@ -42,11 +42,11 @@ def sgdp(
     Flops: at most `76*size + 40*cols + 40` a leaf.
     Paper: Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on
         Scale-invariant Weights", arXiv:2006.08217, Algorithm 1.
-    Departure: the decay, as released, is decoupled, and `wd_ratio` times as fast where an
-        update is projected. The release also projects its momentum, by writing over it, unless
-        it looks ahead as Nesterov does: for this, chain the parts with `average_by_nesterov`.
-        It adds `1e-8` to norms.
-    Limits: those of `normalize_by_tangent`: stacked layers are one leaf.
+    Departure: as in the authors' code, the decay is decoupled, and `wd_ratio` times as fast where
+        an update is projected. That code also projects its momentum, by writing over it, unless
+        that is Nesterov's: for this, chain the parts with `average_by_nesterov`. It adds `1e-8`
+        to norms.
+    Limits: stacked layers count as one leaf (`normalize_by_tangent`).
     """
     check.interval("sgdp", "[0, 1)", momentum=momentum)
     check.interval("sgdp", "[0, 1]", wd_ratio=wd_ratio)

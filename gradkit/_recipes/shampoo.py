@@ -56,10 +56,11 @@ def shampoo(
         eigendecompositions.
     Paper: Gupta, Koren and Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
         arXiv:1802.09568, Algorithm 1; EMAs as in Anil and others, arXiv:2002.09018.
-    Departure: that of `precondition_by_shampoo`. Steps have Shampoo's own length, where releases
-        may take it from another method (grafting). Vectors go to Adam.
-    Limits: those of `precondition_by_shampoo`. Early steps are as long as later ones: warm the
-        learning rate up.
+    Departure: EMAs in place of sums, and a limit on singular values (`precondition_by_shampoo`).
+        Steps have Shampoo's own length; implementations may take it from another method
+        (grafting, `graft`). Vectors go to Adam.
+    Limits: an update that renews roots costs an eigendecomposition a side. Early steps are as
+        long as later ones: warm the learning rate up.
     """
     check.nonnegative("shampoo", adam_lr_ratio=adam_lr_ratio)
     matrices = precondition_by_shampoo(

@@ -50,8 +50,8 @@ def snsm(
     Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
         Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
         arXiv:2411.07120, AdamSNSM.
-    Departure: those of `project_by_subspace_momentum` and `scale_by_subset_norm`. The release
-        decays weights after the step.
+    Departure: bases are renewed at other updates than in the authors' code
+        (`project_by_subspace_momentum`), which also decays weights after the step.
     Limits: an update cannot be differentiated through its factorizations.
     """
     check.interval("snsm", "[0, 1)", b1=b1)

@@ -1,4 +1,4 @@
-"""SOAP, as its authors release it."""
+"""SOAP, as in its authors' code."""
 
 from typing import Any
 
@@ -51,10 +51,11 @@ def soap(
         + cols**2) + 90` a leaf, beside the orthonormalizations.
     Paper: Vyas and others, "SOAP: Improving and Stabilizing Shampoo using Adam",
         arXiv:2409.11321, Algorithms 3 and 4.
-    Departure: that of `precondition_by_soap`. As in the release the first update changes
-        nothing, and later ones decay what the step has left.
-    Limits: those of `precondition_by_soap`. Decays every leaf, gains and biases too, unless `mask`
-        spares them. Bases cannot be differentiated.
+    Departure: a tensor is a matrix, not one side per axis, and rounding errors count as zero
+        (`precondition_by_soap`). As in the authors' code, the first update changes nothing, and
+        later ones decay the parameters after the step.
+    Limits: the first update costs an eigendecomposition a side. Decays every leaf, gains and
+        biases too, unless `mask` spares them. Bases cannot be differentiated.
     """
     check.nonnegative("soap", learning_rate=learning_rate)
     fraction = rate.lr_scaled_decay(learning_rate, weight_decay)

@@ -46,10 +46,11 @@ def stable_spam(
     Flops: at most `54*size + 130` a leaf, `60` once.
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1.
-    Departure: a reset is a fresh Adam here. The release resets one update earlier, still steps
-        along the old moments then, bias-corrected as if they were new, and forgets that gradient; it
-        also restarts the counters that correct norms and maxima for bias, but not what they correct. Its
-        optional cosine on `b1` and `norm_b1` is `optax.inject_hyperparams` over the parts.
+    Departure: a reset starts Adam anew. The authors' code resets one update earlier; that update
+        still steps along the old moments, bias-corrected as if they were new, and its gradient is
+        lost. It also resets the counters that correct norms and maxima for bias, but not their
+        EMAs. Its optional cosine on `b1` and `norm_b1` is `optax.inject_hyperparams` over the
+        parts.
     Limits: gradients are near unit norm, however small the loss makes them. After a reset a
         step is as large as the first: warm the learning rate up again if that was needed.
     """

@@ -45,10 +45,10 @@ def zclip_adamw(
     State: `8*size` bytes a leaf, `24` once.
     Flops: at most `52*size + 30` a leaf, `200` once.
     Paper: Kumar, Owen, Roy Chowdhury and Gura, "ZClip: Adaptive Spike Mitigation for LLM
-        Pre-Training", arXiv:2504.02507, with the limit of 1 that its release adds.
-    Departure: that of `clip_by_zscore`. A `global_norm` that is given is that before ZClip, so
-        `max_norm` then shrinks a spike once more.
-    Limits: those of `clip_by_zscore`: only `max_norm` limits the first `warmup` updates.
+        Pre-Training", arXiv:2504.02507, with the limit of 1 that the authors' code adds.
+    Departure: norms of zero are not counted (`clip_by_zscore`). A `global_norm` that is given is
+        the norm before ZClip, so `max_norm` then shrinks a spike once more.
+    Limits: only `max_norm` limits the first `warmup` updates.
     """
     check.nonnegative("zclip_adamw", norm_eps=norm_eps)
     return chain(

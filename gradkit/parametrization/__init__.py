@@ -1,4 +1,4 @@
-"""How a model grew, what its leaves are, and what its hyperparameters become at another size.
+"""Parametrizations: roles and growth of parameters, and multipliers of their hyperparameters.
 
 In: a model at two sizes, or with an example; out: a `Parametrization` for `transfer_by_mup` and its
 kin, or a `ModelReading` for methods of matrices.

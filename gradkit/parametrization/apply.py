@@ -1,4 +1,4 @@
-"""Parameters and updates of another size: each leaf times a rule's number."""
+"""Scaling of initial parameters and of updates: each leaf times the multiplier of a rule."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,16 +25,16 @@ def by_rule(
     rule: str | rules.Rule,
     optimizer: str | Optimizer,
 ) -> Transform:
-    """A transform that multiplies updates by the learning rates of a rule."""
-    found = rules.follow(method, parametrization, rule, optimizer)
-    rates = {path: m.learning_rate for path, m in found.items()}
+    """Make a transform that multiplies updates by the learning-rate multipliers of a rule."""
+    multipliers = rules.follow(method, parametrization, rule, optimizer)
+    rates = {path: m.learning_rate for path, m in multipliers.items()}
     return multiply(method, parametrization, rates)
 
 
 def multiply(
     method: str, parametrization: Parametrization, factors: Mapping[str, Scalar]
 ) -> Transform:
-    """A transform that multiplies every leaf by the number under its path."""
+    """Make a transform that multiplies every leaf by the factor under its path."""
 
     def check_params(params: Params) -> None:
         fits(method, parametrization, check.leaves(params))
@@ -52,9 +52,9 @@ def multiply(
 def fits(
     method: str, parametrization: Parametrization, leaves: Iterable[tuple[str, Any]]
 ) -> None:
-    """Check that leaves, by path, are in the parametrization, in the shape of its target.
+    """Check that every leaf is in the parametrization, in the shape of its target.
 
-    A device that has a part of each leaf sees other shapes than the model's.
+    Shapes are not checked inside `shard_map`, where a device sees shards.
     """
     for path, x in leaves:
         parameter = parametrization.get(path)
@@ -81,12 +81,12 @@ def rescale_init(
     *,
     keep: str | None = None,
 ) -> Params:
-    """Bring initial parameters to the size a rule wants: the base's, times its multiplier.
+    """Scale initial parameters to the RMS that a rule asks for: the base RMS times its multiplier.
 
-    Every leaf is multiplied by one number, so that its root mean square is as it should be. Doing
-    so twice is as once; leaves of zeros stay zeros. Leaves that are no random scale stay as the
-    model made them: vectors whose entries differ and are in order, or not about zero, as
-    frequencies, spectra, decays and step sizes are.
+    Every leaf is multiplied by one number. The result is idempotent; leaves of zeros stay zeros.
+    Vectors that hold no random or constant scale stay as the model made them: their entries
+    differ, and are sorted or not centered at zero, as frequencies, spectra, decays and step sizes
+    are.
 
     Args:
         params: initial parameters at the target size, from any initializer.
@@ -110,28 +110,38 @@ def rescale_init(
         "None",
         "Pass the initial parameters at the base size, or their standard deviations.",
     )
-    found = rules.follow(method, parametrization, rule, "adam")
-    trained, like = _trained(params), _trained(params if base is None else base)
+    multipliers = rules.follow(method, parametrization, rule, "adam")
+    trained, at_base_size = _trained(params), _trained(params if base is None else base)
     fits(method, parametrization, trained.items())
     if keep is not None:
         check.expression(method, "keep", keep)
-        what = "keep must be found in the path of a parameter"
-        known = any(re.search(keep, path) for path in trained)
-        check.holds(method, known, what, repr(keep), f"Choose from {sorted(trained)}.")
-    new, old = ({k: jnp.shape(x) for k, x in t.items()} for t in (trained, like))
-    twins = matching.matched(new, old, f"gradkit.{method}", "params and base")
-    for path, twin in twins.items():
-        _check_base(path, old[twin] if base is not None else (), parametrization[path])
+        message = "keep must be found in the path of a parameter"
+        is_known = any(re.search(keep, path) for path in trained)
+        check.holds(
+            method, is_known, message, repr(keep), f"Choose from {sorted(trained)}."
+        )
+    shapes, base_shapes = (
+        {k: jnp.shape(x) for k, x in t.items()} for t in (trained, at_base_size)
+    )
+    base_paths = matching.matched(
+        shapes, base_shapes, f"gradkit.{method}", "params and base"
+    )
+    for path, base_path in base_paths.items():
+        _check_base_shape(
+            path,
+            base_shapes[base_path] if base is not None else (),
+            parametrization[path],
+        )
 
     def leaf(path: str, p: jax.Array) -> jax.Array:
         is_kept = keep is not None and re.search(keep, path)
         if path not in trained or is_kept:
             return p
         x = p.astype(numbers.wide_dtype(p))
-        at_base = 1.0 if base is None else like[twins[path]]
-        target = found[path].init * mean_size(jnp.asarray(at_base, x.dtype))
-        now = mean_size(x)
-        factor = jnp.where(now > 0, target / numbers.divisible(now), 1)
+        at_base = 1.0 if base is None else at_base_size[base_paths[path]]
+        target = multipliers[path].init * mean_size(jnp.asarray(at_base, x.dtype))
+        current = mean_size(x)
+        factor = jnp.where(current > 0, target / numbers.divisible(current), 1)
         vector = parametrization[path].role in ("vector", "fixed")
         factor = jnp.where(vector & ~_is_random_scale(x), 1, factor)
         return (factor.astype(x.dtype) * x).astype(p.dtype)
@@ -139,7 +149,7 @@ def rescale_init(
     return paths.map_with_path(leaf, params)
 
 
-def _check_base(path: str, shape: tuple[int, ...], parameter: Parameter) -> None:
+def _check_base_shape(path: str, shape: tuple[int, ...], parameter: Parameter) -> None:
     check.holds(
         "rescale_init",
         shape in ((), parameter.base),
@@ -150,27 +160,27 @@ def _check_base(path: str, shape: tuple[int, ...], parameter: Parameter) -> None
 
 
 def _is_random_scale(x: jax.Array) -> jax.Array:
-    """Whether entries are all of one size, or in no order about zero."""
+    """Whether all entries have one magnitude, or are unsorted and centered at zero."""
     flat = x.ravel()
     size = jnp.abs(flat)
-    same = jnp.max(size, initial=0) - jnp.min(
+    is_constant = jnp.max(size, initial=0) - jnp.min(
         size, initial=jnp.inf
     ) <= 1e-3 * mean_size(x)
-    real = jnp.real(flat) + jnp.imag(flat)
-    steps = jnp.diff(real)
-    ordered = jnp.all(steps >= 0) | jnp.all(steps <= 0)
+    projected = jnp.real(flat) + jnp.imag(flat)
+    steps = jnp.diff(projected)
+    is_ordered = jnp.all(steps >= 0) | jnp.all(steps <= 0)
     chance = 4 / max(1, x.size) ** 0.5  # how far from zero random entries may lie
-    about_zero = jnp.abs(jnp.mean(flat)) <= mean_size(x) * max(0.5, chance)
-    few = x.size < 8  # of which nothing can be told
-    return same | few | (~ordered & about_zero)
+    is_centered = jnp.abs(jnp.mean(flat)) <= mean_size(x) * max(0.5, chance)
+    is_short = x.size < 8  # too short to tell
+    return is_constant | is_short | (~is_ordered & is_centered)
 
 
 def _trained(params: Params) -> dict[str, Any]:
-    """The leaves that a parametrization knows, or numbers in their place, by path."""
+    """Leaves that are trained, or numbers in place of leaves, by path."""
     leaves = zip(leaf_paths(params), jax.tree.leaves(params))
     return {path: x for path, x in leaves if isinstance(x, Real) or is_trained(x)}
 
 
 def mean_size(x: jax.Array) -> jax.Array:
-    """The root of the mean square."""
+    """Root mean square of all entries."""
     return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x))) / max(1, x.size))

@@ -1,4 +1,4 @@
-"""A method of matrices that sees every leaf as what the model does with it."""
+"""Methods of matrices with `model=`: every leaf is shown as the matrices that were read."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Hidden:
-    """Which views are hidden matrices, and why, as a model says."""
+    """Predicate of views for `hidden=`: whether `read_model` found a hidden matrix, and `why`."""
 
     def __init__(self, model: "ModelReading"):
-        """Of all views, whether or not a transform sees them all."""
+        """Collect all views of `model`; a transform may see fewer."""
         views = [(name, path) for path in model for name in model.views(path)]
         self.matrices = {name for name, path in views if model[path].is_matrix}
         self.why = {name: f"{model[path].kind} of the model" for name, path in views}
 
     def __call__(self, path: str, leaf: Any) -> bool:
-        """Whether a view is one."""
+        """Whether the view at `path` is a hidden matrix."""
         del leaf
         return path in self.matrices
 
@@ -37,18 +37,20 @@ def by_model(
     takes: Collection[str],
     model: "ModelReading",
 ) -> Transform:
-    """What the factory `name` builds of `arguments` for stacks of matrices, which it is shown."""
-    told = [k for k in ("hidden", "batch_axes") if arguments.get(k) not in (None, ())]
-    if told:
-        text = f"model must stand alone, got {' and '.join(told)} too"
-        raise error(ValueError, name, f"{text}. Leave {' and '.join(told)} out.")
-    said: dict[str, Any] = {"batch_axes": (0,)}
+    """Build the factory `name` for stacks of matrices, and show it the views of `model`."""
+    forbidden = [
+        k for k in ("hidden", "batch_axes") if arguments.get(k) not in (None, ())
+    ]
+    if forbidden:
+        text = f"model must stand alone, got {' and '.join(forbidden)} too"
+        raise error(ValueError, name, f"{text}. Leave {' and '.join(forbidden)} out.")
+    overrides: dict[str, Any] = {"batch_axes": (0,)}
     if "hidden" in takes:
-        said["hidden"] = Hidden(model)
+        overrides["hidden"] = Hidden(model)
     if (mask := arguments.get("mask")) is not None:
-        said["mask"] = lambda views: _of_views(mask, views, model)
-    inner = build({**arguments, **said})
-    if "inner" in takes:  # which gets what is no matrix as it is
+        overrides["mask"] = lambda views: _of_views(mask, views, model)
+    inner = build({**arguments, **overrides})
+    if "inner" in takes:  # all other leaves go to `inner` unchanged
         inner = split(name, Hidden(model), (0,), inner, arguments["inner"], "inner")
 
     def pattern_of(path: str, x: Any) -> Any:
@@ -61,11 +63,13 @@ def by_model(
 
 
 def _of_views(mask: Any, views: Mapping[str, Any], model: "ModelReading") -> Any:
-    """A mask of parameters, or what makes one of them, as one of their views."""
+    """Convert a mask of parameters, or a function that makes one, to a mask of their views."""
     params = viewed.whole_tree()
-    said = mask(params) if callable(mask) else mask
-    each = jax.tree.map(lambda x, p: jax.tree.map(lambda _: x, p), said, params)
-    by_path = dict(zip(leaf_paths(params), jax.tree.leaves(each)))
+    mask_of_params = mask(params) if callable(mask) else mask
+    mask_of_leaves = jax.tree.map(
+        lambda x, p: jax.tree.map(lambda _: x, p), mask_of_params, params
+    )
+    by_path = dict(zip(leaf_paths(params), jax.tree.leaves(mask_of_leaves)))
     flags = {
         name: flag
         for path, flag in by_path.items()

@@ -1,4 +1,4 @@
-"""The parametrization of a model, from its shapes at two sizes and what it does with them."""
+"""Inference of a `Parametrization`: shapes at two sizes, and a trace of the model at each."""
 
 import functools
 import inspect
@@ -58,56 +58,70 @@ def infer_parametrization(
     >>> {path: (p.role, p.growth_in, p.growth_out) for path, p in grew.items()}
     {'in': ('input', 1.0, 2.0), 'out': ('output', 2.0, 1.0)}
     """
-    old, new = matching.build(init, base), matching.build(init, target)
-    third = new if delta is None else matching.build(init, delta)
-    twins = matching.twins(new.shapes, old.shapes)
-    sizes = _sizes(old, new, third, twins)
-    grown = {path: each.grown for path, each in sizes.items()}
-    declared = _declared(new.shapes, roles=roles, inputs=inputs, stacks=stacks)
-    trace = at_base = None
+    base_model, target_model = matching.build(init, base), matching.build(init, target)
+    delta_model = target_model if delta is None else matching.build(init, delta)
+    base_paths = matching.twins(target_model.shapes, base_model.shapes)
+    sizes = _sizes(base_model, target_model, delta_model, base_paths)
+    grown = {path: shapes.grown for path, shapes in sizes.items()}
+    declared = _declared(target_model.shapes, roles=roles, inputs=inputs, stacks=stacks)
+    trace = base_trace = None
     doubts: list[str] = []
     if apply is not None:
-        trace = _trace(apply, new, example, grown)
+        trace = _trace(apply, target_model, example, grown)
         try:
-            grown_at_base = {twins[path]: axes for path, axes in grown.items()}
-            at_base = _trace(apply, old, example, grown_at_base)
+            grown_at_base = {base_paths[path]: axes for path, axes in grown.items()}
+            base_trace = _trace(apply, base_model, example, grown_at_base)
         except ValueError as error:
             doubts.append(notes.not_compared(error))
-    if trace and at_base:
-        depths = depth.growth(trace, new.shapes, at_base, old.shapes, twins)
+    if trace and base_trace:
+        depths = depth.growth(
+            trace, target_model.shapes, base_trace, base_model.shapes, base_paths
+        )
     else:
-        depths = matching.depths(new.shapes, old.shapes)
-    found = {}
-    for path, each in sizes.items():
-        said = (declared[path].get(name) for name in ("roles", "inputs", "stacks"))
-        leaf = Leaf(path, each.target, each.base, grown[path], depths[path], *said)
-        found[path] = parameter(leaf, trace)
-        for axis in found[path].widths:
-            if each.base[axis] == each.delta[axis]:
+        depths = matching.depths(target_model.shapes, base_model.shapes)
+    parameters = {}
+    for path, shapes in sizes.items():
+        declarations = (
+            declared[path].get(name) for name in ("roles", "inputs", "stacks")
+        )
+        leaf = Leaf(
+            path, shapes.target, shapes.base, grown[path], depths[path], *declarations
+        )
+        parameters[path] = parameter(leaf, trace)
+        for axis in parameters[path].widths:
+            if shapes.base[axis] == shapes.delta[axis]:
                 must = "differ between base and delta in every width"
-                got = (
-                    f"axis {axis}: {[x[axis] for x in each]} in base, delta and target"
-                )
+                got = f"axis {axis}: {[x[axis] for x in shapes]} in base, delta and target"
                 raise leaf.error(must, got, "Change every size in delta.")
-    if not any(p.widths for p in found.values()):
+    if not any(p.widths for p in parameters.values()):
         raise ValueError(
             f"{NAME}: base and target must differ in a width, got equal shapes. To keep the "
             "width, pass delta, a third size in which every width is another."
         )
-    if apply is not None and trace and at_base:
-        wide, more = _of_width_alone(apply, init, old, new, found, example, trace)
-        found, of_factors = factors.joined(found, at_base, wide, twins)
-        widened = any(p.growth_in != 1 or p.growth_out != 1 for p in found.values())
-        other = trace if widened else _trace(apply, third, example, grown)
+    if apply is not None and trace and base_trace:
+        wide_trace, depth_notes = _of_width_alone(
+            apply, init, base_model, target_model, parameters, example, trace
+        )
+        parameters, factor_notes = factors.joined(
+            parameters, base_trace, wide_trace, base_paths
+        )
+        width_grew = any(
+            p.growth_in != 1 or p.growth_out != 1 for p in parameters.values()
+        )
+        grown_trace = (
+            trace if width_grew else _trace(apply, delta_model, example, grown)
+        )
         growths = {
-            (each.target if widened else each.delta)[axis] / each.base[axis]
-            for path, each in sizes.items()
-            for axis in found[path].widths
+            (shapes.target if width_grew else shapes.delta)[axis] / shapes.base[axis]
+            for path, shapes in sizes.items()
+            for axis in parameters[path].widths
         }
-        of_scores = notes.of_scores(at_base.scores, other.scores, growths - {1})
-        doubts = [*more, *of_factors, *of_scores]
-    doubts = [*notes.of_parameters(found, trace), *doubts]
-    return Parametrization(found, tuple(dict.fromkeys(doubts)))
+        of_scores = notes.of_scores(
+            base_trace.scores, grown_trace.scores, growths - {1}
+        )
+        doubts = [*depth_notes, *factor_notes, *of_scores]
+    doubts = [*notes.of_parameters(parameters, trace), *doubts]
+    return Parametrization(parameters, tuple(dict.fromkeys(doubts)))
 
 
 class Sizes(NamedTuple):
@@ -119,7 +133,7 @@ class Sizes(NamedTuple):
 
     @property
     def grown(self) -> Labels:
-        """The axes that differ between any two."""
+        """Axes whose lengths differ between any two sizes."""
         return frozenset(i for i, ns in enumerate(zip(*self)) if len({*ns}) > 1)
 
 
@@ -129,17 +143,17 @@ def _sizes(
     third: matching.Built,
     twins: Mapping[str, str],
 ) -> dict[str, Sizes]:
-    """The shapes of every leaf of the target model, if models of these sizes are one."""
+    """Shapes of every leaf of the target model at all sizes, after checking that they match."""
     if third is new:
-        thirds = {path: path for path in new.shapes}
+        delta_paths = {path: path for path in new.shapes}
     else:
-        thirds = matching.twins(new.shapes, third.shapes)
+        delta_paths = matching.twins(new.shapes, third.shapes)
     matching.check_proportions(old, new, twins)
     if third is not new:
-        at_base = matching.twins(third.shapes, old.shapes)
-        matching.check_proportions(old, third, at_base)
+        base_paths = matching.twins(third.shapes, old.shapes)
+        matching.check_proportions(old, third, base_paths)
     return {
-        path: Sizes(old.shapes[twins[path]], third.shapes[thirds[path]], shape)
+        path: Sizes(old.shapes[twins[path]], third.shapes[delta_paths[path]], shape)
         for path, shape in new.shapes.items()
     }
 
@@ -150,17 +164,17 @@ def _trace(
     example: Any,
     grown: Mapping[str, Labels],
 ) -> Trace:
-    """What `apply` does at one size, which it is told if it asks."""
+    """Trace `apply` at one size; arguments with the name of a size are passed to it."""
     if example is None:
         raise ValueError(
             f"{NAME}: example must be given with apply, got None. Pass a batch, or its shapes."
         )
-    asked = inspect.signature(apply).parameters.keys() & built.names.keys()
-    asked = {name: built.names[name] for name in asked}
+    sizes_asked = inspect.signature(apply).parameters.keys() & built.names.keys()
+    sizes_asked = {name: built.names[name] for name in sizes_asked}
     args = example if type(example) is tuple else (example,)  # not a named one
     try:
         return follow(
-            functools.partial(apply, **asked), built.params, *args, grown=grown
+            functools.partial(apply, **sizes_asked), built.params, *args, grown=grown
         )
     except Exception as error:
         raise ValueError(
@@ -174,15 +188,16 @@ def _of_width_alone(
     init: Any,
     old: matching.Built,
     new: matching.Built,
-    found: Mapping[str, Parameter],
+    parameters: Mapping[str, Parameter],
     example: Any,
     trace: Trace,
 ) -> tuple[Trace, list[str]]:
-    """What the model does that grew in its widths and not in its depth, if it can be built.
+    """Trace the model at the target widths and the base depth, if it can be built.
 
-    A factor that goes with the depth is what a rule for the depth asks for, and no width's.
+    Factors that change with width are told apart from those that change with depth, which belong
+    to the rule for depth. Return the trace, and a note if it is of the target instead.
     """
-    if all(p.depth == 1 for p in found.values()):
+    if all(p.depth == 1 for p in parameters.values()):
         return trace, []
     differ = [k for k in new.names if old.names[k] != new.names[k]]
 
@@ -193,7 +208,7 @@ def _of_width_alone(
         return any(
             shape[axis] != old.shapes[twin[path]][axis]
             for path, shape in built.shapes.items()
-            for axis in found[like[path]].widths
+            for axis in parameters[like[path]].widths
         )
 
     try:
@@ -202,7 +217,7 @@ def _of_width_alone(
         widths = {name: new.names[name] for name in differ if is_width(name)}
         wide = matching.build(init, {**old.names, **widths})
         like = matching.twins(wide.shapes, new.shapes)
-        grown = {path: frozenset(found[like[path]].widths) for path in wide.shapes}
+        grown = {path: frozenset(parameters[like[path]].widths) for path in wide.shapes}
         return _trace(apply, wide, example, grown), []
     except (ValueError, TypeError) as error:
         return trace, [notes.of_depth(error)]
@@ -211,31 +226,31 @@ def _of_width_alone(
 def _declared(
     shapes: matching.Shapes, **arguments: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
-    """By path and argument what is said of a leaf, by the first rule that names it."""
-    found: dict[str, dict[str, Any]] = {path: {} for path in shapes}
+    """Declarations of the user, by path and argument; the first matching rule wins."""
+    declared: dict[str, dict[str, Any]] = {path: {} for path in shapes}
     for name, rules in arguments.items():
         if not isinstance(rules or {}, Mapping):
-            said = f"{name} must map paths, got {rules!r}"
-            raise ValueError(f"{NAME}: {said}. Pass a dict by path.")
+            message = f"{name} must map paths, got {rules!r}"
+            raise ValueError(f"{NAME}: {message}. Pass a dict by path.")
         for rule, value in (rules or {}).items():
-            named = [path for path in shapes if is_of(rule, path, shapes)]
-            if not named:
-                said = f"{name} must match a leaf, got {rule!r}"
-                raise ValueError(f"{NAME}: {said}. Choose from {sorted(shapes)}.")
+            matches = [path for path in shapes if is_of(rule, path, shapes)]
+            if not matches:
+                message = f"{name} must match a leaf, got {rule!r}"
+                raise ValueError(f"{NAME}: {message}. Choose from {sorted(shapes)}.")
             if name == "roles" and value not in KINDS:
-                said = f"roles must be known, got {value!r}"
-                raise ValueError(f"{NAME}: {said}. Choose from {[*KINDS]}.")
-            for path in named:
-                if name not in found[path]:
-                    known = (
+                message = f"roles must be known, got {value!r}"
+                raise ValueError(f"{NAME}: {message}. Choose from {[*KINDS]}.")
+            for path in matches:
+                if name not in declared[path]:
+                    declaration = (
                         value if name == "roles" else _axes(name, path, shapes, value)
                     )
-                    found[path][name] = known
-    return found
+                    declared[path][name] = declaration
+    return declared
 
 
 def _axes(name: str, path: str, shapes: matching.Shapes, axes: Any) -> Labels | None:
-    """The axes that are said of a leaf, counted from 0."""
+    """Declared axes of a leaf, counted from 0."""
     rank = len(shapes[path])
     if axes is None:
         return None

@@ -21,16 +21,16 @@ Shapes = Mapping[str, tuple[int, ...]]  # by path
 class Built(NamedTuple):
     """A model of one size."""
 
-    size: Any  # as the user gave it
-    names: Mapping[str, Any]  # the sizes in it
+    size: Any  # as the user passed it
+    names: Mapping[str, Any]  # sizes by name
     params: Any  # a tree of shapes
-    shapes: Shapes  # of the leaves that can be trained
+    shapes: Shapes  # of trainable leaves
 
 
 def build(init: Callable[..., Any] | None, size: Any) -> Built:
-    """The model of one size, or with `init` None of the tree that `size` is.
+    """Build the model of one size; with `init` None, `size` is its tree.
 
-    What is no array, such as the activation functions of an Equinox module, stays as it is.
+    Leaves that are not arrays, such as the activation functions of an Equinox module, are kept.
     """
     if init is None:
         names, params, size = {}, _shapes(lambda: size), "of the tree"
@@ -44,27 +44,27 @@ def build(init: Callable[..., Any] | None, size: Any) -> Built:
 
 
 def _shapes(make: Callable[[], Any]) -> Any:
-    """What `make` returns, with shapes for arrays. Nothing is computed."""
-    known: list[Any] = []
+    """The tree that `make` returns, with shapes for arrays. Nothing is computed."""
+    statics: list[Any] = []
 
     def arrays() -> list[Any]:
         leaves, structure = jax.tree.flatten(_once(make()))
-        others = [None if is_array(x) else x for x in leaves]
-        known[:] = structure, others
-        return [x for x, other in zip(leaves, others) if other is None]
+        non_arrays = [None if is_array(x) else x for x in leaves]
+        statics[:] = structure, non_arrays
+        return [x for x, other in zip(leaves, non_arrays) if other is None]
 
     shapes = iter(jax.eval_shape(arrays))
-    structure, others = known
-    return structure.unflatten(next(shapes) if x is None else x for x in others)
+    structure, non_arrays = statics
+    return structure.unflatten(next(shapes) if x is None else x for x in non_arrays)
 
 
 def _once(params: Any) -> Any:
-    """`params`, in which no NNX variable stands at two paths."""
-    found = jax.tree.leaves(params, is_leaf=is_variable)
-    if len({*map(id, found)}) == len(found):
+    """Return `params`; raise if one NNX variable stands at two paths."""
+    variables = jax.tree.leaves(params, is_leaf=is_variable)
+    if len({*map(id, variables)}) == len(variables):
         return params
     places = defaultdict(list)
-    for path, x in zip(leaf_paths(params, is_leaf=is_variable), found):
+    for path, x in zip(leaf_paths(params, is_leaf=is_variable), variables):
         places[id(x)].append(path)
         if is_variable(x) and len(places[id(x)]) > 1:
             raise ValueError(
@@ -75,49 +75,54 @@ def _once(params: Any) -> Any:
 
 
 def numbered(paths: Iterable[str]) -> dict[str, str]:
-    """Every path with a number where only its like have one: `linear` beside `linear_1`."""
+    """Number the first of each list of layers: `linear` beside `linear_1` becomes `linear_0`."""
     paths = [*paths]
     parts = {tuple(path.split("/")[:i]) for path in paths for i in range(1, 99)}
-    first = {
+    first_of_lists = {
         (*part[:-1], match[1])
         for part in parts
         if (match := re.fullmatch(r"(.*\D)_\d+", part[-1]))
     } & parts
 
-    found = {}
+    names_by_path = {}
     for path in paths:
         names = path.split("/")
-        found[path] = "/".join(
-            name + "_0" * ((*names[:i], name) in first) for i, name in enumerate(names)
+        names_by_path[path] = "/".join(
+            name + "_0" * ((*names[:i], name) in first_of_lists)
+            for i, name in enumerate(names)
         )
-    return found
+    return names_by_path
 
 
 def matched(new: Shapes, old: Shapes, method: str, names: str) -> dict[str, str]:
-    """For every path of `new` the path of `old` it is compared with: itself, or a like layer."""
+    """Match every path of `new` to a path of `old`: itself, or a layer of the same kind."""
     if new.keys() == old.keys():
         return {path: path for path in new}
     name = numbered([*new, *old])
     kind = {path: starred(name[path]) for path in name}
     digits = {path: re.findall(r"\d+", name[path]) for path in name}
-    many, few = defaultdict(list), defaultdict(list)  # by kind, in order
-    for lists, paths in ((many, new), (few, old)):
+    new_paths, old_paths = defaultdict(list), defaultdict(list)  # by kind, in order
+    for lists, paths in ((new_paths, new), (old_paths, old)):
         for path in sorted(paths, key=lambda path: [*map(int, digits[path])]):
             lists[kind[path]].append(path)
-    single = {k for k in many if len(many[k]) == len(few.get(k, ())) == 1}
-    odd = {path for path in new.keys() ^ old.keys() if kind[path] in single}
-    odd |= {path for path in name if kind[path] in many.keys() ^ few.keys()}
-    if odd:
+    single_kinds = {
+        k for k in new_paths if len(new_paths[k]) == len(old_paths.get(k, ())) == 1
+    }
+    unmatched = {path for path in new.keys() ^ old.keys() if kind[path] in single_kinds}
+    unmatched |= {
+        path for path in name if kind[path] in new_paths.keys() ^ old_paths.keys()
+    }
+    if unmatched:
         raise ValueError(
             f"{method}: {names} must have the same parameters, up to the number "
-            f"of layers, got only in one: {sorted(odd)}. Build one model at several sizes."
+            f"of layers, got only in one: {sorted(unmatched)}. Build one model at several sizes."
         )
-    found = {}
-    for k, paths in many.items():
-        ends = _by_ends(paths, few[k], old)
+    matches = {}
+    for k, paths in new_paths.items():
+        ends = _by_ends(paths, old_paths[k], old)
         for path in paths:
-            alike = [path] if path in old else _nearest(path, few[k], digits)
-            found[path] = ends.get(path, alike[0])
+            alike = [path] if path in old else _nearest(path, old_paths[k], digits)
+            matches[path] = ends.get(path, alike[0])
             if path not in ends and len({old[other] for other in alike}) > 1:
                 raise ValueError(
                     f"{method}: leaf {path} must be like the layers of the smaller model, got "
@@ -125,52 +130,54 @@ def matched(new: Shapes, old: Shapes, method: str, names: str) -> dict[str, str]
                     "one shape, but for the first and the last: give other layers a name of "
                     "their own."
                 )
-    return found
+    return matches
 
 
 def _nearest(
     path: str, others: Iterable[str], digits: Mapping[str, list[str]]
 ) -> list[str]:
-    """Those of the `others` that have most numbers in common with a path."""
-    found = defaultdict(list)
+    """The `others` that have the most numbers in common with `path`."""
+    by_common_numbers = defaultdict(list)
     for other in others:
         pairs = zip(digits[path], digits[other])
-        found[sum(a == b for a, b in pairs)].append(other)
-    return found[max(found)]
+        by_common_numbers[sum(a == b for a, b in pairs)].append(other)
+    return by_common_numbers[max(by_common_numbers)]
 
 
-def _by_ends(many: list[str], few: list[str], shapes: Shapes) -> dict[str, str]:
-    """The first and the last of a longer list of layers, and those between, if they differ."""
-    inner = few[1:-1]
-    one_list = all(len(re.findall(r"\d+", path)) <= 1 for path in few)
-    differ = len({shapes[path] for path in few}) > 1
-    if not (differ and one_list and len(many) > len(few)):
+def _by_ends(
+    new_paths: list[str], old_paths: list[str], shapes: Shapes
+) -> dict[str, str]:
+    """Match a longer list of layers by first, last and inner layers; {} if shapes do not differ."""
+    inner = old_paths[1:-1]
+    is_one_list = all(len(re.findall(r"\d+", path)) <= 1 for path in old_paths)
+    differ = len({shapes[path] for path in old_paths}) > 1
+    if not (differ and is_one_list and len(new_paths) > len(old_paths)):
         return {}
     if len({shapes[path] for path in inner}) != 1:
         return {}
-    between = dict.fromkeys(many[1:-1], inner[0])
-    return {many[0]: few[0], **between, many[-1]: few[-1]}
+    between = dict.fromkeys(new_paths[1:-1], inner[0])
+    return {new_paths[0]: old_paths[0], **between, new_paths[-1]: old_paths[-1]}
 
 
 def twins(new: Shapes, old: Shapes) -> dict[str, str]:
-    """The same of shapes, which must have as many axes."""
-    found = matched(new, old, NAME, "base, target and delta")
-    for path, twin in found.items():
+    """`matched`, after checking that matched leaves have equally many axes, none of them empty."""
+    matches = matched(new, old, NAME, "base, target and delta")
+    for path, twin in matches.items():
         if len(new[path]) != len(old[twin]) or 0 in new[path] + old[twin]:
             raise ValueError(
                 f"{NAME}: leaf {path} must have as many axes at all sizes, none of them empty, "
                 f"got {old[twin]} and {new[path]}. Change widths and depths only."
             )
-    return found
+    return matches
 
 
 EXPERTS = re.compile(r"(expert|branch|tower|head)(s|es)?$", re.IGNORECASE)
 
 
 def depths(new: Shapes, old: Shapes) -> dict[str, float]:
-    """By path, how much longer the lists of layers are that it is in, by their names.
+    """Growth of the number of layers by path, from names alone.
 
-    Lists of experts, branches, towers and heads lie side by side and have no depth.
+    Lists of experts, branches, towers and heads run in parallel and add no depth.
     """
     if new.keys() == old.keys():
         return dict.fromkeys(new, 1.0)
@@ -183,7 +190,7 @@ def depths(new: Shapes, old: Shapes) -> dict[str, float]:
 
 
 def _layer(name: str) -> str:
-    """The path of a layer, without the numbers of lists that lie side by side."""
+    """The path of a layer, without the numbers of parallel lists."""
     parts = name.split("/")
     lists = zip(["", *parts], parts)  # a bare number counts what stands before it
     named = (before if part.isdigit() else part for before, part in lists)
@@ -194,12 +201,12 @@ def _layer(name: str) -> str:
 
 
 def _bare(part: str) -> str:
-    """A name without its number."""
+    """`part` without a trailing number."""
     return re.sub(r"[_\d]+$", "", part) or part
 
 
 def check_proportions(base: Built, other: Built, twin: Mapping[str, str]) -> None:
-    """Every axis must grow as a product of powers of the sizes does; trees have no sizes."""
+    """Raise unless every axis grows as a product of powers of the sizes; trees have no sizes."""
     old, new = base.names, other.names
     if old.keys() != new.keys():
         raise ValueError(
@@ -210,7 +217,7 @@ def check_proportions(base: Built, other: Built, twin: Mapping[str, str]) -> Non
         return
     differ = [(old[k], new[k]) for k in new if old[k] != new[k]]
     if not all(isinstance(a, Real) and isinstance(b, Real) for a, b in differ):
-        return  # a configuration, say, from which no proportion can be told
+        return  # sizes that are not numbers, such as a configuration
     powers = [[(b / a) ** k for k in range(-1, 3)] for a, b in differ if a * b > 0]
     allowed = [math.prod(choice) for choice in itertools.product(*powers)]
     for path, shape in other.shapes.items():

@@ -1,4 +1,4 @@
-"""What a parametrization cannot do for a model: forward multipliers, products of activations."""
+"""Notes on what the user must change in the model: forward multipliers, attention scales."""
 
 import math
 from collections import defaultdict
@@ -13,8 +13,8 @@ from gradkit.parametrization.scaling import OPTIMIZERS, READOUT, grown
 def of_parameters(
     parameters: Mapping[str, Parameter], trace: Trace | None
 ) -> Iterable[str]:
-    """On parameters, like layers in one note, by what `trace` found."""
-    inside: dict[tuple[str, float], list[str]] = defaultdict(list)
+    """Notes on parameters, from `trace` if there is one; like layers share a note."""
+    inner_outputs: dict[tuple[str, float], list[str]] = defaultdict(list)
     ranked = set()
     for path, p in parameters.items():
         if p.role == "tied" and not math.isclose(forward := _forward(p), 1):
@@ -22,12 +22,12 @@ def of_parameters(
                 f"{path} is tied: it reads inputs and makes outputs. Multiply the outputs by "
                 f"{forward:.4g} as forward multiplier: no optimizer can do it."
             )
-        followed = trace is not None and path in trace.followed
+        followed = trace is not None and path in trace.feeds_products
         if followed and p.kind == "output" and (forward := _forward(p)) != 1:
-            inside[pattern(path), forward].append(path)
+            inner_outputs[pattern(path), forward].append(path)
         if trace is not None and path in trace.ranked and p.kind == "hidden":
             ranked.add(expression(path))
-    for (_, forward), (first, *others) in inside.items():
+    for (_, forward), (first, *others) in inner_outputs.items():
         name = first + f" and {len(others)} like it" * bool(others)
         yield (
             f"{name}: sums over a width inside the model and makes what does not grow. Multiply "
@@ -48,7 +48,7 @@ def of_parameters(
             f"{', '.join(dict.fromkeys(map(pattern, guessed)))}: all axes but the last count as inputs, by convention. "
             "Pass apply and an example to be sure."
         )
-    for first, second in sorted(trace.guessed if trace else ()):
+    for first, second in sorted(trace.guessed_orders if trace else ()):
         yield (
             f"{first} and {second} are multiplied before they meet data. That {first} goes into "
             f"{second} as data does is a guess of the order: if it is its output matrix, say "
@@ -57,15 +57,18 @@ def of_parameters(
 
 
 def _forward(parameter: Parameter) -> float:
-    """The number by which muP wants the model to multiply a parameter, where it is used."""
+    """Forward multiplier of a parameter under muP."""
     return float(grown(READOUT, parameter, OPTIMIZERS["adam"]).forward)
 
 
 def of_scores(
     base: Sequence[Score], other: Sequence[Score], growths: Collection[float]
 ) -> Iterable[str]:
-    """On products of activations over a width, one that `growths` are of, and not divided by it."""
-    if len(base) != len(other):  # other depths: layers are alike
+    """Notes on products of activations that sum over a width and are not divided by it.
+
+    A product sums over a width if its length grows by one of `growths`.
+    """
+    if len(base) != len(other):  # another depth: compare distinct scores only
         base, other = (
             [*{(s.size, s.scale): s for s in scores}.values()]
             for scores in (base, other)
@@ -77,7 +80,7 @@ def of_scores(
         if old.scale * new.scale <= 0 or old.normalized:
             continue
         if {*map(pattern, old.sources)} != {*map(pattern, new.sources)}:
-            continue  # what is multiplied first may go by sizes
+            continue  # the order of products may depend on sizes
         if not any(math.isclose(new.size / old.size, growth) for growth in growths):
             continue
         exponent = math.log(new.scale / old.scale) / math.log(new.size / old.size)
@@ -97,7 +100,7 @@ def of_scores(
 
 
 def not_compared(error: ValueError) -> str:
-    """Where the base model could not be followed."""
+    """Note that the base model could not be traced."""
     return (
         "products of activations and factors in the model were not looked at: "
         f"{str(error).splitlines()[0]}"
@@ -105,7 +108,7 @@ def not_compared(error: ValueError) -> str:
 
 
 def of_depth(error: Exception) -> str:
-    """Where a model of the target's width and the base's depth could not be followed."""
+    """Note that a model of the target width and base depth could not be traced."""
     return (
         "factors in the model that go with its width are not told from those that go with its "
         f"depth: {str(error).splitlines()[0]}. Pass init, and a name for each size."

@@ -1,4 +1,4 @@
-"""How a model grew: what each parameter sums over and produces, at a base and at a target size."""
+"""Parametrization: role, fan-in, fan-out and depth of each parameter at two sizes."""
 
 import collections
 import json
@@ -13,7 +13,7 @@ import jax
 
 from gradkit._core.table import aligned
 
-KINDS = {  # role: how the parameter meets the widths
+KINDS = {  # role: kind, which is where widths enter
     "hidden": "hidden",  # sums over a width and produces a width
     "expert": "hidden",  # the same, many side by side
     "input": "input",  # sums over a fixed size and produces a width
@@ -33,17 +33,17 @@ class Parameter(NamedTuple):
     base: tuple[int, ...]  # at the base size
     role: str  # a key of KINDS
     inputs: tuple[int, ...] = ()  # axes summed over
-    outputs: tuple[int, ...] = ()  # axes produced
+    outputs: tuple[int, ...] = ()  # axes kept in the output
     stacks: tuple[int, ...] = ()  # axes that number layers or experts
     widths: tuple[int, ...] = ()  # axes that are widths, grown or not
-    depth: float = 1.0  # growth of the number of layers it is one of, 1 outside
+    depth: float = 1.0  # growth of the number of layers like its own; 1 outside
     why: str = ""  # what decided the role
     factor: float = (
-        1.0  # by which the model multiplies it, or what it makes, at the target
+        1.0  # constant that the model multiplies it or its output by, at the target
     )
-    base_factor: float = 1.0  # and at the base size
+    base_factor: float = 1.0  # the same at the base size
     readout_factor: float = (
-        1.0  # of a tied table, as the output matrix: target over base
+        1.0  # target over base factor of a tied table as the output matrix
     )
 
     @property
@@ -53,12 +53,12 @@ class Parameter(NamedTuple):
 
     @property
     def fan_in(self) -> int:
-        """How many entries are summed for one output."""
+        """Number of entries summed for one output."""
         return math.prod(self.shape[axis] for axis in self.inputs)
 
     @property
     def fan_out(self) -> int:
-        """How many outputs one input has."""
+        """Number of outputs that one input has."""
         return math.prod(self.shape[axis] for axis in self.outputs)
 
     @property
@@ -99,29 +99,29 @@ class Parametrization(Mapping[str, Parameter]):
         self.notes = notes
 
     def __getitem__(self, path: str) -> Parameter:
-        """That of the parameter at `path`."""
+        """The `Parameter` at `path`."""
         return self._parameters[path]
 
     def __iter__(self) -> Iterator[str]:
-        """Their paths."""
+        """Iterate over paths."""
         return iter(self._parameters)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of parameters."""
         return len(self._parameters)
 
     def __hash__(self) -> int:
-        """Equal for equal ones, in any order."""
+        """Hash of the parameters, in any order."""
         return hash(frozenset(self._parameters.items()))
 
     def __repr__(self) -> str:
-        """The table."""
+        """Format as a table."""
         return self.table()
 
     def table(
         self, columns: Mapping[str, Callable[[Parameter], float]] | None = None
     ) -> str:
-        """One line a parameter, like layers in one line, with `columns` at the right."""
+        """Table with one line per parameter, one for like layers, and `columns` at the right."""
         heads = "parameter", "role", "base", "target", "in", "out", "depth"
         rows = collections.defaultdict(list)
         for path, p in self.items():
@@ -138,7 +138,7 @@ class Parametrization(Mapping[str, Parameter]):
         return "\n".join([text, *(f"Note: {note}" for note in self.notes)])
 
     def explain(self, path: str) -> str:
-        """In words, what decided the role of one parameter, and how far it grew."""
+        """Describe in words what decided the role of one parameter, and how far it grew."""
         p = self[path]
         return (
             f"{path} is {p.role}: {p.why}. Base {p.base}, target {p.shape}, widths are axes "
@@ -170,12 +170,12 @@ class Parametrization(Mapping[str, Parameter]):
 
 
 def pattern(path: str) -> str:
-    """`path` with every number free: the same for all layers of a list."""
+    """`path` with `*` for every number: the same for all layers of a list."""
     return re.sub(r"\d+", "*", path)
 
 
 def is_of(rule: str, path: str, paths: Collection[str]) -> bool:
-    """Whether a rule is the path or, itself none of the paths, matches it."""
+    """Whether `rule` equals `path`, or, if it is none of `paths`, matches it as an expression."""
     return rule == path if rule in paths else bool(re.search(rule, path))
 
 
@@ -185,15 +185,17 @@ def expression(path: str) -> str:
 
 
 def _multiplied(p: Parameter) -> str:
-    """What the model multiplies a parameter by, in words."""
-    grown = [(f"{p.base_factor:.4g} then {p.factor:.4g}", p.growth_factor)]
-    grown += [("as the output matrix too", p.readout_factor)]
-    said = [f"{words} (x {x:.4g})" for words, x in grown if x != 1]
-    return f" The model multiplies what it makes by {', '.join(said)}." if said else ""
+    """Describe in words the factors that the model multiplies a parameter by."""
+    growths = [(f"{p.base_factor:.4g} then {p.factor:.4g}", p.growth_factor)]
+    growths += [("as the output matrix too", p.readout_factor)]
+    texts = [f"{words} (x {x:.4g})" for words, x in growths if x != 1]
+    return (
+        f" The model multiplies what it makes by {', '.join(texts)}." if texts else ""
+    )
 
 
 def _marked(p: Parameter, shape: tuple[int, ...]) -> str:
-    """The shape as in an einsum: summed axes, an arrow, produced axes; stacks in brackets."""
+    """Format a shape as `[stacks] inputs -> outputs`."""
     parts = [
         ",".join(str(shape[axis]) for axis in axes)
         for axes in (p.stacks, p.inputs, p.outputs)

@@ -1,4 +1,4 @@
-"""What every leaf of a model is, and which matrices it holds: read from what the model does."""
+"""Kind, axes and matrices of every leaf of a model, read from a trace of the model."""
 
 import json
 import math
@@ -41,39 +41,39 @@ KINDS = {
 
 
 class Cut(NamedTuple):
-    """How the model cuts what an axis makes: every so many steps into parts of these lengths."""
+    """Cut of an output axis into parts, as of fused queries, keys and values."""
 
     axis: int
-    step: int  # from one entry of a part to the next
-    lengths: tuple[int, ...]  # of the parts, in such steps
+    step: int  # distance between two entries of a part
+    lengths: tuple[int, ...]  # of the parts, in steps
 
 
 class LeafReading(NamedTuple):
-    """One leaf of a model. Axes are numbered from 0."""
+    """Kind of one leaf, and the role of each of its axes. Axes are numbered from 0."""
 
     shape: tuple[int, ...]
     kind: str  # a key of `KINDS`
     inputs: tuple[int, ...] = ()  # axes summed over; of a table, its rows
-    outputs: tuple[int, ...] = ()  # axes produced
+    outputs: tuple[int, ...] = ()  # axes kept in the output
     stacked: tuple[int, ...] = ()  # axes that number layers, experts or blocks
-    cut: Cut | None = None  # of fused matrices
-    groups: int = 1  # of a convolution, of which each sums over channels of its own
+    cut: Cut | None = None  # how fused matrices are cut apart
+    groups: int = 1  # feature groups of a convolution
     why: str = ""
 
     @property
     def blocks(self) -> int:
-        """How many matrices stand side by side in the outputs."""
+        """Number of fused matrices, side by side in the outputs."""
         return 1 if self.cut is None else len(self.cut.lengths)
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it holds matrices of more than one row and column that features pass."""
+        """Whether it holds hidden matrices of more than one row and column."""
         rows, cols = self._matrix
         return self.kind in MATRICES and min(rows, cols) > 1
 
     @property
     def _matrix(self) -> tuple[int, int]:
-        """Rows, which are inputs, and columns: of the smallest matrix in it."""
+        """Rows (inputs) and columns of the smallest matrix in the leaf."""
         rows, cols = (
             math.prod(self.shape[axis] for axis in axes)
             for axes in (self.inputs, self.outputs)
@@ -84,7 +84,7 @@ class LeafReading(NamedTuple):
 
     @property
     def pattern(self) -> str:
-        """How it becomes `[stack, inputs, outputs]`, or one vector, for `view_by_pattern`."""
+        """Pattern for `view_by_pattern` that makes it `[stack, inputs, outputs]`, or one vector."""
         left = {axis: f"a{axis}" for axis in range(len(self.shape))}
         right, part = dict(left), []
         if self.cut is not None:
@@ -102,8 +102,8 @@ class LeafReading(NamedTuple):
             axis = self.outputs[-1]
             left[axis] = f"(part={self.groups} a{axis})"
             part = ["part"]
-        known = {*self.inputs, *self.outputs, *self.stacked}
-        outputs = sorted({*self.outputs, *(left.keys() - known)})
+        assigned = {*self.inputs, *self.outputs, *self.stacked}
+        outputs = sorted({*self.outputs, *(left.keys() - assigned)})
         batch, rows, cols = (
             [right[axis] for axis in axes]
             for axes in (self.stacked, self.inputs, outputs)
@@ -123,29 +123,29 @@ class ModelReading(Mapping[str, LeafReading]):
     """
 
     def __init__(self, leaves: Mapping[str, LeafReading], notes: Iterable[str] = ()):
-        """Keep `leaves`, and `notes` on what may be otherwise."""
+        """Keep `leaves`, and `notes` on doubtful readings."""
         self._leaves = dict(leaves)
         self.notes = tuple(notes)
         self._patterns = {path: patterns.read(x.pattern) for path, x in self.items()}
 
     def __getitem__(self, path: str) -> LeafReading:
-        """That of the leaf at `path`."""
+        """The `LeafReading` at `path`."""
         return self._leaves[path]
 
     def __iter__(self) -> Iterator[str]:
-        """Their paths."""
+        """Iterate over paths."""
         return iter(self._leaves)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of leaves."""
         return len(self._leaves)
 
     def __hash__(self) -> int:
-        """Equal for equal ones, in any order."""
+        """Hash of the leaves, in any order."""
         return hash(frozenset(self._leaves.items()))
 
     def __repr__(self) -> str:
-        """The table."""
+        """Format as a table."""
         heads = "parameter", "kind", "shape", "matrices", "axes"
         rows = defaultdict(list)
         for path, x in self.items():
@@ -166,15 +166,15 @@ class ModelReading(Mapping[str, LeafReading]):
         arguments: Mapping[str, Any],
         takes: Collection[str],
     ) -> Transform:
-        """What `build` makes of the arguments that `factory` takes, shown these matrices."""
+        """Build a transform from `arguments`, and show it the leaves as these matrices."""
         return by_model(factory, build, arguments, takes, self)
 
     def views(self, path: str) -> list[str]:
-        """What the views of a leaf are called."""
+        """Names of the views of a leaf: its path, or one path below it for each block."""
         return names_of(self._patterns[path], path)
 
     def pattern_of(self, path: str, x: Any) -> patterns.Pattern:
-        """How the leaf `x` is seen; an error where the model that was read had another."""
+        """Pattern of the leaf `x`; raise if the model that was read has no such leaf."""
         if path not in self:
             raise ValueError(
                 f"model must know every leaf, got {path}. Read the model with the tree of "
@@ -198,28 +198,28 @@ class ModelReading(Mapping[str, LeafReading]):
         """Read what `save` wrote."""
 
         def leaf(fields: dict[str, Any]) -> LeafReading:
-            found: dict[str, Any] = {
+            converted: dict[str, Any] = {
                 k: tuple(x) if isinstance(x, list) else x for k, x in fields.items()
             }
             if fields["cut"] is not None:
                 axis, step, lengths = fields["cut"]
-                found["cut"] = Cut(axis, step, tuple(lengths))
-            return LeafReading(**found)
+                converted["cut"] = Cut(axis, step, tuple(lengths))
+            return LeafReading(**converted)
 
         data = json.loads(pathlib.Path(path).read_text())
         return cls({k: leaf(x) for k, x in data["leaves"].items()}, data["notes"])
 
     def _matrices(self, path: str) -> str:
-        """How many matrices a leaf holds, and of which shape, in words."""
+        """Describe number and shape of the matrices in a leaf, as `3 of 4 x 4`."""
         x = self[path]
         if not (x.inputs and x.outputs):
             return ""
         leaf = jax.ShapeDtypeStruct(x.shape, jnp.float32)
         shapes = (block.shape for block in patterns.split(self._patterns[path], leaf))
-        said = (
+        texts = (
             f"{n} of " * int(n > 1) + f"{rows} x {cols}" for n, rows, cols in shapes
         )
-        return ", ".join(said)
+        return ", ".join(texts)
 
 
 def read_model(
@@ -229,12 +229,12 @@ def read_model(
     *,
     kinds: Mapping[str, str] | None = None,
 ) -> ModelReading:
-    """Read from one trace of a model what each of its parameters is, in any layout.
+    """Trace a model once, and read the kind and the matrices of each parameter, in any layout.
 
-    Nothing is computed: `apply` is only traced, for its equations. Every parameter is followed
-    to those that use it, and they say which axes are summed over, which are made, and which
-    number layers, experts or blocks; whether what it makes is cut, as by fused queries, keys and
-    values; and whether it goes on in the model or out of it.
+    Nothing is computed: `apply` is only traced. The equations that use a parameter tell which
+    axes are summed over, which are kept, and which number layers, experts or blocks. They also
+    tell whether its output is cut, as of fused queries, keys and values, and whether it is hidden
+    or an output of the model.
 
     Args:
         apply: the forward pass, without a gradient in it: `apply(params, example)`; with a
@@ -279,15 +279,17 @@ def read_model(
         ) from error
     leaves, notes = {}, {}
     for path, shape in shapes.items():
-        said = (k for rule, k in (kinds or {}).items() if is_of(rule, path, shapes))
+        matching_kinds = (
+            k for rule, k in (kinds or {}).items() if is_of(rule, path, shapes)
+        )
         used = Used(path, shape, trace.uses[path], trace, shapes)
-        leaves[path], doubts = _leaf(used, next(said, None))
-        notes |= dict.fromkeys(doubts)
+        leaves[path], leaf_notes = _leaf(used, next(matching_kinds, None))
+        notes |= dict.fromkeys(leaf_notes)
     return ModelReading(leaves, notes)
 
 
 class Used(NamedTuple):
-    """A leaf, and what the program does with it."""
+    """A leaf, and its uses in the trace."""
 
     path: str
     shape: tuple[int, ...]
@@ -296,43 +298,43 @@ class Used(NamedTuple):
     shapes: matching.Shapes  # of all leaves
 
     def by(self, *primitives: str) -> list[Use]:
-        """The uses by some primitives."""
+        """Uses by one of `primitives`."""
         return [use for use in self.uses if use.by in primitives]
 
     def doubt(self, must: str, got: str) -> ValueError:
-        """What every message looks like."""
+        """Make the error for a leaf that must `must`, but for which the trace shows `got`."""
         kind = "matrix" if len(self.shape) > 1 else "vector"
         say = f"kinds={{{expression(self.path)!r}: {kind!r}}}"
         text = f"leaf {self.path} must {must}, got {got}. Say what it is: {say}, or another."
         return ValueError(f"{NAME}: {text}")
 
 
-def _leaf(used: Used, said: str | None) -> tuple[LeafReading, list[str]]:
-    """What a leaf is, as its uses show and the user says; and what is in doubt."""
+def _leaf(used: Used, declared: str | None) -> tuple[LeafReading, list[str]]:
+    """Reading of a leaf from its uses and the kind that is `declared`, and notes on doubts."""
     try:
         x, doubts = _by_uses(used)
     except ValueError:
-        if said is None:
+        if declared is None:
             raise
-        rest = range(len(used.shape))
-        vector = said == "vector" or len(rest) < 2
-        inputs, outputs = ((), (*rest,)) if vector else ((*rest[:-1],), (*rest[-1:],))
-        return LeafReading(used.shape, said, inputs, outputs, why="declared"), []
-    if said is None or said == x.kind:
+        axes = range(len(used.shape))
+        vector = declared == "vector" or len(axes) < 2
+        inputs, outputs = ((), (*axes,)) if vector else ((*axes[:-1],), (*axes[-1:],))
+        return LeafReading(used.shape, declared, inputs, outputs, why="declared"), []
+    if declared is None or declared == x.kind:
         return x, doubts
-    if said == "vector":
+    if declared == "vector":
         outputs = tuple(sorted({*x.inputs, *x.outputs}))
-        x = LeafReading(x.shape, said, (), outputs, x.stacked, why="declared")
+        x = LeafReading(x.shape, declared, (), outputs, x.stacked, why="declared")
         return x, doubts
-    return x._replace(kind=said, why="declared"), doubts
+    return x._replace(kind=declared, why="declared"), doubts
 
 
 def _by_uses(used: Used) -> tuple[LeafReading, list[str]]:
-    """The one reading of all uses, and what is in doubt."""
+    """The reading on which all uses agree, and notes on doubts."""
     inputs, outputs = _axes(used)
-    one = frozenset(i for i, n in enumerate(used.shape) if n == 1)
-    stacked = _stacked(used) - inputs - one
-    inputs, outputs = inputs - one, outputs - stacked - one
+    unit_axes = frozenset(i for i, n in enumerate(used.shape) if n == 1)
+    stacked = _stacked(used) - inputs - unit_axes
+    inputs, outputs = inputs - unit_axes, outputs - stacked - unit_axes
     kind = _kind(used, inputs)
     groups = max(use.groups for use in used.uses)
     if kind == "vector":
@@ -344,7 +346,7 @@ def _by_uses(used: Used) -> tuple[LeafReading, list[str]]:
         tuple(sorted(inputs)),
         tuple(sorted(outputs)),
         tuple(sorted(stacked)),
-        _one(cuts, used.shape),
+        _expressible_cut(cuts, used.shape),
         groups,
         values.described(used.uses),
     )
@@ -352,7 +354,7 @@ def _by_uses(used: Used) -> tuple[LeafReading, list[str]]:
 
 
 def _axes(used: Used) -> tuple[Labels, Labels]:
-    """The inputs and outputs on which all uses agree."""
+    """Inputs and outputs on which all uses agree; raise if they differ."""
     if not used.uses:
         must = "be used by apply, on the example it is given as an argument"
         raise used.doubt(must, "no use")
@@ -368,29 +370,31 @@ def _axes(used: Used) -> tuple[Labels, Labels]:
     inputs, outputs = first.inputs, first.outputs
     if not matrices:
         outputs = NONE.union(*(use.outputs for use in used.uses))
-    ways = {(use.inputs, use.outputs) for use in matrices} - {(inputs, outputs)}
+    other_ways = {(use.inputs, use.outputs) for use in matrices} - {(inputs, outputs)}
     if lookups or not used.trace.is_cut(used.path):
-        ways.discard((outputs, inputs))  # a table that is the output matrix too
-    if ways or inputs & outputs:
+        other_ways.discard((outputs, inputs))  # a table that is also the output matrix
+    if other_ways or inputs & outputs:
         raise used.doubt("be used in one way", values.described(used.uses))
     return inputs, outputs
 
 
 def _stacked(used: Used) -> Labels:
-    """The axes that number layers, experts or blocks, here or as other leaves show."""
-    here = (use.layers | use.experts | use.indexed | use.blocks for use in used.uses)
-    elsewhere = used.trace.experts(used.path) - used.trace.sums(used.path)  # not heads
-    return NONE.union(*here) | elsewhere
+    """Axes that number layers, experts or blocks, by its uses or those of linked leaves."""
+    by_use = (use.layers | use.experts | use.indexed | use.blocks for use in used.uses)
+    by_other_leaves = used.trace.experts(used.path) - used.trace.sums(
+        used.path
+    )  # not heads
+    return NONE.union(*by_use) | by_other_leaves
 
 
 def _features(used: Used, axes: Labels) -> Labels:
-    """Those of a vector's axes that are features and number no rows, as of positions."""
-    found = frozenset(i for i in axes if (used.path, i) in used.trace.features)
-    return found or axes
+    """Axes of a vector that are features; axes that number rows, such as positions, are dropped."""
+    feature_axes = frozenset(i for i in axes if (used.path, i) in used.trace.features)
+    return feature_axes or axes
 
 
 def _kind(used: Used, inputs: Labels) -> str:
-    """The kind by what a leaf is used for."""
+    """Kind of a leaf, by its uses."""
     products = used.by(*PRODUCTS)
     if used.by("gather"):
         return "tied" if products else "embedding"
@@ -400,25 +404,27 @@ def _kind(used: Used, inputs: Labels) -> str:
         return "tied"
     if used.path in used.trace.ranked and _routes(used, products[0].outputs):
         return "router"
-    if used.path not in used.trace.followed:
+    if used.path not in used.trace.feeds_products:
         return "readout"
     return "convolution" if used.by("conv_general_dilated") else "matrix"
 
 
 def _routes(used: Used, outputs: Labels) -> bool:
-    """Whether what a leaf makes, which is ranked, are as many as experts elsewhere."""
-    made, shapes = math.prod(used.shape[axis] for axis in outputs), used.shapes
+    """Whether a leaf with ranked outputs has as many outputs as there are experts elsewhere."""
+    count, shapes = math.prod(used.shape[axis] for axis in outputs), used.shapes
     stacked = {shapes[p][axis] for p, axis in used.trace.expert_axes if p in shapes}
     folder = used.path.rpartition("/")[0]
-    beside = defaultdict(set)
+    siblings = defaultdict(set)
     for other in shapes:
         if match := re.match(rf"{re.escape(folder)}(/?\D*)(\d+)", other):
-            beside[match[1]].add(match[2])
-    return made in stacked or any(made == len(found) for found in beside.values())
+            siblings[match[1]].add(match[2])
+    return count in stacked or any(
+        count == len(numbers) for numbers in siblings.values()
+    )
 
 
 def _cuts(used: Used, outputs: Labels) -> list[Cut]:
-    """The ways in which the model cuts what a leaf makes into parts that go their ways."""
+    """Cuts of the output axes of a leaf into parts that are used apart."""
     return [
         Cut(axis, int(step), tuple(int(b - a) for a, b in ends))
         for axis in sorted(outputs)
@@ -426,17 +432,17 @@ def _cuts(used: Used, outputs: Labels) -> list[Cut]:
     ]
 
 
-def _one(cuts: list[Cut], shape: tuple[int, ...]) -> Cut | None:
-    """The cut, if there is one that a pattern can say."""
+def _expressible_cut(cuts: list[Cut], shape: tuple[int, ...]) -> Cut | None:
+    """The cut, if it is the only one and a pattern can express it; else None."""
     if len(cuts) != 1 or not cuts[0].step:
         return None
     (cut,) = cuts
-    whole = sum(cut.lengths) * cut.step == shape[cut.axis]
-    return cut if whole or len({*cut.lengths}) == 1 else None
+    covers_axis = sum(cut.lengths) * cut.step == shape[cut.axis]
+    return cut if covers_axis or len({*cut.lengths}) == 1 else None
 
 
 def _doubts(used: Used, x: LeafReading, cuts: list[Cut]) -> Iterator[str]:
-    """What may be otherwise than it was read."""
+    """Notes on doubtful readings."""
     leaf = expression(used.path)
     if used.path in used.trace.ranked and x.kind in {*MATRICES, "readout"}:
         yield (
@@ -451,6 +457,7 @@ def _doubts(used: Used, x: LeafReading, cuts: list[Cut]) -> Iterator[str]:
 
 
 def _group(names: list[str]) -> str:
+    """Join names to one group of a pattern, in parentheses if there are several."""
     return (
         names[0] if len(names) == 1 and " " not in names[0] else f"({' '.join(names)})"
     )

@@ -13,35 +13,35 @@ from gradkit.parametrization.parameter import Parameter, expression
 
 
 class Leaf(NamedTuple):
-    """A parameter at its sizes, and what the user says of it."""
+    """Shapes of a parameter at both sizes, and what the user declares about it."""
 
     path: str
     shape: tuple[int, ...]  # at the target size
     base: tuple[int, ...]
     changed: Labels  # axes that differ between base and delta, or base and target
-    depth: float  # growth of the number of its like in lists of layers
+    depth: float  # growth of the number of layers like its own
     role: str | None = None
     inputs: Labels | None = None
     stacks: Labels | None = None
 
     def error(self, must: str, got: object, advice: str) -> ValueError:
-        """What every message looks like."""
+        """Make the error for a leaf that must `must`, but for which the trace shows `got`."""
         where = f"gradkit.infer_parametrization: leaf {self.path}"
         return ValueError(f"{where} must {must}, got {got}. {advice}")
 
     def other_role(self) -> str:
-        """What to say where the uses are in doubt."""
+        """Advice for a leaf whose uses are ambiguous."""
         likely = "hidden" if len(self.shape) > 1 else "vector"
         return f"Say what it is: {self.say('roles', likely)}, or another role."
 
     def say(self, argument: str, value: object = ...) -> str:
-        """How the user says so, of this leaf and its like."""
-        said = "..." if value is ... else repr(value)
-        return f"{argument}={{{expression(self.path)!r}: {said}}}"
+        """Code of the argument that declares `value` for this leaf and its like."""
+        text = "..." if value is ... else repr(value)
+        return f"{argument}={{{expression(self.path)!r}: {text}}}"
 
 
 class Reading(NamedTuple):
-    """What is said of a parameter. Labels are its axes."""
+    """How a parameter meets data, and the role of its axes. `Labels` are its axes."""
 
     way: str  # it meets data in a "product", a "lookup", "both" or by "entries"
     inputs: Labels
@@ -51,19 +51,19 @@ class Reading(NamedTuple):
     why: str
 
 
-# how each role meets data, if not in a product
+# how roles meet data, if not in a product
 WAYS = {"embedding": "lookup", "tied": "both", "vector": "entries"}
 
 
 def parameter(leaf: Leaf, trace: Trace | None) -> Parameter:
-    """The leaf and its role, by what `trace` found, or by convention."""
+    """Make the `Parameter` of a leaf, from its uses in `trace`, or by convention without one."""
     reading = by_convention(leaf) if trace is None else by_declaration(leaf, trace)
     ranked = trace is not None and leaf.path in trace.ranked
     stacks = reading.layers | reading.experts
-    lost = leaf.changed - stacks - reading.inputs - reading.outputs
-    if lost:
+    unread = leaf.changed - stacks - reading.inputs - reading.outputs
+    if unread:
         raise leaf.error(
-            f"use axis {values.listed(lost)}, which grows",
+            f"use axis {values.listed(unread)}, which grows",
             reading.why,
             f"Say what it is: {leaf.say('inputs')} or {leaf.say('stacks')}.",
         )
@@ -81,12 +81,14 @@ def parameter(leaf: Leaf, trace: Trace | None) -> Parameter:
 
 
 def by_convention(leaf: Leaf) -> Reading:
-    """All axes but the last are inputs, and a vector has none."""
+    """Reading from the shape: all axes but the last are inputs, and a vector has no inputs."""
     stacks = leaf.stacks or NONE
-    rest = [axis for axis in range(len(leaf.shape)) if axis not in stacks]
-    way = WAYS.get(leaf.role or "", "product" if rest[1:] else "entries")
-    first = {"product": rest[:-1], "lookup": rest[:1], "both": rest[:1]}.get(way, [])
-    inputs = frozenset(first) if leaf.inputs is None else leaf.inputs
+    axes = [axis for axis in range(len(leaf.shape)) if axis not in stacks]
+    way = WAYS.get(leaf.role or "", "product" if axes[1:] else "entries")
+    input_axes = {"product": axes[:-1], "lookup": axes[:1], "both": axes[:1]}.get(
+        way, []
+    )
+    inputs = frozenset(input_axes) if leaf.inputs is None else leaf.inputs
     if leaf.inputs is None and len(inputs & leaf.changed) > 1:
         raise leaf.error(
             "have one growing input axis",
@@ -94,10 +96,10 @@ def by_convention(leaf: Leaf) -> Reading:
             f"Say which axes are summed over: inputs={{{leaf.path!r}: (0,)}}, or pass "
             "apply and an example.",
         )
-    said = leaf.role or leaf.inputs is not None or leaf.stacks is not None
-    growth = [leaf.shape[axis] / leaf.base[axis] for axis in rest]
-    by_rows = leaf.path.rpartition("/")[2] == "weight" and len({*growth}) > 1
-    if not said and by_rows and rest[1:]:
+    is_declared = leaf.role or leaf.inputs is not None or leaf.stacks is not None
+    growth = [leaf.shape[axis] / leaf.base[axis] for axis in axes]
+    is_ambiguous = leaf.path.rpartition("/")[2] == "weight" and len({*growth}) > 1
+    if not is_declared and is_ambiguous and axes[1:]:
         raise leaf.error(
             "have inputs that are known",
             f"{leaf.base} and {leaf.shape}, under a name by which torch and Equinox keep "
@@ -106,13 +108,13 @@ def by_convention(leaf: Leaf) -> Reading:
             f"{leaf.say('roles', 'embedding')}.",
         )
     experts = stacks if leaf.role == "expert" else NONE
-    why = "declared" if said else "convention: the last axis is the output"
-    outputs = frozenset(rest) - inputs
+    why = "declared" if is_declared else "convention: the last axis is the output"
+    outputs = frozenset(axes) - inputs
     return Reading(way, inputs, outputs, stacks - experts, experts, why)
 
 
 def by_declaration(leaf: Leaf, trace: Trace) -> Reading:
-    """What the uses say, where the user does not say otherwise."""
+    """Reading from the uses, overridden by what the user declares."""
     try:
         reading = by_uses(leaf, trace)
     except ValueError:
@@ -132,11 +134,11 @@ def by_declaration(leaf: Leaf, trace: Trace) -> Reading:
 
 
 def by_uses(leaf: Leaf, trace: Trace) -> Reading:
-    """The one reading of all uses."""
+    """Reading on which all uses agree."""
     uses = trace.uses[leaf.path]
     _check_known(leaf, uses)
     way, inputs, outputs = _way(leaf, uses, trace.is_cut(leaf.path))
-    every = Reading(
+    reading = Reading(
         way,
         inputs,
         outputs,
@@ -145,12 +147,12 @@ def by_uses(leaf: Leaf, trace: Trace) -> Reading:
         why=values.described(uses),
     )
     if way == "entries":
-        every = _of_entries(leaf, uses, every, trace)
-    return _stacked(leaf, uses, every, trace.experts(leaf.path))
+        reading = _vector_reading(leaf, uses, reading, trace)
+    return _stacked(leaf, uses, reading, trace.experts(leaf.path))
 
 
 def _check_known(leaf: Leaf, uses: Collection[Use]) -> None:
-    """There are uses, and their axes are known."""
+    """Raise unless there are uses, and their primitives are understood."""
     if not uses:
         must = "be used by apply, on the example it is given as an argument"
         kept = f"If the outputs do not depend on it, say {leaf.say('roles', 'fixed')}."
@@ -163,27 +165,27 @@ def _check_known(leaf: Leaf, uses: Collection[Use]) -> None:
 def _way(
     leaf: Leaf, uses: Collection[Use], in_parts: bool
 ) -> tuple[str, Labels, Labels]:
-    """How all uses meet data, and their inputs and outputs."""
+    """Way in which all uses meet data, and their inputs and outputs; raise if they differ."""
     products = {(use.inputs, use.outputs) for use in uses if use.by in PRODUCTS}
     lookups = {(use.inputs, use.outputs) for use in uses if use.by == "gather"}
     entries = [use for use in uses if use.by not in (*PRODUCTS, "gather")]
     if not products | lookups:
         return "entries", NONE, NONE.union(*(use.outputs for use in entries))
-    if lookups:  # first what is looked up
+    if lookups:  # lookups first
         ways = sorted(products | lookups, key=lambda way: way not in lookups)
-    else:  # of two, that which reads inputs and makes a width
+    else:  # first the product whose output is a width
         ways = sorted(products, key=lambda way: not way[1] & leaf.changed)
-    (inputs, outputs), *others = ways
+    (inputs, outputs), *other_ways = ways
     table = bool(lookups) or not (in_parts or inputs & leaf.changed)
-    one = not others or (table and others == [(outputs, inputs)])
-    if (products and entries) or not one:
+    is_consistent = not other_ways or (table and other_ways == [(outputs, inputs)])
+    if (products and entries) or not is_consistent:
         raise leaf.error(
             "be used in one way", values.described(uses), leaf.other_role()
         )
     if inputs & outputs:
         must = f"sum over all or nothing of axis {values.listed(inputs & outputs)}"
         raise leaf.error(must, values.described(uses), leaf.other_role())
-    way = "both" if others else "lookup" if lookups else "product"
+    way = "both" if other_ways else "lookup" if lookups else "product"
     if way != "product" and inputs & leaf.changed:
         role = "embedding" if way == "lookup" else "tied"
         raise leaf.error(
@@ -195,7 +197,7 @@ def _way(
     return way, inputs, outputs
 
 
-def _of_entries(
+def _vector_reading(
     leaf: Leaf, uses: Collection[Use], reading: Reading, trace: Trace
 ) -> Reading:
     """The reading of a vector: which of its axes are features, and which number rows."""
@@ -218,10 +220,10 @@ def _of_entries(
 def _stacked(
     leaf: Leaf, uses: Collection[Use], reading: Reading, experts: Labels
 ) -> Reading:
-    """The reading without the axes that number layers, and `experts` elsewhere."""
+    """The reading, with axes of layers and of `experts` removed from inputs and outputs."""
     inputs, outputs = reading.inputs, reading.outputs
     if not outputs & leaf.changed or (outputs - experts) & leaf.changed:
-        outputs -= experts  # unless they are all that grows
+        outputs -= experts  # unless no other output grows
     indexed = NONE.union(*(use.indexed for use in uses)) - inputs - outputs
     if indexed & leaf.changed - (leaf.stacks or NONE):
         raise leaf.error(
@@ -235,15 +237,15 @@ def _stacked(
 
 
 def _names(uses: Collection[Use]) -> str:
-    """By which primitives a parameter is used."""
+    """Names of the primitives that use a parameter."""
     return ", ".join(sorted({use.by for use in uses}))
 
 
 def _role(reading: Reading, widths: Labels, ranked: bool) -> str:
-    """The role by how widths enter: are there any in the inputs, in the outputs?"""
+    """Role by where widths are: in the inputs, in the outputs, in both or in neither."""
     match bool(reading.inputs & widths), bool(reading.outputs & widths):
         case False, True:
-            tied = "embedding" if ranked else "tied"  # a codebook, by its distances
+            tied = "embedding" if ranked else "tied"  # a codebook, ranked by distance
             names = {"lookup": "embedding", "both": tied, "entries": "vector"}
             return names.get(reading.way, "input" if reading.inputs else "vector")
         case True, True:

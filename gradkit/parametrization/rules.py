@@ -1,4 +1,4 @@
-"""What each parametrization multiplies the hyperparameters of a parameter by."""
+"""Rules: multipliers of the hyperparameters of one parameter, for each parametrization."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -21,13 +21,15 @@ from gradkit.parametrization.scaling import (
     grown,
 )
 
-Rule = Callable[[Parameter, Optimizer], Multipliers | None]  # None: no rule for these
+Rule = Callable[
+    [Parameter, Optimizer], Multipliers | None
+]  # None: no rule for this role and optimizer
 
 
 def in_layout(
     layout: Layout, parameter: Parameter, optimizer: Optimizer, **exponents: Scalar
 ) -> Multipliers | None:
-    """The growth in one layout; a tied table only where it is a right output matrix too."""
+    """Multipliers in one layout; None for a tied table, unless the layout has muP's readout."""
     if parameter.role == "tied" and layout.readout != 1:
         return None
     return grown(layout, parameter, optimizer, **exponents)
@@ -36,11 +38,11 @@ def in_layout(
 def completep(
     parameter: Parameter, optimizer: Optimizer, branch: Scalar = 1.0
 ) -> Multipliers:
-    """muP in width and `branch` in depth, with a decay of matrices that goes with depth."""
-    found = grown(READOUT, parameter, optimizer, branch=branch)
+    """muP in width and `L^-branch` in depth, with a weight decay that depends on depth."""
+    growth = grown(READOUT, parameter, optimizer, branch=branch)
     matrix = len(parameter.shape) - len(parameter.stacks) > 1
     decay = parameter.depth ** (branch - 1) if matrix else 0.0
-    return found._replace(weight_decay=decay / found.learning_rate)
+    return growth._replace(weight_decay=decay / growth.learning_rate)
 
 
 def spectral(parameter: Parameter, optimizer: Optimizer) -> Multipliers:
@@ -52,8 +54,8 @@ def spectral(parameter: Parameter, optimizer: Optimizer) -> Multipliers:
 
 def umup(parameter: Parameter, optimizer: Optimizer) -> Multipliers | None:
     """Weights drawn at size 1, and gradients of size 1, for which SGD steps as Adam does."""
-    known = optimizer in (OPTIMIZERS["sgd"], OPTIMIZERS["adam"])
-    if not known or parameter.role == "tied":
+    is_known = optimizer in (OPTIMIZERS["sgd"], OPTIMIZERS["adam"])
+    if not is_known or parameter.role == "tied":
         return None
     i, o = fans(parameter, parameter.shape)
     forward = i ** (-1 if parameter.kind == "output" else -1 / 2)
@@ -81,7 +83,7 @@ RULES: Mapping[str, Rule] = {
 
 
 def chosen(method: str, what: str, choices: Mapping[str, Any], given: Any) -> Any:
-    """`given`, or what it names in `choices`."""
+    """Look up `given` in `choices` if it is a name; else return it."""
     if not isinstance(given, str):
         return given
     names = f"{what} must be one of {', '.join(choices)}"
@@ -96,18 +98,22 @@ def follow(
     rule: str | Rule,
     optimizer: str | Optimizer,
 ) -> dict[str, Multipliers]:
-    """The multipliers of every parameter, by path, for a `method` to name in errors."""
-    apply = chosen(method, "rule", RULES, rule)
-    row = chosen(method, "optimizer", OPTIMIZERS, optimizer)
-    found = {path: apply(p, row) for path, p in parametrization.items()}
-    for path in [path for path, multipliers in found.items() if multipliers is None]:
+    """Apply a rule to every parameter; return multipliers by path. Errors name `method`."""
+    apply_rule = chosen(method, "rule", RULES, rule)
+    optimizer_row = chosen(method, "optimizer", OPTIMIZERS, optimizer)
+    multipliers_by_path = {
+        path: apply_rule(p, optimizer_row) for path, p in parametrization.items()
+    }
+    for path in [
+        path for path, multipliers in multipliers_by_path.items() if multipliers is None
+    ]:
         text = (
             f"leaf {path} must have a role and an optimizer that the rule knows, got role "
             f"{parametrization[path].role!r} and optimizer {optimizer!r}. Untie a tied "
             "embedding and move it by adam or sgd, or use transfer_by_mup."
         )
         raise error(ValueError, method, text)
-    return found
+    return multipliers_by_path
 
 
 def multiplier_columns(
@@ -119,7 +125,7 @@ def multiplier_columns(
     >>> p.table(gk.multiplier_columns("mup")).split()[-5:]  # init, forward, rate, decay and eps
     ['0.5', '1', '0.25', '4', '0.25']
     """
-    follow("multiplier_columns", {}, rule, optimizer)  # which are checked at once
+    follow("multiplier_columns", {}, rule, optimizer)  # checks the arguments now
     return {
         field.replace("_", " "): functools.partial(_column, rule, optimizer, field)
         for field in Multipliers._fields
@@ -129,10 +135,10 @@ def multiplier_columns(
 def _column(
     rule: str | Rule, optimizer: str | Optimizer, field: str, parameter: Parameter
 ) -> float:
-    """One of the multipliers of a parameter."""
+    """One field of the multipliers of a parameter."""
     path = f"of shape {parameter.shape}"
-    found = follow("multiplier_columns", {path: parameter}, rule, optimizer)
-    return float(getattr(found[path], field))
+    row = follow("multiplier_columns", {path: parameter}, rule, optimizer)
+    return float(getattr(row[path], field))
 
 
 def multipliers(
@@ -140,7 +146,7 @@ def multipliers(
     rule: str | Rule = "mup",
     optimizer: str | Optimizer = "adam",
 ) -> dict[str, Multipliers]:
-    """What a rule multiplies the hyperparameters of every parameter by.
+    """Multipliers of the hyperparameters of every parameter under a rule.
 
     Args:
         parametrization: from `infer_parametrization`.
@@ -150,7 +156,7 @@ def multipliers(
         optimizer: the name of a class of optimizers, or an `Optimizer`.
 
     Returns: `Multipliers` by parameter path: relative to the base size; for `spectral` and
-        `umup`, which know no base, absolute.
+        `umup`, which have no base size, absolute.
 
     >>> w, wide = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((8, 8))}
     >>> m = gk.multipliers(gk.infer_parametrization(base=w, target=wide))["w"]

@@ -1,20 +1,22 @@
-r"""How far to step at another size: the rules of a family of papers, from one small algebra.
+r"""Multipliers of learning rate, init and eps: the rules of several papers, from one algebra.
 
-A weight that sums `i` inputs into each of `o` outputs is drawn with entries of size `init` and
-used times `forward`. What it is used as should move by $i^{-\mathrm{alignment}}$ an entry:
-`i` terms add up, of one sign (alignment 1) or of random signs (1/2). Its gradient is `forward`
-times that of its outputs, $o^{-\mathrm{readout}}$, the size that the output matrix is used at.
-A residual branch of $L$ layers, multiplied by $L^{-\mathrm{branch}}$, multiplies gradients by
-as much, and may move $L$ times less. A number by which the model itself multiplies what the
-weight makes is part of `forward`, and where the weight needs no other it is drawn as much
-smaller. So
+A weight sums $i$ inputs into each of $o$ outputs. Its entries are drawn with size `init`, and the
+model uses the weight times `forward`. The product of both should move by
+$i^{-\mathrm{alignment}}$ an entry in one step, because $i$ terms add up: of one sign
+(alignment 1) or of random signs (1/2). The gradient of an output is $o^{-\mathrm{readout}}$,
+the size of the entries of the output matrix, and the gradient of the weight is `forward` times
+that. Each of $L$ residual branches is multiplied by $L^{-\mathrm{branch}}$. So are its
+gradients. A branch may change the output by $1 / L$, so its weights move
+$L^{\mathrm{branch} - 1}$. A constant in the model that
+multiplies the weight or its output is part of `forward`. A weight without another multiplier is
+drawn smaller by that constant. So
 
 $$\mathrm{move} = i^{-\mathrm{alignment}} L^{\mathrm{branch} - 1} / \mathrm{forward}, \qquad
   \mathrm{gradient} = \mathrm{forward} \cdot o^{-\mathrm{readout}} L^{-\mathrm{branch}},$$
 
-and the learning rate is `move` over the size of an entry of the optimizer's direction, which is
-a power of the gradient's (`Optimizer`). Adam's `eps` is compared with the gradient, and
-scales as it does.
+and the learning rate is `move` over the size of an entry of the optimizer's direction, a power of
+`gradient` (`Optimizer`). Adam's `eps` is added to the RMS of the gradient, and scales as
+`gradient`.
 """
 
 import math
@@ -25,13 +27,13 @@ from gradkit.parametrization.parameter import Parameter
 
 
 class Optimizer(NamedTuple):
-    """How large the entries of a direction are for a gradient of rank one: powers of what."""
+    """Size of the entries of a direction, for a gradient of rank one, as a product of powers."""
 
-    degree: Scalar  # of the gradient's entries
-    inputs: Scalar = 0.0  # of 1 / fan-in
-    outputs: Scalar = 0.0  # of 1 / fan-out
-    relative: Scalar = 0.0  # of the parameter's own entries
-    stretch: Scalar = 0.0  # of max(1, fan-out / fan-in)
+    degree: Scalar  # exponent of the gradient's entries: 1 for SGD, 0 for Adam
+    inputs: Scalar = 0.0  # exponent of 1 / fan-in
+    outputs: Scalar = 0.0  # exponent of 1 / fan-out
+    relative: Scalar = 0.0  # exponent of the parameter's own entries
+    stretch: Scalar = 0.0  # exponent of max(1, fan-out / fan-in)
 
     def size(self, gradient: Scalar, init: Scalar, i: float, o: float) -> Scalar:
         """The size of an entry of the direction."""
@@ -46,47 +48,50 @@ def kronecker(input_exponent: Scalar, output_exponent: Scalar) -> Optimizer:
 
 OPTIMIZERS = {
     "sgd": Optimizer(1),  # and momentum
-    "adam": Optimizer(0),  # and all that divide an entry by the root of its own square
+    "adam": Optimizer(0),  # and all others that divide an entry by its own RMS
     "sign": Optimizer(0),
     "atan2": Optimizer(0),
     "adafactor": Optimizer(0, relative=1),  # steps relative to the parameter, as LAMB's
     "normalized": Optimizer(0, 0.5, 0.5),  # each leaf over its Euclidean norm
     "spectral": Optimizer(0, 0.5, 0.5),  # singular values of 1
-    "muon": Optimizer(0, 0.5, 0.5, stretch=0.5),  # and its release's factor
-    "dion": Optimizer(0, 1),  # and the root of fan-out / fan-in
+    "muon": Optimizer(0, 0.5, 0.5, stretch=0.5),  # with the factor of the authors' code
+    "dion": Optimizer(0, 1),  # with its factor sqrt(fan-out / fan-in)
     "shampoo": Optimizer(0, 0.5, 0.5),
     "soap": Optimizer(0, 0.5, 0.5),
     "kl_shampoo": Optimizer(0, 0.5, stretch=-0.5),  # 1 / root of the longer side
     "kfac": kronecker(1, 1),
     "inverse_free_kfac": Optimizer(-1, 1, stretch=-1),  # factors share one square
     "projected": Optimizer(0, 0, 0.5, stretch=0.5),  # Adam on few rows or columns
-    "subset_norm": Optimizer(0, 0.25, 0.25),  # over norms of the root of all entries
+    "subset_norm": Optimizer(0, 0.25, 0.25),  # norms of subsets of sqrt(size) entries
 }
 
 
 class Multipliers(NamedTuple):
-    """What one parameter's hyperparameters are multiplied by."""
+    """Multipliers of one parameter's hyperparameters."""
 
-    init: Scalar  # the size of initial entries
-    forward: Scalar  # the weight, where it is used; of a tied leaf as the output matrix
+    init: Scalar  # of the size of initial entries
+    forward: Scalar  # of the weight in the forward pass; for a tied leaf, as the output matrix
     learning_rate: Scalar
-    weight_decay: Scalar  # where it is multiplied by the parameter's own learning rate
-    eps: Scalar  # what is added to the size of a gradient
+    weight_decay: Scalar  # where decay is times the parameter's own learning rate
+    eps: Scalar  # of Adam's eps
 
 
 class Layout(NamedTuple):
-    """`forward = n**-a` and `init = n**-b` for input, hidden and output weights of width n."""
+    """Exponents `a` and `b` of `forward = n**-a` and `init = n**-b`, for width n.
+
+    Each has one entry for input, hidden and output weights.
+    """
 
     a: tuple[float, float, float]
     b: tuple[float, float, float]
 
     @property
     def readout(self) -> float:
-        """The output matrix is used with entries of `n**-readout`."""
+        """Exponent of the output matrix: init times forward is `n**-readout`."""
         return self.a[2] + self.b[2]
 
     def exponents(self, parameter: Parameter) -> tuple[float, float]:
-        """`a` and `b` of a parameter; 0 for biases, gains and what meets no width."""
+        """`a` and `b` of a parameter; 0 for biases, gains and parameters without a width."""
         kind = parameter.kind
         if kind == "fixed" or parameter.role == "vector":
             return 0.0, 0.0
@@ -114,7 +119,7 @@ def derive(
     depth: float = 1.0,
     branch: Scalar = 1.0,
 ) -> Multipliers:
-    """The algebra at one size, for fan-in and fan-out `fans` and `depth` residual layers."""
+    """Multipliers at one size, for `fans` (fan-in, fan-out) and `depth` residual layers."""
     i, o = fans
     move = i**-alignment * depth ** (branch - 1) / forward
     gradient = forward * o**-readout * depth**-branch
@@ -129,13 +134,13 @@ def grown(
     alignment: Scalar = 1.0,
     branch: Scalar | None = None,
 ) -> Multipliers:
-    """The algebra at the target size over the same at the base size, in one `layout`.
+    """Multipliers at the target size over those at the base size, in one `layout`.
 
-    Without a `branch` exponent the depth does not matter.
+    With `branch` None the depth is ignored.
     """
     a, b = layout.exponents(parameter)
     power, depth = (1.0, 1.0) if branch is None else (branch, parameter.depth)
-    is_input, readout, both = parameter.kind == "input", layout.readout, []
+    is_input, readout, at_sizes = parameter.kind == "input", layout.readout, []
     for shape, layers, factor in (
         (parameter.base, 1.0, parameter.base_factor),
         (parameter.shape, depth, parameter.factor),
@@ -144,19 +149,19 @@ def grown(
         n = o if is_input else i
         forward = n**-a if a else factor  # in all
         init = n**-b if a else n**-b / factor
-        found = derive(
+        multipliers = derive(
             optimizer, (i, o), forward, init, readout, alignment, layers, power
         )
         if parameter.role == "tied":  # drawn as a table, used as the output matrix
-            both.append(found._replace(forward=n**-readout / init))
+            at_sizes.append(multipliers._replace(forward=n**-readout / init))
         else:
-            both.append(found._replace(forward=forward / factor))
-    growth = Multipliers(*(new / old for old, new in zip(*both)))
+            at_sizes.append(multipliers._replace(forward=forward / factor))
+    growth = Multipliers(*(new / old for old, new in zip(*at_sizes)))
     return growth._replace(forward=growth.forward / parameter.readout_factor)
 
 
 def fans(parameter: Parameter, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Fan-in and fan-out at one size, at least 1; of a table, one row at a time is looked up."""
+    """Fan-in and fan-out at one size, at least 1; fan-in is 1 for an embedding."""
     i, o = (
         math.prod(shape[axis] for axis in axes)
         for axes in (parameter.inputs, parameter.outputs)

@@ -15,7 +15,7 @@ In: a gradient matrix `g`. Out: a direction, made from what `inner` made of its 
 - `realign`, what becomes of moments in a new basis: `rotate_moments` (LDAdam), `reset_moments`
   (subspace momentum), or none;
 
-or a `Basis`, `UpdateSchedule`, `Residual` or `Realign` of your own. These are given records: a
+or a `Basis`, `UpdateSchedule`, `Residual` or `Realign` of your own. They receive records: a
 `BasisState`, a `Projected` gradient, a `BasisChange`.
 """
 

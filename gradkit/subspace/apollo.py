@@ -40,7 +40,7 @@ def norm_matched(
     whose norm is limited by the `norm_growth_limiter`.
 
     Args:
-        scale: times the whole direction.
+        scale: factor on the whole direction.
         growth: by what factor the norm of $s$ may grow in one update; `inf` is no limit.
         eps: added to the norms of the columns of $r$ and to the last norm of $s$.
         floor: the RMS up to which $s$ grows freely, in units of what `inner` returns; without one
@@ -57,9 +57,9 @@ def norm_matched(
     def combine(x: Projected, last: jax.Array) -> tuple[jax.Array, jax.Array]:
         d, r, g = norms.finite_along((x.d, axes(x)), (x.r, axes(x)), (x.raw, x.axis))
         gain = tree.ratio(d, r + eps)
-        whole = norms.along(gain * g, (-2, -1))
+        full_norm = norms.along(gain * g, (-2, -1))
         lowest = norm_of_rms(floor, x.g)
-        shrink, norm = norm_growth_limiter(whole, last, growth, eps, lowest)
+        shrink, norm = norm_growth_limiter(full_norm, last, growth, eps, lowest)
         return x.g * (scale * shrink * gain), norm
 
     return Residual(zero_norm, combine)

@@ -1,4 +1,4 @@
-"""What several ways to find a basis share."""
+"""Helpers that several bases share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,37 +17,37 @@ def first_axes(shape: tuple[int, ...], dtype: Any, key: Any) -> jax.Array:
 
 
 def itself(data: jax.Array, projected: int, dtype: Any) -> jax.Array:
-    """The basis, of which the data are its vectors."""
+    """The basis itself, for bases whose data are their vectors."""
     return data
 
 
 def each(
     renew: Callable[[BasisState, jax.Array, Any], jax.Array],
 ) -> Callable[[Sequence[BasisState], Sequence[jax.Array], Any], list[jax.Array]]:
-    """`renew` of one leaf, as that of many: with its own key, and `g` on the scale of 1."""
+    """`renew` for all leaves: each has a key of its own, and `g` a largest entry of size 1."""
 
     def renew_all(
         states: Sequence[BasisState], gs: Sequence[jax.Array], key: Any
     ) -> list[jax.Array]:
-        def one(i: int, state: BasisState, g: jax.Array) -> jax.Array:
-            own = None if key is None else jax.random.fold_in(key, i)
-            return renew(state, unit(g), own) if g.size else state.data
+        def renew_leaf(i: int, state: BasisState, g: jax.Array) -> jax.Array:
+            leaf_key = None if key is None else jax.random.fold_in(key, i)
+            return renew(state, unit(g), leaf_key) if g.size else state.data
 
-        return [one(i, *leaf) for i, leaf in enumerate(zip(states, gs))]
+        return [renew_leaf(i, *leaf) for i, leaf in enumerate(zip(states, gs))]
 
     return renew_all
 
 
 def left_singular_vectors(g: jax.Array, rank: int) -> jax.Array:
-    """The first `rank` of them, from the Gram matrix of the shorter side."""
+    """The first `rank` left singular vectors, from the Gram matrix of the shorter side."""
     rows, cols = g.shape[-2:]
     if rows <= cols:
         return linalg.principal_basis(g, rank)
     left = unit(g) @ linalg.principal_basis(g.mT, rank)
     sizes = norms.along(left, -2)
     largest = jnp.max(sizes, -1, keepdims=True, initial=0)
-    known = linalg.above_rounding(sizes, largest) > 0
-    return linalg.signed(linalg.completed(left, known))
+    significant = linalg.above_rounding(sizes, largest) > 0
+    return linalg.signed(linalg.completed(left, significant))
 
 
 def unit(g: jax.Array) -> jax.Array:
@@ -61,5 +61,5 @@ def nonzero(g: jax.Array) -> jax.Array:
 
 
 def factored(x: Any) -> Any:
-    """The tree `x`, of which a factorization is taken, and so no derivative."""
+    """The tree `x`, to be factorized; a derivative through it is refused."""
     return derivative.refuse("subspace.project", x)

@@ -1,4 +1,4 @@
-"""Columns of the discrete cosine transform as a basis, of which only the indices are kept."""
+"""Columns of the discrete cosine transform as a basis, kept as indices."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def dct() -> Basis:
 
 
 def cosines(indices: jax.Array, rows: int, dtype: Any) -> jax.Array:
-    """These columns of the orthonormal cosine transform of type II, `[*batch, rows, indices]`."""
+    """Columns of the orthonormal cosine transform of type II, `[*batch, rows, indices]`."""
     k = indices[..., None, :]
     shape = (*k.shape[:-2], rows, k.shape[-1])
     i = jax.lax.broadcasted_iota(k.dtype, shape, k.ndim - 2)

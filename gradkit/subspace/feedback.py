@@ -16,17 +16,18 @@ def error_feedback(scale: Scalar = 1.0) -> Residual:
     $$a_t = g_t + e_{t-1}, \quad r_t = P_t^T a_t, \quad d_t = \mathrm{inner}(r_t), \qquad
       e_t = a_t - P_t r_t$$
 
-    Sums of $P r$ are sums of $g$, but for the last $e$. The basis is renewed from $a$.
+    The sum of all $P r$ is the sum of all $g$, less the last $e$. The basis is renewed from $a$.
 
     Args:
-        scale: times what `inner` returns.
+        scale: factor on what `inner` returns.
 
     Paper: Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression
         for Distributed Optimization", arXiv:1905.13727, Algorithm 2.
-    Departure: the paper's momentum is given $P r$, `inner` is given $r$. LDAdam, arXiv:2410.16103,
-        also keeps in $e$ what its moments lose in a change of basis; here they lose it.
-    Limits: $e$ is as large as the parameters. It needs orthonormal bases, and new ones: along
-        what no basis holds it grows for ever.
+    Departure: the paper's momentum is given $P r$; `inner` is given $r$. LDAdam,
+        arXiv:2410.16103, also adds to $e$ what its moments lose in a change of basis; here that
+        is lost.
+    Limits: $e$ is as large as the parameters. It needs orthonormal bases that are renewed: along
+        directions that no basis has, it grows for ever.
     """
     check.nonnegative("subspace.error_feedback", scale=scale)
 

@@ -25,7 +25,7 @@ def fira_residual(
     whose norm is limited by the `norm_growth_limiter`.
 
     Args:
-        scale: times what `inner` returns, and the part of $P r$ that is taken from $g$.
+        scale: factor on what `inner` returns, and the fraction of $P r$ that is taken from $g$.
         growth: by what factor the norm of $s$ may grow in one update; `inf` is no limit.
         eps: added to the norms of the columns of $r$ and to the last norm of $s$.
         floor: the RMS up to which $s$ grows freely, in units of what `inner` returns; without one
@@ -41,9 +41,9 @@ def fira_residual(
     def combine(x: Projected, last: jax.Array) -> tuple[jax.Array, jax.Array]:
         d, r = norms.finite_along((x.d, x.axis), (x.r, x.axis))
         s = (x.g - x.project_back(scale * x.r)) * tree.ratio(d, r + eps)
-        (whole,) = norms.finite_along((s, (-2, -1)))
+        (full_norm,) = norms.finite_along((s, (-2, -1)))
         lowest = norm_of_rms(floor, x.g)
-        shrink, norm = norm_growth_limiter(whole, last, growth, eps, lowest)
+        shrink, norm = norm_growth_limiter(full_norm, last, growth, eps, lowest)
         return x.project_back(scale * x.d) + shrink * s, norm
 
     return Residual(zero_norm, combine)

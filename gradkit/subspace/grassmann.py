@@ -61,7 +61,7 @@ def grassmann_jump() -> Basis:
 
 
 def geodesic(p: jax.Array, x: jax.Array) -> jax.Array:
-    """Where the geodesic from the basis `p` ends that begins as `x`, with `p^T x = 0`.
+    """The end of the geodesic from the basis `p` with the velocity `x`, where `p^T x = 0`.
 
     `p cos(s) + x sin(s) / s` with `s` the root of `x^T x`.
     """

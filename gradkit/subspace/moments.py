@@ -1,4 +1,4 @@
-"""What becomes of moments when a basis is renewed: rotated as in LDAdam, or reset."""
+"""Realignment of moments when a basis is renewed: rotation as in LDAdam, or a reset."""
 
 from typing import Any
 
@@ -45,9 +45,9 @@ def rotate_moments(b1: Scalar = 0.9, *, b2: Scalar = 0.999) -> Realign:
             return mean, jnp.abs(variance + w * jnp.square(mean))
 
         def rotated(x: Any) -> Any:
-            both = jax.tree.map(leaf, changes, x.mu, x.nu, is_leaf=is_change)
+            pairs = jax.tree.map(leaf, changes, x.mu, x.nu, is_leaf=is_change)
             part = lambda i: jax.tree.map(
-                lambda _, parts: parts[i], changes, both, is_leaf=is_change
+                lambda _, parts: parts[i], changes, pairs, is_leaf=is_change
             )
             return x._replace(mu=part(0), nu=part(1))
 

@@ -16,7 +16,7 @@ def norm_growth_limiter(
     eps: Scalar,
     floor: Scalar = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """The factor that keeps a `norm` to at most `growth` times the `last` one; and the norm kept.
+    """The factor that limits `norm` to `growth` times the `last` one, and the next `last`.
 
     Up to `floor`, and from the zero it begins with, the norm grows freely; a later zero leaves the
     last one as it was.

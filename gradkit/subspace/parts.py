@@ -1,4 +1,4 @@
-"""What the parts of a projection are, and what they are given."""
+"""The parts of a projection, and the records that they receive."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -9,25 +9,25 @@ import optax
 
 from gradkit._core import check
 
-Memory = Any  # what a part remembers, a tree of arrays
+Memory = Any  # the state of a part, a tree of arrays
 
 
 class BasisState(NamedTuple):
-    """What is kept of the basis of one leaf."""
+    """The state of the basis of one leaf."""
 
     data: jax.Array  # what the basis is made from, [*batch, ..., rank]
     found: Any  # whether each matrix has its basis yet, bool [*batch, 1, 1]; `()` if not lazy
 
 
 class Basis(NamedTuple):
-    """How a basis `p`, `[*batch, projected, rank]`, is found for `g`, `[*batch, projected, other]`.
+    """A way to find a basis `p`, `[*batch, projected, rank]`, of `g`, `[*batch, projected, other]`.
 
     - `init(shape, dtype, key)` gives the data of the first `p`, of this shape;
-    - `renew(states, gs, key)` gives those of new ones, of all leaves at once; every `g` is finite;
+    - `renew(states, gs, key)` gives the data of new bases of all leaves; every `g` is finite;
     - `vectors(data, projected, dtype)` gives `p`.
 
-    A lazy basis is kept while `g` is zero: a matrix has its first one from the first `g` that is
-    not. Its data are `p`.
+    A lazy basis is kept while `g` is zero: a matrix gets its first one from its first nonzero `g`.
+    Its data are `p`.
     """
 
     init: Callable[[tuple[int, ...], Any, Any], jax.Array]
@@ -38,12 +38,12 @@ class Basis(NamedTuple):
 
 
 class UpdateSchedule(NamedTuple):
-    """When bases are renewed.
+    """A rule for when bases are renewed.
 
-    - `init(leaves)` gives what is remembered, for so many leaves;
+    - `init(leaves)` gives the first memory, for so many leaves;
     - `renew(memory, count, leaves)` says whether to renew, after `count` updates: one answer for
       all leaves, or one for each;
-    - `update(memory, renewed, fractions)` gives what is remembered next, where `fractions()`
+    - `update(memory, renewed, fractions)` gives the next memory, where `fractions()`
       computes, for each leaf, the norm of the projection over that of the gradient.
     """
 
@@ -63,20 +63,20 @@ class Projected(NamedTuple):
     raw: jax.Array  # the gradient as it came
 
     def project_back(self, x: jax.Array) -> jax.Array:
-        """What `x`, shaped like `r`, is outside the basis: `p x`, or `x p^T`."""
+        """`x`, shaped like `r`, mapped back to the shape of `g`: `p x`, or `x p^T`."""
         return x @ self.p.mT if self.axis == -1 else self.p @ x
 
 
 def no_memory(shape: tuple[int, ...], dtype: Any) -> Memory:
-    """What a residual remembers that remembers nothing."""
+    """The memory of a residual that has none."""
     return ()
 
 
 class Residual(NamedTuple):
-    """What direction of a leaf is made from its gradient, and from what `inner` returns.
+    """A rule that makes the direction of a leaf from its gradient and what `inner` returns.
 
-    - `init(shape, dtype)` gives what is remembered of a leaf, `[*batch, rows, cols]`;
-    - `combine(projected, memory)` gives the direction, and what is remembered next;
+    - `init(shape, dtype)` gives the first memory of a leaf, `[*batch, rows, cols]`;
+    - `combine(projected, memory)` gives the direction, and the next memory;
     - `add_feedback(g, memory)` gives the gradient that is projected.
     """
 
@@ -86,7 +86,7 @@ class Residual(NamedTuple):
 
 
 class BasisChange(NamedTuple):
-    """How one leaf changes its basis."""
+    """The change of the basis of one leaf."""
 
     r: jax.Array  # its projection now, [*batch, rank, cols] or [*batch, rows, rank]
     c: jax.Array  # `new^T old`, [*batch, rank, rank]; the identity if it is not renewed
@@ -97,21 +97,21 @@ class BasisChange(NamedTuple):
         return c @ x if self.axis == -2 else x @ c.mT
 
 
-# Of the state of `inner`, a tree like the parameters of basis changes, and the updates so far.
+# From the state of `inner`, a tree of basis changes like the parameters, and the updates so far.
 Realign = Callable[[optax.OptState, Any, jax.Array], optax.OptState]
 
 
 def check_parts(
     method: str, basis: Any, schedule: Any, residual: Any, realign: Any
 ) -> None:
-    """Each part is of its kind, and not the function that makes it."""
+    """Raise an error unless each part is of its class, and not the function that makes it."""
 
-    def check_part(what: str, kind: str, part: Any, fits: bool) -> None:
+    def check_part(argument: str, kind: str, part: Any, fits: bool) -> None:
         name = getattr(part, "__name__", repr(part))
         remedy = (
             f"Call it: {name}()." if callable(part) else "Take one of gradkit.subspace."
         )
-        check.holds(method, fits, f"{what} must be a subspace.{kind}", name, remedy)
+        check.holds(method, fits, f"{argument} must be a subspace.{kind}", name, remedy)
 
     check_part("basis", "Basis", basis, isinstance(basis, Basis))
     check_part(
@@ -122,12 +122,12 @@ def check_parts(
 
 
 def is_change(x: Any) -> bool:
-    """Whether this is the change of a leaf's basis, in a tree of them."""
+    """Whether `x` is a `BasisChange`, a leaf of a tree of them."""
     return isinstance(x, BasisChange)
 
 
 def _takes_three(realign: Any) -> bool:
-    """Whether it can be called with a state, basis changes, and the updates so far."""
+    """Whether `realign` can be called with a state, basis changes, and the updates so far."""
     try:
         inspect.signature(realign).bind(None, None, None)
     except TypeError:

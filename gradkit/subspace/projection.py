@@ -1,4 +1,4 @@
-"""The one projection that all low-rank methods are: `inner` acts on gradients in a basis."""
+"""The projection that all low-rank methods share: `inner` acts on gradients in a basis."""
 
 from typing import Any, NamedTuple
 
@@ -46,13 +46,13 @@ OTHER_STATE = (
 
 
 class SubspaceState(NamedTuple):
-    """The bases, and what each part remembers; `()` where a part remembers nothing."""
+    """State of `project`; `()` for parts without a memory."""
 
     count: jax.Array  # updates so far, int32 []
     bases: Any  # what each leaf's basis is made from, a tree like the parameters
     found: Any  # bools, whether each matrix has its basis yet; of lazy bases only
     schedule: Memory
-    residual: Any  # what is remembered of each leaf, a tree like the parameters
+    residual: Any  # memory of each leaf, a tree like the parameters
     key: Any  # `jax.random.key_data` of the next key, uint32 [2]
     inner: optax.OptState  # of a tree like the parameters
 
@@ -96,16 +96,17 @@ def project(
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: the bases, `rank` columns of the projected side of each leaf, or what they are made
-        from; what each part remembers; and the state of `inner` on the projections.
+        from; the memory of each part; and the state of `inner` on the projections.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
-        Projection", arXiv:2403.03507, Algorithm 1, of which the parts are variations.
-    Departure: what of $r$ is under 128 roundings of the column (or row) of $g$ that it is made of
-        counts as zero, so that no `inner` makes it as large as all else.
-    Limits: matrices only. Bases that are drawn depend on the order of the leaves: a new parameter changes those after it.
+        Projection", arXiv:2403.03507, Algorithm 1; the parts are variations of it.
+    Departure: entries of $r$ under 128 roundings of the column (or row) of $g$ that they are made
+        from count as zero, so that no `inner` enlarges rounding errors.
+    Limits: matrices only. Bases that are drawn depend on the order of the leaves: a new parameter
+        changes those after it.
 
     >>> feedback, g = gk.subspace.error_feedback(), jnp.eye(2)
     >>> tx = gk.subspace.project(optax.identity(), rank=1, residual=feedback)
-    >>> u, state = tx.update(g, tx.init(g))  # the residual is remembered
+    >>> u, state = tx.update(g, tx.init(g))  # the residual is kept
     >>> bool(jnp.allclose(u + state.residual, g, atol=1e-6))
     True
     """
@@ -118,7 +119,7 @@ def project(
     schedule = every_n() if schedule is None else schedule
     residual = discard_residual() if residual is None else residual
     check_parts(NAME, basis, schedule, residual, realign)
-    remembers = residual.init is not no_memory
+    has_memory = residual.init is not no_memory
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SubspaceState:
@@ -155,7 +156,7 @@ def project(
             bases=bases,
             found=found if basis.lazy else (),
             schedule=memory,
-            residual=memories if remembers else (),
+            residual=memories if has_memory else (),
             key=data_of(later),
             inner=inner_state,
         )
@@ -169,7 +170,7 @@ def project(
         nothing = [()] * len(leaves)
         found = structure.flatten_up_to(state.found) if basis.lazy else nothing
         old = [*map(BasisState, structure.flatten_up_to(state.bases), found)]
-        memories = structure.flatten_up_to(state.residual) if remembers else nothing
+        memories = structure.flatten_up_to(state.residual) if has_memory else nothing
         now, later = random.split(state.key, 2, key) if basis.draws else (None, None)
 
         def view(x: jax.Array, kept: BasisState, memory: Memory) -> View:
@@ -216,13 +217,13 @@ def project(
             bases=structure.unflatten(x.data for x in bases),
             found=structure.unflatten(x.found for x in bases) if basis.lazy else (),
             schedule=schedule.update(state.schedule, mask, fractions),
-            residual=structure.unflatten(m for _, m in done) if remembers else (),
+            residual=structure.unflatten(m for _, m in done) if has_memory else (),
             key=data_of(later),
             inner=inner_state,
         )
 
     def fits(state: SubspaceState, gs: list[View], ps: list[jax.Array]) -> bool:
-        """Whether the state is of this rank and this residual; an update could act in others."""
+        """Whether the state is of this rank and residual; an update might run with another one."""
         if isinstance(rank, Tracer):
             return True
         first = lambda: [residual.init(x.g.shape, x.g.dtype) for x in gs]
@@ -235,5 +236,5 @@ def project(
 
 
 def data_of(key: jax.Array | None) -> Any:
-    """The data of a key, to be kept; `()` of none."""
+    """The data of `key`, for the state; `()` for `None`."""
     return () if key is None else jax.random.key_data(key)

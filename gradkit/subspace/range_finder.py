@@ -32,7 +32,7 @@ def randomized_svd() -> Basis:
         seeds = jax.random.bits(key, (*g.shape[:-2], columns), jnp.uint32)
         q = linalg.orthonormal(g @ random.uniform(seeds, g.shape[-1], g.dtype))
         gram = roots.gram(memory.contiguous(q.mT) @ g)
-        inside, known = linalg.largest_eigenvectors(gram, rank)
-        return linalg.signed(linalg.completed(q @ inside, known))
+        inside, significant = linalg.largest_eigenvectors(gram, rank)
+        return linalg.signed(linalg.completed(q @ inside, significant))
 
     return Basis(bases.first_axes, bases.each(renew), bases.itself, lazy=True)

@@ -13,25 +13,25 @@ from gradkit.subspace import bases
 from gradkit.subspace.parts import Basis, BasisChange, BasisState, Projected
 from gradkit.subspace.views import View
 
-States = Sequence[BasisState]  # of each leaf, as
+States = Sequence[BasisState]  # one for each leaf
 Views = Sequence[View]
 
 
 def renewed(
     basis: Basis, mask: jax.Array, old: States, views: Views, key: Any
 ) -> list[BasisState]:
-    """The bases, renewed where the `mask` says so.
+    """The bases, renewed where `mask` is true.
 
-    A lazy basis stays as it is while the gradient is zero, and is renewed besides where a matrix
-    has none. All work is behind conditions, so that ordinary updates bear no cost of it.
+    A lazy basis stays as it is while the gradient is zero, and is also renewed where a matrix has
+    none yet. All work is inside conditions, so that updates without a renewal do not pay for it.
     """
     if mask.ndim:  # one for each leaf
 
-        def one(i: int, state: BasisState, view: View) -> BasisState:
-            own = None if key is None else jax.random.fold_in(key, i)
-            return renewed(basis, mask[i], [state], [view], own)[0]
+        def renew_leaf(i: int, state: BasisState, view: View) -> BasisState:
+            leaf_key = None if key is None else jax.random.fold_in(key, i)
+            return renewed(basis, mask[i], [state], [view], leaf_key)[0]
 
-        return [one(i, *leaf) for i, leaf in enumerate(zip(old, views))]
+        return [renew_leaf(i, *leaf) for i, leaf in enumerate(zip(old, views))]
 
     def renew(old: States) -> list[jax.Array]:
         return basis.renew(old, [x.finite().transposed() for x in views], key)
@@ -92,12 +92,12 @@ def projections(
 def change(
     mask: jax.Array, old: jax.Array, new: jax.Array, r: jax.Array, x: View
 ) -> BasisChange:
-    """That of one leaf, from its old basis to the new one where the `mask` says so."""
+    """The change of one leaf from its old basis to the new one; none where `mask` is false."""
     same = jnp.eye(new.shape[-1], dtype=new.dtype)
     return BasisChange(r, jnp.where(mask, new.mT @ old, same), x.axis)
 
 
 def fractions(leaves: Sequence[Projected]) -> jax.Array:
     """The norm of each projection over that of its gradient."""
-    inside, whole = ([x.r for x in leaves], [x.g for x in leaves])
-    return tree.ratio(norms.of_leaves(inside), norms.of_leaves(whole))
+    rs, gs = [x.r for x in leaves], [x.g for x in leaves]
+    return tree.ratio(norms.of_leaves(rs), norms.of_leaves(gs))

@@ -1,4 +1,4 @@
-"""Residuals without a memory: discarded as in GaLore, or passed on as in subspace momentum."""
+"""Residuals without a memory: discarded (GaLore), or passed on (subspace momentum)."""
 
 import jax
 
@@ -13,7 +13,7 @@ def discard_residual(scale: Scalar = 1.0) -> Residual:
     """`u = scale p d`: the parameters do not move outside of the basis.
 
     Args:
-        scale: times what `inner` returns.
+        scale: factor on what `inner` returns.
 
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507.

@@ -1,4 +1,4 @@
-"""When the bases of a projection are renewed."""
+"""Schedules by which the bases of a projection are renewed."""
 
 from collections.abc import Callable
 
@@ -49,7 +49,8 @@ def on_energy_drop(overlap: Scalar = 0.9) -> UpdateSchedule:
     renewed at the update after this fell to `overlap` of what it was when the basis was found.
 
     Args:
-        overlap: how little of the first fraction is too little, from 0, never, to 1, always.
+        overlap: a basis is renewed once the fraction is `overlap` times what it was at first;
+            from 0, never, to 1, always.
     """
     check.interval("subspace.on_energy_drop", "[0, 1]", overlap=overlap)
 
@@ -70,7 +71,7 @@ def on_energy_drop(overlap: Scalar = 0.9) -> UpdateSchedule:
 
 
 def _by_count(renew: Callable[[jax.Array, int], jax.Array]) -> UpdateSchedule:
-    """The schedule that renews by the updates so far, and remembers nothing."""
+    """A schedule without a memory, that renews by the number of updates so far."""
 
     def keep(memory: Memory, renewed: jax.Array, fractions: object) -> Memory:
         return memory

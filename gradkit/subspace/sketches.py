@@ -1,4 +1,4 @@
-"""Random projections of Johnson-Lindenstrauss, of which seeds are kept: Gaussian and Rademacher."""
+"""Johnson-Lindenstrauss random projections, kept as seeds: Gaussian and Rademacher."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def gaussian() -> Basis:
 def rademacher() -> Basis:
     """A Rademacher sketch: independent signs over the root of `rank`, not orthonormal.
 
-    Lengths are kept as by `gaussian`, at a fraction of its cost.
+    It preserves lengths as `gaussian` does, at a fraction of the cost.
 
     Paper: Achlioptas, "Database-friendly random projections: Johnson-Lindenstrauss with binary
         coins", doi:10.1016/S0022-0000(03)00025-4, Theorem 1.1.
@@ -42,7 +42,7 @@ def rademacher() -> Basis:
 
 
 def _seeded(columns: Callable[[jax.Array, int, Any], jax.Array]) -> Basis:
-    """The columns that are made of a seed each, over the root of the rank."""
+    """A basis whose columns are each made from a kept seed, over the root of the rank."""
 
     def init(shape: tuple[int, ...], dtype: Any, key: Any) -> jax.Array:
         return jnp.zeros((*shape[:-2], shape[-1]), jnp.uint32)

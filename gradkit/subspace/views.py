@@ -1,4 +1,4 @@
-"""Leaves as matrices, of which one axis is projected onto a basis."""
+"""Leaves as matrices, with one axis to be projected onto a basis."""
 
 from typing import Literal, NamedTuple
 
@@ -15,7 +15,7 @@ class View(NamedTuple):
     """The gradient of one leaf at one update, as matrices."""
 
     g: jax.Array  # [*batch, rows, cols]
-    axis: int  # the one that is projected: -2, the rows, or -1, the columns
+    axis: int  # the projected one: -2, the rows, or -1, the columns
 
     def finite(self) -> "View":
         """The same, with non-finite entries counted as zero."""
@@ -38,7 +38,7 @@ class Shapes(NamedTuple):
 
 
 def shapes(matrix: Shape, rank: int, side: Side) -> Shapes:
-    """Those of a leaf of this shape, `[*batch, rows, cols]`."""
+    """The shapes for a leaf `[*batch, rows, cols]`."""
     *batch, rows, cols = matrix
     rank = min(rank, rows, cols)
     if projected_axis(matrix, side) == -1:
@@ -53,7 +53,7 @@ def projected_axis(matrix: Shape, side: Side) -> int:
 
 
 def check_side(method: str, side: Side) -> None:
-    """`side` is one of the two."""
+    """Raise an error unless `side` is one of the two."""
     check.holds(
         method,
         side in ("small", "large"),

@@ -40,9 +40,8 @@ def retract_by_conditioned_low_rank(
     Needs: params. Stands last in a chain.
     State: `0` bytes a leaf, `0` once.
     Flops: at most `8*size*min(rows, cols) + 32*size + 100` a leaf.
-    Paper: Savostianova, Zangrando, Ceruti and Tudisco, "Robust low-rank training via
-        approximate orthonormal constraints", arXiv:2306.01485, Algorithm 1; the band as in
-        the release.
+    Paper: Savostianova, Zangrando, Ceruti and Tudisco, "Robust low-rank training via approximate
+        orthonormal constraints", arXiv:2306.01485, Algorithm 1; the band as in the authors' code.
     Departure: the parameters are the matrices; the paper keeps and trains their three factors,
         which saves memory and time.
     Limits: a singular value decomposition of every matrix at every update. A non-finite entry
@@ -55,7 +54,7 @@ def retract_by_conditioned_low_rank(
     [7.5, 2.5, 0.0]
     """
     name = "retract_by_conditioned_low_rank"
-    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
+    if not isinstance(rank, jax.Array):  # under optax.inject_hyperparams
         check.count(name, rank=rank)
     check.at_least(name, 1, max_condition=max_condition)
 
@@ -76,7 +75,7 @@ def retract_by_conditioned_low_rank(
 
 
 def condition(x: jax.Array, rank: int | jax.Array, max_condition: Scalar) -> jax.Array:
-    """Every matrix of `[*batch, small, large]` at its first `rank` values, in their band."""
+    """Clip the first `rank` singular values of every matrix to their band, and drop the others."""
     if not x.size:
         return x
     largest = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)

@@ -13,7 +13,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class FixedNormState(NamedTuple):
-    """How long the run is, and the norms to keep."""
+    """State of `retract_by_fixed_norm`."""
 
     count: jax.Array  # updates so far, int32 []
     norms: jax.Array  # norm of every leaf at the last free update, [leaves]
@@ -35,10 +35,10 @@ def retract_by_fixed_norm(free_steps: Hyper = 0) -> Transform:
     State: `4` bytes a leaf, `4` once.
     Flops: at most `50*size + 40` a leaf, `40` once.
     Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839.
-    Departure: the update is made tangent, whatever chain it comes from; gradients before it
-        are not. When norms become fixed, momenta in the chain are kept, and the learning
-        rate does not start again. All leaves count, not those of the last layers alone:
-        choose with `gradkit.route`.
+    Departure: the update of the chain is projected onto the tangent space; the paper projects
+        gradients. When norms become fixed, momenta in the chain are kept, and the learning rate
+        does not start again. All leaves are normalized, not only those of the last layers: choose
+        with `gradkit.route`.
     Limits: leaves of fewer than two axes pass as they are, and so does a leaf whose norm was
         zero when it should have been fixed. A non-finite entry counts as zero.
 
@@ -59,22 +59,22 @@ def retract_by_fixed_norm(free_steps: Hyper = 0) -> Transform:
         del extra
         check.given("retract_by_fixed_norm", params)
         step = state.count.astype(jnp.float32)
-        wanted = jnp.asarray(free_steps, jnp.float32)
+        free = jnp.asarray(free_steps, jnp.float32)
         p = numbers.read(params)
-        now = of_leaves(p).astype(state.norms.dtype)
-        norms = jnp.where(step <= wanted, now, state.norms)
+        current = of_leaves(p).astype(state.norms.dtype)
+        norms = jnp.where(step <= free, current, state.norms)
         leaves, structure = jax.tree.flatten(numbers.read(updates))
 
         def retract(u: jax.Array, p: jax.Array, c: jax.Array) -> jax.Array:
             if u.ndim < 2:
                 return u
             p, c = p.astype(u.dtype), c.astype(u.dtype)
-            every = tuple(range(u.ndim))
-            norm = along(p, every)
+            axes = tuple(range(u.ndim))
+            norm = along(p, axes)
             unit = p / jnp.where(norm > 0, numbers.divisible(norm), 1)
             tangent = u - jnp.sum(u * unit, keepdims=True) * unit
             on_sphere = linalg.onto_sphere(p, tangent, c)
-            return jnp.where((step < wanted) | (c == 0), u, on_sphere)
+            return jnp.where((step < free) | (c == 0), u, on_sphere)
 
         u = structure.unflatten(map(retract, leaves, jax.tree.leaves(p), norms))
         return numbers.like(u, updates), FixedNormState(

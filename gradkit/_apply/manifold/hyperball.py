@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Transform, Updates, transform
 
 
 class HyperballState(NamedTuple):
-    """Whether the spheres are known, and their radii."""
+    """State of `retract_by_hyperball`."""
 
     count: jax.Array  # updates so far, int32 []
     radii: jax.Array  # norm of every leaf before the first update, [leaves]
@@ -37,7 +37,7 @@ def retract_by_hyperball() -> Transform:
     Paper: Wen, Dang, Lyu, Ma and Liang, "Fantastic Pretraining Optimizers and Where to Find
         Them II: Hyperball Optimization", arXiv:2606.16899; also in NVIDIA's
         Emerging-Optimizers.
-    Departure: none; the norm of the update, which the paper fixes too, is that of the chain.
+    Departure: none; the chain before this sets the norm of the update, which the paper fixes too.
     Limits: leaves of fewer than two axes pass as they are, and so does a leaf whose norm was
         zero before the first update. Weight decay before this changes the angle alone. A
         non-finite entry counts as zero.

@@ -28,8 +28,8 @@ def retract_by_mirror(power: Hyper = 3.0) -> Transform:
     Flops: at most `40*size` a leaf, `10` once.
     Paper: Pogodin, Cornford, Ghosh, Gidel, Lajoie and Richards, "Synaptic Weight
         Distributions Depend on the Geometry of Plasticity", arXiv:2305.19394.
-    Departure: of the paper's potentials the p-norms; its negative entropy, which multiplies
-        weights, is none of them.
+    Departure: the paper's p-norm potentials only; its negative entropy, which multiplies weights,
+        is not among them.
     Limits: near zero weights move by a root of the update when `power` is above 2. A
         non-finite entry counts as zero.
 

@@ -44,11 +44,11 @@ def retract_by_radial_brake(outward: Hyper = 0.5, *, inward: Hyper = 1.0) -> Tra
         def brake(u: jax.Array, p: jax.Array) -> jax.Array:
             if u.ndim < 2:
                 return u
-            p, every = p.astype(u.dtype), tuple(range(u.ndim))
-            norm = norms.along(p, every)
-            gain = norms.along(p + u, every) - norm
-            kept = jnp.where(gain > 0, outward, inward).astype(u.dtype)
-            return linalg.onto_sphere(p, u, norm + kept * gain)
+            p, axes = p.astype(u.dtype), tuple(range(u.ndim))
+            norm = norms.along(p, axes)
+            gain = norms.along(p + u, axes) - norm
+            fraction = jnp.where(gain > 0, outward, inward).astype(u.dtype)
+            return linalg.onto_sphere(p, u, norm + fraction * gain)
 
         u = jax.tree.map(brake, numbers.read(updates), numbers.read(params))
         return numbers.like(u, updates)

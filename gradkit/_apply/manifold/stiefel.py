@@ -20,7 +20,7 @@ from gradkit._core.types import (
 
 
 class StiefelState(NamedTuple):
-    """What the optimizer remembers of every matrix, a point of one manifold."""
+    """State of `retract_by_stiefel`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the tangent gradient, like the parameters
@@ -57,9 +57,9 @@ def retract_by_stiefel(
         Figure 1a: Riemannian AMSGrad, each leaf a factor of the product.
     Departure: QR for the exponential map, and projection for parallel transport, as the paper
         allows and geoopt does.
-    Limits: a matrix that does not start orthonormal is after the first update. A square one
-        keeps the sign of its determinant. A non-finite entry counts as zero. An update
-        cannot be differentiated.
+    Limits: a matrix that does not start orthonormal becomes so with the first update. A square
+        one keeps the sign of its determinant. A non-finite entry counts as zero. An update cannot
+        be differentiated.
 
     >>> tx = gk.retract_by_stiefel(0.1)
     >>> p, g = jnp.eye(2, 3), jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
@@ -109,7 +109,7 @@ def retract_by_stiefel(
 
 
 def tangent(x: jax.Array, z: jax.Array) -> jax.Array:
-    """What of `z` keeps `x`, of orthonormal rows, so at first order; the same at any size."""
+    """The projection of `z` onto the tangent space at `x`, whose rows are orthonormal."""
     largest = numbers.divisible(norms.along(z, (-2, -1)))
     z = z / largest
     half = jnp.matmul(z, x.mT, precision=jax.lax.Precision.HIGHEST) / 2

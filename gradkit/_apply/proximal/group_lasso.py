@@ -1,4 +1,4 @@
-"""Group lasso: every group of weights loses norm, and the small ones are gone."""
+"""Group lasso: every group of weights loses norm, and small ones become zero."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 
 
 class GroupLassoState(NamedTuple):
-    """How far along the schedule the run is."""
+    """State of `shrink_by_group_lasso`."""
 
     count: jax.Array  # updates so far, int32 []
 
@@ -59,18 +59,18 @@ def shrink_by_group_lasso(
     ) -> tuple[Updates, GroupLassoState]:
         del extra
         check.given("shrink_by_group_lasso", params)
-        loss = rate.at(shrinkage, state.count)
+        lost_norm = rate.at(shrinkage, state.count)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             if u.ndim < 2:
                 return u
             p = p.astype(u.dtype)
-            numbering = {axis % u.ndim for axis in axes}
-            inside = tuple(axis for axis in range(u.ndim) if axis not in numbering)
+            group_axes = {axis % u.ndim for axis in axes}
+            inside = tuple(axis for axis in range(u.ndim) if axis not in group_axes)
             norm = norms.along(p + u, inside)
-            short = norm <= jnp.asarray(loss, u.dtype)
-            lost = (loss / jnp.where(short, 1, norm)).astype(u.dtype)
-            return jnp.where(short, -p, u - lost * (p + u))
+            short = norm <= jnp.asarray(lost_norm, u.dtype)
+            fraction = (lost_norm / jnp.where(short, 1, norm)).astype(u.dtype)
+            return jnp.where(short, -p, u - fraction * (p + u))
 
         u = jax.tree.map(shrink, numbers.read(updates), params)
         return numbers.like(u, updates), GroupLassoState(numbers.increment(state.count))

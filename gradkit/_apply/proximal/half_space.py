@@ -1,4 +1,4 @@
-"""HSPG of Only Train Once: a group whose step would turn it around is gone."""
+"""HSPG of Only Train Once: a group whose step would turn it around becomes zero."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from gradkit._core.types import (
 
 
 class HalfSpaceState(NamedTuple):
-    """How far along warm-up and schedule the run is."""
+    """State of `shrink_by_half_space`."""
 
     count: jax.Array  # updates so far, int32 []
 
@@ -54,7 +54,7 @@ def shrink_by_half_space(
     Paper: Chen and others, "Only Train Once: A One-Shot Neural Network Training And Pruning
         Framework", arXiv:2107.07467, Algorithm 2.
     Departure: groups are slices of one leaf. The paper joins a unit's weights, bias and
-        normalization, of which no output is left when they are zero.
+        normalization, so that its output is zero when they are.
     Limits: a group that is zero after warm-up stays so. Leaves of fewer than two axes pass as
         they are. A group is exactly zero where the updates have the dtype of the parameters
         or a wider one. A non-finite entry counts as zero.
@@ -76,18 +76,18 @@ def shrink_by_half_space(
     ) -> tuple[Updates, HalfSpaceState]:
         del extra
         check.given("shrink_by_half_space", params)
-        loss = rate.at(shrinkage, state.count)
+        lost_norm = rate.at(shrinkage, state.count)
         warm = state.count.astype(jnp.float32) < jnp.asarray(warmup, jnp.float32)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             if u.ndim < 2:
                 return u
             p = p.astype(u.dtype)
-            numbering = {axis % u.ndim for axis in axes}
-            inside = tuple(axis for axis in range(u.ndim) if axis not in numbering)
+            group_axes = {axis % u.ndim for axis in axes}
+            inside = tuple(axis for axis in range(u.ndim) if axis not in group_axes)
             norm = norms.along(p, inside)
             unit = p / jnp.where(norm > 0, numbers.divisible(norm), 1)
-            trial = (u - loss * unit).astype(u.dtype)
+            trial = (u - lost_norm * unit).astype(u.dtype)
             # the length of p + trial along p, in units of p
             along = norm + jnp.sum(trial * unit, inside, keepdims=True)
             gone = (along < jnp.asarray(eps, u.dtype) * norm) | (norm == 0)

@@ -1,4 +1,4 @@
-"""The minimax concave penalty: small weights are gone, large ones are left alone."""
+"""The minimax concave penalty: small weights become zero, large ones are left alone."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from gradkit._core.types import (
 
 
 class NonconvexState(NamedTuple):
-    """How far along the schedule the run is."""
+    """State of `shrink_by_nonconvex`."""
 
     count: jax.Array  # updates so far, int32 []
 
@@ -46,8 +46,8 @@ def shrink_by_nonconvex(shrinkage: Rate = 1e-4, *, plateau: Hyper = 1e-2) -> Tra
     Paper: Yang, Asgharian and Celeux, "Accelerated Gradient Methods for Sparse Statistical
         Learning with Nonconvex Penalties", arXiv:2009.10629, Section 2, for the minimax
         concave penalty.
-    Departure: this is the proximal step alone; for acceleration put an EMA before it. The
-        paper's other penalty, SCAD, has another proximal point.
+    Departure: this is the proximal step alone; for acceleration put an EMA before it. The paper's
+        other penalty, SCAD, is not implemented.
     Limits: shrinks every leaf; wrap in `optax.masked` to spare gains and biases. Weights are
         exactly zero where the updates have the dtype of the parameters or a wider one.
 
@@ -76,8 +76,8 @@ def shrink_by_nonconvex(shrinkage: Rate = 1e-4, *, plateau: Hyper = 1e-2) -> Tra
             low, high = jnp.asarray(least, u.dtype), jnp.asarray(plateau, u.dtype)
             size = jnp.abs(p + u)
             between = low / numbers.divisible(high - low) * (high - size)
-            moved = u - jnp.sign(p + u) * jnp.maximum(between, 0)
-            return jnp.where(size <= low, -p, moved)
+            shrunk = u - jnp.sign(p + u) * jnp.maximum(between, 0)
+            return jnp.where(size <= low, -p, shrunk)
 
         u = jax.tree.map(shrink, numbers.read(updates), params)
         return numbers.like(u, updates), NonconvexState(numbers.increment(state.count))

@@ -13,14 +13,14 @@ from gradkit._core.types import Extra, Params, Transform, Updates, rounding
 
 
 class ErrorCorrectionState(NamedTuple):
-    """What each parameter lacks of the number that is trained."""
+    """State of `round_by_error_correction`: the rounding error of each parameter."""
 
     code: Params  # int8, like the parameters of less than float32
 
 
 @factory
 def round_by_error_correction() -> Transform:
-    r"""Land on the number nearest to each updated parameter, and keep what it lacks in 8 bits.
+    r"""Land on the number nearest to each updated parameter, and keep the rounding error in 8 bits.
 
     $$x = p + \frac{c}{127} \frac{s(p)}{2} + \Delta, \qquad q = \mathrm{nearest}(x), \qquad
       u = q - p, \qquad c \leftarrow \mathrm{int8}\left(127 \, \frac{x - q}{s(q) / 2}\right)$$
@@ -36,13 +36,12 @@ def round_by_error_correction() -> Transform:
     Paper: Gonzalez Ortiz, Gupta, Rinard and Blalock, "FlashOptim: Optimizers for Memory
         Efficient Training", arXiv:2602.23349, its weight splitting.
     Departure: takes any update; the paper's optimizers split weights by themselves.
-    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. What is less
-        than 1/508 of `s` is lost at every update: of a bfloat16 weight, up to its 65,000th
-        part. Parameters that are set by others keep their `c`, which is at most half of `s`.
-        Beyond its largest number a dtype stays at that, and a non-finite entry counts as zero.
-        Under strict promotion of dtypes add the update to parameters cast to float32.
-        `optax.apply_if_finite` goes before it, inside of the chain, as it wants updates in the
-        dtype of gradients.
+    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Every update
+        loses less than 1/508 of `s`: for a bfloat16 weight, up to its 65,000th part. Parameters
+        that are set from outside keep their `c`, which is at most half of `s`. Overflow gives the
+        largest number of the dtype, and a non-finite entry counts as zero. Under strict promotion
+        of dtypes add the update to parameters cast to float32. Put `optax.apply_if_finite` before
+        it, inside the chain: it needs updates in the dtype of gradients.
 
     >>> tx, p, u = gk.round_by_error_correction(), jnp.ones((), jnp.bfloat16), jnp.float32(1e-3)
     >>> state, add = tx.init(p), jax.jit(tx.update)
@@ -52,11 +51,11 @@ def round_by_error_correction() -> Transform:
     """
 
     def init(params: Params) -> ErrorCorrectionState:
-        def none(p: jax.Array) -> jax.Array | optax.MaskedNode:
+        def zeros(p: jax.Array) -> jax.Array | optax.MaskedNode:
             narrow = numbers.is_narrow(p.dtype)
             return jnp.zeros_like(p, jnp.int8) if narrow else optax.MaskedNode()
 
-        return ErrorCorrectionState(jax.tree.map(none, params))
+        return ErrorCorrectionState(jax.tree.map(zeros, params))
 
     def update(
         updates: Updates, state: ErrorCorrectionState, params: Params, **extra: Extra

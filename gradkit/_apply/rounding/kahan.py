@@ -1,4 +1,4 @@
-"""Kahan summation: what a parameter of few bits cannot hold is added to the next update."""
+"""Kahan summation: the rounding error of each update is added to the next one."""
 
 from typing import NamedTuple
 
@@ -13,34 +13,34 @@ from gradkit._core.types import Extra, Params, Transform, Updates, rounding
 
 
 class KahanState(NamedTuple):
-    """What rounding has left of past updates."""
+    """State of `round_by_kahan`: the rounding errors of past updates."""
 
     compensation: Params  # bfloat16, like the parameters of less than float32
 
 
 @factory
 def round_by_kahan() -> Transform:
-    r"""Land on the number nearest to each updated parameter, and keep the rest in bfloat16.
+    r"""Land on the number nearest to each updated parameter, and keep the rounding error in bfloat16.
 
     $$y = \Delta + c, \qquad u = \mathrm{nearest}(p + y) - p, \qquad
       c \leftarrow \mathrm{bfloat16}(y - u)$$
 
-    where `nearest` is in the parameter's dtype. With eight bits in the parameter and eight of
-    what it lacks, updates count down to about 1/130,000 of a parameter, not 1/250.
+    where `nearest` is in the parameter's dtype. With eight bits in the parameter and eight in the
+    error, updates count down to about 1/130,000 of a parameter, not 1/250.
 
     Needs: params. Stands last in a chain, `gradkit.chain` or `optax.chain`. The update is in
-        float32, so that `optax.apply_updates` lands on what was chosen.
+        float32, so that `optax.apply_updates` lands on that number.
     State: `2*size` bytes a leaf of bfloat16 or float16, `0` of others, `0` once.
     Flops: at most `36*size` a leaf.
     Paper: Zamirai, Zhang, Aberger and De Sa, "Revisiting BFloat16 Training", arXiv:2010.06192,
         its Kahan summation.
-    Departure: sums are made in float32, and `c` alone is rounded; it is what was lost, where
-        the paper keeps its negative. With float16 parameters too `c` is in bfloat16.
-    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Beyond its
-        largest number a dtype stays at that, and a non-finite entry counts as zero. Under
-        strict promotion of dtypes add the update to parameters cast to float32.
-        `optax.apply_if_finite` goes before it, inside of the chain, as it wants updates in the
-        dtype of gradients.
+    Departure: sums are in float32, and only `c` is rounded. `c` is the rounding error; the paper
+        keeps its negative. `c` is in bfloat16 for float16 parameters too.
+    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Overflow gives
+        the largest number of the dtype, and a non-finite entry counts as zero. Under strict
+        promotion of dtypes add the update to parameters cast to float32. Put
+        `optax.apply_if_finite` before it, inside the chain: it needs updates in the dtype of
+        gradients.
 
     >>> tx, p, u = gk.round_by_kahan(), jnp.ones((), jnp.bfloat16), jnp.float32(1e-3)
     >>> state, add = tx.init(p), jax.jit(tx.update)
@@ -50,11 +50,11 @@ def round_by_kahan() -> Transform:
     """
 
     def init(params: Params) -> KahanState:
-        def none(p: jax.Array) -> jax.Array | optax.MaskedNode:
+        def zeros(p: jax.Array) -> jax.Array | optax.MaskedNode:
             narrow = numbers.is_narrow(p.dtype)
             return jnp.zeros_like(p, jnp.bfloat16) if narrow else optax.MaskedNode()
 
-        return KahanState(jax.tree.map(none, params))
+        return KahanState(jax.tree.map(zeros, params))
 
     def update(
         updates: Updates, state: KahanState, params: Params, **extra: Extra
@@ -65,8 +65,8 @@ def round_by_kahan() -> Transform:
             if not numbers.is_narrow(p.dtype):
                 return u, c
             start, y = p.astype(u.dtype), u + c.astype(u.dtype)
-            moved = floats.nearest(start + y, p.dtype) - start
-            return moved, floats.nearest(y - moved, c.dtype).astype(c.dtype)
+            step = floats.nearest(start + y, p.dtype) - start
+            return step, floats.nearest(y - step, c.dtype).astype(c.dtype)
 
         us = numbers.read(updates)
         pairs = jax.tree.map(land, us, params, state.compensation)

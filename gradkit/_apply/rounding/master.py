@@ -1,4 +1,4 @@
-"""Master weights: parameters of few bits are those of float32, rounded at every update."""
+"""Master weights: a float32 copy is updated, and the parameters are its rounded values."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Transform, Updates, rounding
 
 
 class MasterState(NamedTuple):
-    """The parameters that are trained."""
+    """State of `round_by_master`: the parameters in full precision."""
 
     master: Params  # float32, like the parameters of less than that
 
@@ -26,18 +26,17 @@ def round_by_master() -> Transform:
     where `nearest` is in the parameter's dtype.
 
     Needs: params. Stands last in a chain, `gradkit.chain` or `optax.chain`. The update is in
-        float32, so that `optax.apply_updates` lands on what is nearest.
+        float32, so that `optax.apply_updates` lands on the nearest number.
     State: `4*size` bytes a leaf of bfloat16 or float16, `0` of others, `0` once.
     Flops: at most `20*size` a leaf.
     Paper: Micikevicius et al., "Mixed Precision Training", arXiv:1710.03740, Section 3.1.
     Departure: none.
     Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Parameters
-        that are set by others return to the copy at the next update: call `init` anew.
-        Transforms before this one see the rounded parameters, not the copy. Beyond its largest
-        number a dtype stays at that, and a non-finite entry counts as zero. Under strict
-        promotion of dtypes add the update to parameters cast to float32.
-        `optax.apply_if_finite` goes before it, inside of the chain, as it wants updates in the
-        dtype of gradients.
+        that are set from outside return to the copy at the next update: call `init` anew.
+        Transforms before this one see the rounded parameters, not the copy. Overflow gives the
+        largest number of the dtype, and a non-finite entry counts as zero. Under strict promotion
+        of dtypes add the update to parameters cast to float32. Put `optax.apply_if_finite` before
+        it, inside the chain: it needs updates in the dtype of gradients.
 
     >>> tx, p, u = gk.round_by_master(), jnp.ones((), jnp.bfloat16), jnp.float32(1e-3)
     >>> state, add = tx.init(p), jax.jit(tx.update)

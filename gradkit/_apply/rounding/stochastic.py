@@ -1,4 +1,4 @@
-"""Stochastic rounding: what a parameter of few bits cannot hold, it holds on average."""
+"""Stochastic rounding: parameters of few bits that are exact on average."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from gradkit._core.types import Extra, Params, Transform, Updates, rounding
 
 
 class StochasticState(NamedTuple):
-    """What the rounding draws from."""
+    """State of `round_by_stochastic`: a random key."""
 
     key: jax.Array  # data of the key to draw from next, uint32 [2]
 
 
 @factory
 def round_by_stochastic(*, key: random.Key = 0) -> Transform:
-    r"""Land on one of the two numbers around each updated parameter, which on average is itself.
+    r"""Round each updated parameter up or down at random, such that its mean is kept.
 
     $$x = p + \Delta, \qquad u = q - p, \qquad q = \begin{cases}
       s \lfloor x / s \rfloor + s & \text{with probability } x / s - \lfloor x / s \rfloor \\
@@ -39,10 +39,10 @@ def round_by_stochastic(*, key: random.Key = 0) -> Transform:
         its stochastic rounding.
     Departure: the update itself is computed and added in float32.
     Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Every update
-        adds noise of about a quarter of `s`. Beyond its largest number a dtype stays at that,
-        and a non-finite entry counts as zero. Under strict promotion of dtypes add the update
-        to parameters cast to float32. `optax.apply_if_finite` goes before it, inside of the
-        chain, as it wants updates in the dtype of gradients.
+        adds noise of about a quarter of `s`. Overflow gives the largest number of the dtype, and
+        a non-finite entry counts as zero. Under strict promotion of dtypes add the update to
+        parameters cast to float32. Put `optax.apply_if_finite` before it, inside the chain: it
+        needs updates in the dtype of gradients.
 
     >>> p, u = jnp.ones(10_000, jnp.bfloat16), jnp.full(10_000, 1e-3)
     >>> tx = gk.round_by_stochastic()

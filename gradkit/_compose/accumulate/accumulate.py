@@ -19,14 +19,14 @@ from gradkit._core.types import (
 
 
 class AccumulateState(NamedTuple):
-    """Where the cycle is, the mean so far, and what `inner` remembers."""
+    """State of `accumulate`."""
 
     count: jax.Array  # steps of `inner` so far, int32 []
     micro: jax.Array  # micro-batches of this cycle so far, int32 []
-    averaged: jax.Array  # those of them that are in the mean, int32 []
+    averaged: jax.Array  # micro-batches of this cycle in the mean, int32 []
     skipped: jax.Array  # micro-batches left out since the first, int32 []
-    value: jax.Array  # mean loss of those averaged; zero where none is given, []
-    mean: Updates  # mean gradient of those averaged, like the parameters
+    value: jax.Array  # their mean loss, []; zero where none is given
+    mean: Updates  # their mean gradient, like the parameters
     inner: optax.OptState
 
 
@@ -40,8 +40,8 @@ def accumulate(inner: AnyTransform, *, every: Rate = 4) -> Transform:
       0 & \text{else} \end{cases}$$
 
     A micro-batch whose gradient or `value` has a non-finite entry is left out and counted in
-    `skipped`. It is one of the cycle's all the same, and the step is made with the mean over the
-    good ones; in a cycle that has none, `inner` makes no step.
+    `skipped`. It still counts towards the cycle, whose step takes the mean of the finite ones; in
+    a cycle without any, `inner` makes no step.
 
     Args:
         inner: any transform. It runs at the last micro-batch of a cycle only, and sees as many
@@ -55,14 +55,14 @@ def accumulate(inner: AnyTransform, *, every: Rate = 4) -> Transform:
     Flops: at most `8*size + 10` a leaf, `40` once, and those of `inner`; where no cycle ends,
         those of `inner` are not computed, under `vmap` neither.
     Paper: none.
-    Departure: `optax.MultiSteps` runs its transform at every micro-batch and throws away what it
-        makes; it passes on the last `value`; and it averages non-finite gradients, or leaves them
-        out of the cycle's number too, by `optax.skip_not_finite`.
-    Limits: parameters should not change within a cycle, so that what changes them by itself, such
-        as weight decay, belongs inside. Micro-batches count alike, whatever their number of tokens.
-        A `global_norm` is passed on, not averaged: put `share_norm` inside.
-        The mean is kept in at least float32, and `inner` sees it in the wider of the dtypes of the
-        gradient and its parameter; in `gradkit.chain` that is float32.
+    Departure: `optax.MultiSteps` runs its transform at every micro-batch and discards the result,
+        passes on the last `value`, and averages non-finite gradients or, by
+        `optax.skip_not_finite`, does not count them towards the cycle.
+    Limits: parameters should not change within a cycle: weight decay, for example, belongs
+        inside. Micro-batches count alike, whatever their number of tokens. A `global_norm` is
+        passed on, not averaged: put `share_norm` inside. The mean is kept in at least float32,
+        and `inner` sees it in the wider of the dtypes of the gradient and its parameter; in
+        `gradkit.chain` that is float32.
 
     >>> tx = gk.accumulate(optax.sgd(1.0), every=2)
     >>> g, state = jnp.float32(3.0), tx.init(jnp.float32(0.0))
@@ -88,8 +88,8 @@ def accumulate(inner: AnyTransform, *, every: Rate = 4) -> Transform:
         value: jax.Array | None = None,
         **extra: Extra,
     ) -> tuple[Updates, AccumulateState]:
-        given = [] if value is None else [jnp.asarray(value, state.value.dtype)]
-        good = steps.all_finite((updates, given))
+        values = [] if value is None else [jnp.asarray(value, state.value.dtype)]
+        good = steps.all_finite((updates, values))
         averaged = state.averaged + good.astype(jnp.int32)
 
         def add(new: Any, old: Any) -> Any:
@@ -99,16 +99,16 @@ def accumulate(inner: AnyTransform, *, every: Rate = 4) -> Transform:
             return jnp.where(good, (1 - w) * old + w * new.astype(old.dtype), old)
 
         mean = jax.tree.map(add, updates, state.mean)
-        loss = [add(x, state.value) for x in given]
+        loss = [add(x, state.value) for x in values]
         micro = state.micro + 1
         ends = micro >= jnp.asarray(rate.at(every, state.count), jnp.int32)
         due = ends & (averaged > 0)
-        whole = _as_given(mean, updates, params)
+        mean_gradient = _in_wider_dtype(mean, updates, params)
         if loss:
             extra["value"] = loss[0]
 
         def step(s: optax.OptState) -> tuple[Updates, optax.OptState]:
-            return inner.update(whole, s, params, **extra)
+            return inner.update(mean_gradient, s, params, **extra)
 
         u, inner_state = steps.rarely(due, step, updates, state.inner)
         after = AccumulateState(
@@ -122,12 +122,12 @@ def accumulate(inner: AnyTransform, *, every: Rate = 4) -> Transform:
         )
         return u, after
 
-    # of the kind that `inner` is: what rounds parameters stays known as such
+    # keeps the class of `inner`, which marks transforms that round parameters
     return inner._replace(init=init, update=update)
 
 
 def _zeros(params: Params) -> Updates:
-    """Where the means are kept; nothing of leaves that have no gradient."""
+    """Zeros in at least float32, like the parameters; none for leaves without a gradient."""
 
     def leaf(p: Any) -> Any:
         if not numbers.is_trained(p):
@@ -137,7 +137,7 @@ def _zeros(params: Params) -> Updates:
     return jax.tree.map(leaf, params)
 
 
-def _as_given(mean: Updates, updates: Updates, params: Params) -> Updates:
+def _in_wider_dtype(mean: Updates, updates: Updates, params: Params) -> Updates:
     """The mean in the wider of the dtypes of the gradient and its parameter."""
 
     def leaf(g: Any, m: Any, p: Any) -> Any:

@@ -26,12 +26,12 @@ def average_params_by_ema(decay: Hyper = 0.999) -> Transform:
     Flops: at most `8*size` a leaf, `60` once.
     Paper: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging",
         doi 10.1137/0330046, average all parameters alike; the exponential weights are common practice.
-    Departure: the average is bias-corrected, so that the first parameters, which are no result of
-        training, are not in it; releases that begin with these need a warm-up of the decay.
+    Departure: the average is bias-corrected, so that the initial parameters are not in it;
+        implementations that begin with these need a warm-up of the decay.
     Limits: a decay of 0.9999 looks back 10,000 updates: too far at the beginning of a run and for
-        short ones. Statistics that are no parameters, such as those of batch normalization, are not
-        averaged. An update that is not finite counts as zero. The average is kept in at
-        least float32.
+        short ones. Statistics that are not parameters, such as those of batch normalization, are
+        not averaged. An update that is not finite counts as zero. The average is kept in at least
+        float32.
 
     >>> tx = gk.chain(gk.sgd(1.0), gk.average_params_by_ema(0.5))
     >>> p, state = jnp.float32(0.0), tx.init(jnp.float32(0.0))

@@ -30,12 +30,11 @@ def average_params_by_polynomial(power: Hyper = 8.0, *, start: Hyper = 0) -> Tra
     Flops: at most `8*size` a leaf, `20` once.
     Paper: Shamir and Zhang, "Stochastic Gradient Descent for Non-smooth Optimization: Convergence
         Results and Optimal Averaging Schemes", arXiv:1212.1824, Section 4.
-    Departure: `start` is not theirs. SWA takes the parameters once an epoch, of a high constant
+    Departure: `start` is ours. SWA takes the parameters once an epoch, of a high constant
         learning rate; here every update is averaged.
     Limits: the plain mean from the first update on never forgets where a run began. Statistics
-        that are no parameters, such as those of batch normalization, are not averaged. An update that
-        is not finite counts as zero. The average is kept in at
-        least float32.
+        that are not parameters, such as those of batch normalization, are not averaged. An update
+        that is not finite counts as zero. The average is kept in at least float32.
 
     >>> tx = gk.chain(gk.sgd(1.0), gk.average_params_by_polynomial(1.0))
     >>> p, state = jnp.float32(0.0), tx.init(jnp.float32(0.0))

@@ -13,7 +13,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class WindowState(NamedTuple):
-    """The latest checkpoints, and their mean."""
+    """State of `average_params_by_window`: the latest checkpoints, and their mean."""
 
     latest: Updates  # the oldest overwritten first, each leaf [length, ...]
     mean: AverageState
@@ -41,9 +41,9 @@ def average_params_by_window(length: int = 6, *, every: Hyper = 1000) -> Transfo
         Weight Averaging", arXiv:2209.14981.
     Departure: none.
     Limits: the checkpoints are in the memory of the state; an EMA needs one copy alone.
-        Statistics that are no parameters, such as those of batch normalization, are not averaged.
-        An update that is not finite counts as zero. The average is kept in at
-        least float32.
+        Statistics that are not parameters, such as those of batch normalization, are not
+        averaged. An update that is not finite counts as zero. The average is kept in at least
+        float32.
 
     >>> tx = gk.chain(gk.sgd(1.0), gk.average_params_by_window(2, every=1))
     >>> p, state = jnp.float32(0.0), tx.init(jnp.float32(0.0))
@@ -52,7 +52,7 @@ def average_params_by_window(length: int = 6, *, every: Hyper = 1000) -> Transfo
     4.5
     """
     check.positive("average_params_by_window", every=every)
-    if not isinstance(length, jax.Array):  # as which optax.inject_hyperparams has it
+    if not isinstance(length, jax.Array):  # under optax.inject_hyperparams
         check.count("average_params_by_window", length=length)
 
     def init(params: Params) -> WindowState:

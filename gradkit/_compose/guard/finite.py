@@ -1,4 +1,4 @@
-"""Skip steps whose gradient has an entry that is no finite number."""
+"""Skip steps whose gradient has a non-finite entry."""
 
 from typing import NamedTuple
 
@@ -12,10 +12,10 @@ from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
 
 
 class GuardState(NamedTuple):
-    """How often a step was skipped, and what `inner` remembers."""
+    """State of `guard_by_finite`."""
 
     skipped: jax.Array  # steps skipped so far, int32 []
-    skipped_in_a_row: jax.Array  # those since the last step that was made, int32 []
+    skipped_in_a_row: jax.Array  # steps skipped since the last one made, int32 []
     inner: optax.OptState
 
 
@@ -26,8 +26,9 @@ def guard_by_finite(inner: AnyTransform) -> Transform:
     $$(u_t, s_t) = \begin{cases} \mathrm{inner}(g_t, s_{t-1}) & \text{all entries of } g_t
       \text{ are finite} \\ (0, s_{t-1}) & \text{else} \end{cases}$$
 
-    What `inner` remembers is then left as it is, its counters too. Both kinds of skipped steps can
-    be read: `optax.tree.get(state, "skipped")`, and `"skipped_in_a_row"`, by which to end a run.
+    The state of `inner` then stays as it is, its counters too. `optax.tree.get(state, "skipped")`
+    is the number of skipped steps, and `"skipped_in_a_row"` that since the last step made, by
+    which to end a run.
 
     Args:
         inner: any transform; a whole optimizer, so that nothing moves in a skipped step.
@@ -36,8 +37,8 @@ def guard_by_finite(inner: AnyTransform) -> Transform:
     State: `0` bytes a leaf, `8` once, and the state of `inner`.
     Flops: at most `3*size + 10` a leaf, `20` once, and those of `inner`.
     Paper: none.
-    Departure: `optax.apply_if_finite` lets bad gradients through after so many in a row; here
-        none ever passes, since one is enough to lose the parameters: look at the counter.
+    Departure: `optax.apply_if_finite` lets bad gradients through after a number in a row; here
+        none ever passes, since one can destroy the parameters: watch the counter.
     Limits: one bad entry costs the step of all leaves. Without a guard, methods of gradkit count
         that entry as zero and make the step. In `jax.shard_map` each device looks at its own
         part.
@@ -72,5 +73,5 @@ def guard_by_finite(inner: AnyTransform) -> Transform:
         )
         return u, after
 
-    # of the kind that `inner` is: what rounds parameters stays known as such
+    # keeps the class of `inner`, which marks transforms that round parameters
     return inner._replace(init=init, update=update)

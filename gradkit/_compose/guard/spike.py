@@ -22,17 +22,17 @@ NORMAL = 1.4826  # standard deviations in a median absolute deviation of normal 
 
 
 class Recent(NamedTuple):
-    """The last numbers of one kind, the oldest overwritten first."""
+    """The last norms or losses; the oldest is overwritten first."""
 
     seen: jax.Array  # numbers so far, int32 []
     last: jax.Array  # [window], zero where none was yet
 
 
 class SpikeGuardState(NamedTuple):
-    """How often a step was skipped, what was usual, and what `inner` remembers."""
+    """State of `guard_by_spike`."""
 
     skipped: jax.Array  # steps skipped so far, int32 []
-    skipped_in_a_row: jax.Array  # those since the last step that was made, int32 []
+    skipped_in_a_row: jax.Array  # steps skipped since the last one made, int32 []
     norms: Recent  # of gradients
     values: Recent  # losses
     inner: optax.OptState
@@ -54,28 +54,28 @@ def guard_by_spike(
       \mathrm{max\_deviations} \, \sigma_t \\ \mathrm{inner}(g_t, s_{t-1}) & \text{else} \end{cases}
       \qquad x_t = \lVert g_t \rVert \text{ or } \mathrm{value}_t$$
 
-    The norm is always looked at, the loss where it is given; one that stands out is enough. A
-    spike that was skipped is one of the window's too, so that what lasts for half of it is taken
-    for usual and passes: a run is never skipped to its end. The median and the deviation from it do
-    not move for a few spikes, as a mean does. Nothing stands out before half of the window was
-    seen. A step whose norm or loss is not finite, or whose gradient has such an entry, is skipped
-    at any time, and is not one of the window's; nor is a norm or loss of zero.
+    The norm is always tested, and the loss where it is given; either is enough to skip. A skipped
+    spike still enters the window, so that a level that lasts for half of it passes: a run is
+    never skipped to its end. Unlike a mean, the median and the deviation from it do not move for
+    a few spikes. No step is skipped as a spike before half of the window is filled. A step with a
+    non-finite norm, loss or entry of the gradient is skipped at any time, and does not enter the
+    window; nor does a norm or loss of zero.
 
     Args:
         inner: any transform; a whole optimizer, so that nothing moves in a skipped step.
-        window: how many norms and losses are remembered.
+        window: how many norms and losses are kept.
         max_deviations: how far above the median a number passes, in standard deviations.
         floor: added to the deviation, as a fraction of the median, so that in a window of equal
             numbers a slightly larger one passes.
 
-    Needs: what `inner` needs. `value`, where given, is the loss that is looked at; `global_norm`,
+    Needs: what `inner` needs. `value`, where given, is the loss that is tested; `global_norm`,
         where given and finite, stands for the norm of the gradient.
     State: `0` bytes a leaf, `16 + 8*window` once, and the state of `inner`.
     Flops: at most `16*size + 40` a leaf, `400 + 200*window` once, and those of `inner`.
     Paper: none. Skipping by deviations from a window is that of OLMo-core's `SkipStepOptimizer`
-        and of levanter's `SkipStepConfig`, whose numbers these are.
-    Departure: they take the mean and the standard deviation, which a spike raises for as long as it
-        is in the window; and one that is not a number makes them skip until it has left.
+        and of levanter's `SkipStepConfig`, whose defaults these are.
+    Departure: they take the mean and the standard deviation, which a spike raises while it is in
+        the window; a NaN there makes them skip until it has left.
     Limits: to shorten gradients instead, put `clip_by_zscore` or `clip_by_percentile` in
         `inner`. The norms are those of what arrives here: put the guard outermost. A jump that lasts,
         such as a new data set's, costs up to half a window of steps. Losses that differ from batch to
@@ -83,10 +83,10 @@ def guard_by_spike(
 
     >>> tx = gk.guard_by_spike(optax.sgd(1.0), window=4)
     >>> state, step = tx.init(jnp.float32(0.0)), jax.jit(tx.update)
-    >>> print([float(-step(jnp.float32(g), state)[0]) for g in (1.0, 50.0)])  # none was seen
+    >>> print([float(-step(jnp.float32(g), state)[0]) for g in (1.0, 50.0)])  # no window yet
     [1.0, 50.0]
     """
-    if not isinstance(window, jax.Array):  # as which optax.inject_hyperparams has it
+    if not isinstance(window, jax.Array):  # under optax.inject_hyperparams
         check.count("guard_by_spike", window=window)
     check.nonnegative("guard_by_spike", max_deviations=max_deviations, floor=floor)
     inner = optax.with_extra_args_support(inner)
@@ -120,10 +120,10 @@ def guard_by_spike(
             extra["global_norm"] = global_norm
 
         xs = [jax.lax.stop_gradient(x).astype(recent.last.dtype) for recent, x in pairs]
-        known = steps.all_finite((updates, xs))
+        finite = steps.all_finite((updates, xs))
         usual = [x <= _limit(y, max_deviations, floor) for (y, _), x in zip(pairs, xs)]
-        good = functools.reduce(jnp.logical_and, usual, known)
-        kept = [_remembered(recent, x, known) for (recent, _), x in zip(pairs, xs)]
+        good = functools.reduce(jnp.logical_and, usual, finite)
+        kept = [_appended(recent, x, finite) for (recent, _), x in zip(pairs, xs)]
 
         def step(s: optax.OptState) -> tuple[Updates, optax.OptState]:
             return inner.update(updates, s, params, **extra)
@@ -138,7 +138,7 @@ def guard_by_spike(
         )
         return u, after
 
-    # of the kind that `inner` is: what rounds parameters stays known as such
+    # keeps the class of `inner`, which marks transforms that round parameters
     return inner._replace(init=init, update=update)
 
 
@@ -148,7 +148,7 @@ def _real(t: Any) -> list[Any]:
 
 
 def _limit(recent: Recent, max_deviations: Hyper, floor: Hyper) -> jax.Array:
-    """The largest number that does not stand out; all pass before half of the window is seen."""
+    """The largest number that passes; all do until half of the window is filled."""
     size = recent.last.size
     kept = jnp.minimum(recent.seen, size)
     center = percentile.of_first(recent.last, kept, 50.0)
@@ -159,10 +159,10 @@ def _limit(recent: Recent, max_deviations: Hyper, floor: Hyper) -> jax.Array:
     return jnp.where(enough, center + max_deviations * width, most)
 
 
-def _remembered(recent: Recent, x: jax.Array, known: jax.Array) -> Recent:
-    """The window with `x` in it, if all is `known` to be finite and `x` is not zero."""
-    place = jnp.arange(recent.last.size, dtype=jnp.int32)
-    counts = known & (x != 0)
-    here = (place == recent.seen % recent.last.size) & counts
+def _appended(recent: Recent, x: jax.Array, finite: jax.Array) -> Recent:
+    """The window with `x` in it, if all is `finite` and `x` is not zero."""
+    slots = jnp.arange(recent.last.size, dtype=jnp.int32)
+    counts = finite & (x != 0)
+    newest = (slots == recent.seen % recent.last.size) & counts
     seen = jnp.where(counts, numbers.increment(recent.seen), recent.seen)
-    return Recent(seen, jnp.where(here, x, recent.last))
+    return Recent(seen, jnp.where(newest, x, recent.last))

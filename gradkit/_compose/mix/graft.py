@@ -1,4 +1,4 @@
-"""Grafting: the direction of one transform, as long as what another one makes."""
+"""Grafting: the direction of one transform, with the norm of another's."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates,
 
 
 class GraftState(NamedTuple):
-    """What each of the two transforms remembers."""
+    """State of `graft`: those of the two transforms."""
 
     direction: optax.OptState
     magnitude: optax.OptState
@@ -30,8 +30,8 @@ def graft(direction: AnyTransform, magnitude: AnyTransform) -> Transform:
     Args:
         direction: the transform that says where to go, such as
             `gk.precondition_by_shampoo()`. A positive factor on it, such as a learning rate, has no effect.
-        magnitude: the transform that says how far, such as `gk.scale_by_adam()`; what is tuned
-            for it alone, learning rate and schedule, serves here.
+        magnitude: the transform that says how far, such as `gk.scale_by_adam()`; a learning rate
+            and schedule tuned for it alone serve here.
 
     Needs: what the two transforms need; both get the same extra arguments.
     State: `0` bytes a leaf, `0` once, and the state of `direction` and that of `magnitude`.
@@ -41,10 +41,10 @@ def graft(direction: AnyTransform, magnitude: AnyTransform) -> Transform:
     Departure: the paper adds a small number to the norm in the denominator; here a norm of zero
         gives zero instead. The paper's global form, one quotient for all leaves, is this one
         over a single leaf: `optax.flatten(gk.graft(...))`, for transforms that work entry by entry.
-    Limits: a leaf that stacks several layers has one norm. The sign is that of
-        `direction`: both must descend, or neither. Everything is computed in at least float32, and
-        the update has the dtype of the gradient. Of a leaf that is no real number the update is
-        that of `direction`.
+    Limits: a leaf that stacks several layers has one norm. The sign is that of `direction`: both
+        must descend, or neither. Everything is computed in at least float32, and the update has
+        the dtype of the gradient. Leaves that are not real numbers take the update of
+        `direction`.
 
     >>> tx = gk.graft(optax.sign_sgd(-1.0), optax.scale(2.0))
     >>> g = jnp.array([3.0, 4.0, 0.0, 0.0])
@@ -73,13 +73,13 @@ def graft(direction: AnyTransform, magnitude: AnyTransform) -> Transform:
 
 
 def _with_norms_of(m: Any, d: Any) -> Any:
-    """Each real leaf of `d`, as long as that of `m`."""
+    """`d`, with each real leaf scaled to the norm of its leaf of `m`."""
     ds, structure = jax.tree.flatten(d)
     real = [i for i, x in enumerate(ds) if numbers.is_real(x)]
     directions = [ds[i] for i in real]
     lengths = norms.of_leaves(directions)
-    wanted = norms.of_leaves([jax.tree.leaves(m)[i] for i in real])
+    target_norms = norms.of_leaves([jax.tree.leaves(m)[i] for i in real])
     units = tree.scale_each(numbers.inverse(lengths), numbers.read(directions))
-    for i, x in zip(real, tree.scale_each(wanted.astype(lengths.dtype), units)):
+    for i, x in zip(real, tree.scale_each(target_norms.astype(lengths.dtype), units)):
         ds[i] = x
     return structure.unflatten(ds)

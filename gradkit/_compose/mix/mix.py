@@ -22,7 +22,7 @@ from gradkit._core.types import (
 
 
 class MixState(NamedTuple):
-    """How long the run is, and what each transform remembers."""
+    """State of `mix`."""
 
     count: jax.Array  # updates so far, int32 []
     inner: tuple[optax.OptState, ...]
@@ -44,18 +44,21 @@ def mix(weights: Sequence[Rate], *transforms: AnyTransform) -> Transform:
     Flops: at most `2*size*len(transforms)` a leaf, and those of the transforms.
     Paper: none.
     Departure: none.
-    Limits: everything is computed in at least float32, and the sum has the dtype of the
-        gradient. Every transform runs at every update, also one whose weight is 0. What should
-        follow the sum, such as weight decay, comes after it in a chain. Of a leaf without a gradient
-        the update is that of the first transform.
+    Limits: everything is computed in at least float32, and the sum has the dtype of the gradient.
+        Every transform runs at every update, also one whose weight is 0. What should follow the
+        sum, such as weight decay, comes after it in a chain. A leaf without a gradient takes the
+        update of the first transform.
 
     >>> tx = gk.mix([0.5, -10.0], optax.scale(2.0), optax.sign_sgd(1.0))
     >>> p = jnp.zeros(2)
     >>> tx.update(jnp.array([3.0, -4.0]), tx.init(p))[0].tolist()
     [13.0, -14.0]
     """
-    what, remedy = "transforms must be one or more", "Write mix([0.5, 0.5], a, b), say."
-    check.holds("mix", len(transforms) > 0, what, "none", remedy)
+    requirement, remedy = (
+        "transforms must be one or more",
+        "Write mix([0.5, 0.5], a, b), say.",
+    )
+    check.holds("mix", len(transforms) > 0, requirement, "none", remedy)
     factors = _checked(weights, len(transforms))
     inners = [optax.with_extra_args_support(tx) for tx in transforms]
 
@@ -71,12 +74,12 @@ def mix(weights: Sequence[Rate], *transforms: AnyTransform) -> Transform:
         g, p = numbers.wide(numbers.opaque(updates)), numbers.wide(params)
         with widened():
             steps = [tx.update(g, s, p, **extra) for tx, s in zip(inners, state.inner)]
-        now = [rate.at(weight, state.count) for weight in factors]
+        weights_now = [rate.at(weight, state.count) for weight in factors]
 
         def leaf(*us: Any) -> Any:
             if not numbers.is_trained(us[0]):
                 return us[0]
-            parts = [jnp.asarray(w, u.dtype) * u for w, u in zip(now, us)]
+            parts = [jnp.asarray(w, u.dtype) * u for w, u in zip(weights_now, us)]
             return sum(parts[1:], start=parts[0])
 
         u = jax.tree.map(leaf, *[u for u, _ in steps])
@@ -93,8 +96,8 @@ def _checked(weights: Any, count: int) -> list[Rate]:
     is_list = isinstance(weights, Sequence) and not check.is_transform(weights)
     fits = is_list and len(weights) == count
     got = str(len(weights)) if is_list else type(weights).__name__
-    what = f"weights must be a list of {count}, one for each transform"
-    check.holds("mix", fits, what, got, "Write mix([0.5, 0.5], a, b), say.")
+    requirement = f"weights must be a list of {count}, one for each transform"
+    check.holds("mix", fits, requirement, got, "Write mix([0.5, 0.5], a, b), say.")
     factors = []
     for i, weight in enumerate(weights):
         name = f"weights[{i}]"

@@ -1,4 +1,4 @@
-"""A transform whose memory is emptied from time to time, wholly or in part."""
+"""A transform whose state is reset from time to time, wholly or in part."""
 
 import re
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from gradkit._core.types import (
 
 
 class ResetState(NamedTuple):
-    """How long the run is, and what `inner` remembers since the last reset."""
+    """State of `reset_by_period`."""
 
     count: jax.Array  # updates so far, int32 []
     inner: optax.OptState
@@ -42,8 +42,8 @@ def reset_by_period(
         inner: any transform. Its counters begin again with its EMAs, so these are
             bias-corrected as in the first updates.
         every: updates between two resets.
-        only: regular expression; what begins again are the parts of the state of `inner` whose
-            path contains it, such as `mu` or `0/mu/decoder`. By default all.
+        only: regular expression; only parts of the state of `inner` whose path contains it are
+            reset, such as `mu` or `0/mu/decoder`. By default all.
 
     Needs: params, and what `inner` needs.
     State: `0` bytes a leaf, `4` once, and the state of `inner`.
@@ -52,9 +52,9 @@ def reset_by_period(
         arXiv:2501.06842, its momentum reset.
     Departure: takes any `inner`. The paper also raises the learning rate anew after a reset:
         give it a schedule of this period.
-    Limits: what a whole chain remembers includes how far its schedules are: reset the
-        direction inside the chain, or name a part with `only`. Averages reset without their
-        counter, as by `mu|nu`, are taken for full ones and are too small at first.
+    Limits: the state of a whole chain includes the counters of its schedules: reset the direction
+        inside the chain, or name a part with `only`. EMAs reset without their counter, as by
+        `mu|nu`, are not bias-corrected, and too small at first.
 
     >>> tx = gk.reset_by_period(gk.average_by_heavy_ball(1 / 2), every=2)
     >>> p, state = jnp.float32(0.0), tx.init(jnp.float32(0.0))

@@ -37,8 +37,8 @@ def route(
     Departure: none.
     Limits: a transform sees its own leaves only, so a norm of the whole gradient becomes a norm
         of the group: clip within the group, and wrap the route in `share_norm`. Leaves of any
-        dtype are passed on, and each transform checks its own, as one before the route checks
-        all; a predicate sees parameters where these are given, else gradients.
+        dtype are passed on, and each transform checks its own. A predicate sees parameters where
+        these are given, else gradients.
     Errors: a parameter that more than one rule matches, or none, names its path and the rules.
 
     >>> tx = gk.route({"bias": optax.scale(-1.0)}, default=optax.scale(-2.0))
@@ -68,27 +68,27 @@ def route(
 def _choice(
     rules: Sequence[tuple[str, Rule]], default: bool, path: str, leaf: Any
 ) -> Choice:
-    """The one rule that matches a leaf, or the default after all of them."""
-    found = [
+    """The index, name and reason of the one rule that matches; the default is last."""
+    matches = [
         i
         for i, (_, rule) in enumerate(rules)
         if (rule(path, leaf) if callable(rule) else re.search(rule, path))
     ]
-    if not found and default:
+    if not matches and default:
         return Choice(len(rules), "default", "no rule matches")
     names = [name for name, _ in rules]
     check.holds(
         "route",
-        len(found) == 1,
+        len(matches) == 1,
         f"leaf {path} must match exactly one rule",
-        f"{_listed([names[i] for i in found]) if found else 'none'} of {_listed(names)}",
-        "Make the rules exclusive." if found else "Add a rule for it, or a default.",
+        f"{_listed([names[i] for i in matches]) if matches else 'none'} of {_listed(names)}",
+        "Make the rules exclusive." if matches else "Add a rule for it, or a default.",
     )
-    name, rule = rules[found[0]]
+    name, rule = rules[matches[0]]
     if not callable(rule):
         shown = rule if isinstance(rule, str) else rule.pattern
-        return Choice(found[0], shown, "found in its path")
-    return Choice(found[0], name, "its predicate says so")
+        return Choice(matches[0], shown, "found in its path")
+    return Choice(matches[0], name, "its predicate says so")
 
 
 def _name(rule: Any) -> str:
@@ -104,12 +104,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _checked(rule: Any) -> Rule:
-    """A rule that is an expression, or returns a bool."""
+    """The rule, checked: an expression, or a predicate that returns a bool."""
     if callable(rule):
         return groups.predicate("route", rule)
-    said = "a rule must be a regular expression or a predicate of path and leaf"
+    requirement = "a rule must be a regular expression or a predicate of path and leaf"
     is_text = isinstance(rule, str | re.Pattern)
     remedy = "Rules are the keys of the dict, transforms its values."
-    check.holds("route", is_text, said, _name(rule), remedy)
+    check.holds("route", is_text, requirement, _name(rule), remedy)
     check.expression("route", "a rule", rule)
     return rule

@@ -10,7 +10,7 @@ from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates,
 
 @factory
 def share_norm(inner: AnyTransform) -> Transform:
-    r"""Tell `inner` the norm of the whole gradient, whatever part of it `inner` routes where.
+    r"""Pass `inner` the norm of the whole gradient, for groups that each see a part of it.
 
     $$u = \mathrm{inner}(g, \; \mathrm{global\_norm} = \lVert g \rVert)$$
 
@@ -23,7 +23,7 @@ def share_norm(inner: AnyTransform) -> Transform:
     Paper: none.
     Departure: none.
     Limits: the norm is that of the gradient given here: inside a group, clip first. Leaves that
-        are no floating numbers, as the gradients of weights in int8 are, count as nothing.
+        are not floating-point, such as gradients of int8 weights, do not count.
 
     >>> groups = gk.route({"a": gk.clip_by_global_norm(1.0), "b": optax.identity()})
     >>> tx, g = gk.share_norm(groups), {"a": jnp.full((), 3.0), "b": jnp.full((), 4.0)}

@@ -1,1 +1,1 @@
-"""Numbers in few bits. In: arrays of at least float32. Out: the nearest numbers of a narrower dtype, or codes with a scale a block."""
+"""Quantization. In: arrays of at least float32. Out: numbers of a narrower dtype, or int8 codes with one scale a block."""

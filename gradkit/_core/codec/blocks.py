@@ -1,4 +1,4 @@
-"""Arrays as rows that are cut into blocks, each with a scale of its own."""
+"""Arrays cut into blocks, each with its own scale, for quantization."""
 
 import math
 
@@ -12,10 +12,10 @@ Shape = tuple[int, ...]
 
 
 def scales_of(shape: Shape, block: int) -> Shape:
-    """The shape `[..., blocks]` of the scales of an array: its last axes are one row.
+    """The shape `[..., blocks]` of the scales of an array of this shape.
 
-    They are as few as have `block` entries together, so that leading axes stay sharded. A row is
-    cut into as few blocks as can be, of one length.
+    The fewest last axes with at least `block` entries together form one row; all axes before stay,
+    with their sharding. A row is cut into the fewest blocks of equal length, at most `block`.
     """
     last = range(1, len(shape) + 1)
     long = next((n for n in last if math.prod(shape[-n:]) >= block), len(shape))
@@ -23,9 +23,9 @@ def scales_of(shape: Shape, block: int) -> Shape:
 
 
 def in_blocks(x: jax.Array, scales: Shape) -> jax.Array:
-    """`x` as `[..., blocks, block]`, with zeros at the end of its rows.
+    """`x` as `[..., blocks, block]`, for scales of the shape `scales`; rows are padded with zeros.
 
-    An axis that is a part of a row is gathered where arrays are sharded by type.
+    On an Explicit mesh the axes that form a row are gathered.
     """
     *lead, blocks = scales
     length = math.prod(x.shape[len(lead) :])
@@ -36,7 +36,7 @@ def in_blocks(x: jax.Array, scales: Shape) -> jax.Array:
 
 
 def from_blocks(blocks: jax.Array, like: jax.Array) -> jax.Array:
-    """The array of which these are the blocks, of the shape of `like` and sharded as it is."""
+    """The inverse of `in_blocks`: an array of the shape and sharding of `like`."""
     *lead, count, block = blocks.shape
     rows = blocks.reshape(*lead, count * block)
     length = math.prod(like.shape[len(lead) :])
@@ -44,10 +44,10 @@ def from_blocks(blocks: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def in_units(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Absmax scaling: the largest size in each block `[..., block]`, and the block divided by it.
+    """Absmax scaling: `scale = max(abs(x))` of each block `[..., block]`, and `x / scale`.
 
-    Numbers are clipped at `1 / tiny`; a block whose largest is below `tiny` is not divided. Neither
-    has a derivative.
+    Entries are clipped to `1 / tiny`, and a block with a scale below `tiny` is not divided. Both
+    results have zero derivative.
     """
     least = jnp.finfo(x.dtype).tiny
     x = jnp.clip(jax.lax.stop_gradient(x), -1 / least, 1 / least)
@@ -56,7 +56,7 @@ def in_units(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gathered(x: jax.Array, lead: int) -> jax.Array:
-    """`x`, whose axes after the first so many are on no axis of the mesh."""
+    """`x`, gathered along all axes but the first `lead`."""
     sharding = jax.typeof(x).sharding
     if all(axis is None for axis in sharding.spec[lead:]):
         return x

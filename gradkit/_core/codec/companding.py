@@ -1,7 +1,7 @@
-"""Eight bits a number of a block: the root of its size in units of the largest, and its sign.
+"""Quantization to int8: code `127 * sign(x) * sqrt(|x| / scale)`, with the absmax scale of a block.
 
-Of a block without negative numbers all codes are for positive ones. The scale that is kept of such
-a block is the negative of its largest number, that of others their largest size.
+A block without negative numbers uses all 256 codes, as `255 * sqrt(x / scale) - 128`. The sign bit
+of the scale marks such a block.
 """
 
 import jax
@@ -11,7 +11,7 @@ from gradkit._core.codec.blocks import in_units
 
 
 def encode(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Blocks `[..., block]` as codes, int8 of this shape, and a scale each, `[...]`."""
+    """Encode blocks `[..., block]` as int8 codes of this shape and scales `[...]`."""
     scale, ratio = in_units(x)
     positive = (jnp.min(ratio, -1) >= 0) & (scale > 0)
     plain = positive[..., None]
@@ -21,7 +21,7 @@ def encode(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def decode(code: jax.Array, scale: jax.Array) -> jax.Array:
-    """The blocks of these codes, in the dtype of the scales."""
+    """Decode codes `[..., block]` to numbers in the dtype of the scales `[...]`."""
     plain, code = (scale < 0)[..., None], code.astype(scale.dtype)
     z = jnp.where(plain, (code + 128) / 255, code / 127)
     return jnp.abs(scale)[..., None] * z * jnp.abs(z)

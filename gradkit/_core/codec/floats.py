@@ -1,6 +1,6 @@
-"""Numbers of a narrow dtype, such as bfloat16, found and kept in a wider one.
+"""Rounding to a narrow dtype, such as bfloat16, with results in the wider dtype.
 
-They are computed, not cast: XLA may leave out a cast that is cast back, as excess precision.
+Rounding is arithmetic, not a cast, as XLA may remove a cast and its inverse (excess precision).
 """
 
 from typing import Any
@@ -11,27 +11,27 @@ import numpy as np
 
 from gradkit._core import shard
 
-WORDS = {4: np.uint32, 8: np.uint64}  # of the bits of a number of so many bytes
+WORDS = {4: np.uint32, 8: np.uint64}  # unsigned integers by size in bytes
 
 
 def spacing(x: jax.Array, dtype: Any) -> jax.Array:
-    """How far apart numbers of `dtype` are, away from zero, where `x` is: a power of two.
+    """The gap from `|x|` to the next larger number of `dtype`, a power of two.
 
-    At least the smallest normal number of `x`'s dtype, below which XLA may take numbers for zero.
+    At least the smallest normal number of the dtype of `x`, as XLA may flush smaller ones to zero.
     """
-    narrow, own = jnp.finfo(dtype), jnp.finfo(x.dtype)
+    narrow, wide = jnp.finfo(dtype), jnp.finfo(x.dtype)
     word = WORDS[x.dtype.itemsize]
     exponent = np.array(np.inf, x.dtype).view(word)  # its bits alone
     bits = jax.lax.bitcast_convert_type(x, word)
     power = jax.lax.bitcast_convert_type(bits & exponent, x.dtype)  # 2^floor(log2 |x|)
     eps = float(narrow.eps)
-    return eps * jnp.maximum(power, max(float(narrow.tiny), float(own.tiny) / eps))
+    return eps * jnp.maximum(power, max(float(narrow.tiny), float(wide.tiny) / eps))
 
 
 def nearest(x: jax.Array, dtype: Any) -> jax.Array:
-    """The number of `dtype` nearest to `x`, the even one of two, in `x`'s dtype.
+    """`x`, rounded to the nearest number of `dtype`, ties to even, in the dtype of `x`.
 
-    Beyond the largest this is the largest. Its derivative is that of `x`.
+    It saturates at the largest number. The derivative is 1 (straight-through).
     """
     x = saturated(x, dtype)
     s = spacing(x, dtype)
@@ -39,9 +39,9 @@ def nearest(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def stochastic(key: jax.Array, x: jax.Array, dtype: Any) -> jax.Array:
-    """One of the two numbers of `dtype` around `x`, each as likely as `x` is near to it.
+    """`x`, stochastically rounded to a neighbouring number of `dtype`, so that the mean is `x`.
 
-    So its mean is `x`. Beyond the largest this is the largest. Its derivative is that of `x`.
+    It saturates at the largest number. The derivative is 1 (straight-through).
     """
     x = saturated(x, dtype)
     s = spacing(x, dtype)
@@ -53,7 +53,7 @@ def stochastic(key: jax.Array, x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def saturated(x: jax.Array, dtype: Any) -> jax.Array:
-    """`x`, no larger than the largest number of `dtype`."""
+    """`x`, clipped to the range of finite numbers of `dtype`."""
     most = float(jnp.finfo(dtype).max)
     return jnp.clip(x, -most, most)
 
@@ -71,11 +71,11 @@ def _derivative_of_x(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]
 
 
 def residual_code(x: jax.Array, q: jax.Array, dtype: Any) -> jax.Array:
-    """What rounding `x` to `q`, a number of `dtype`, has left, as int8: 127 is half a `spacing`."""
+    """The rounding error `x - q` of `q`, a number of `dtype`, as int8: 127 is half a `spacing`."""
     code = jnp.round((x - q) / spacing(q, dtype) * 254)
     return jnp.clip(code, -127, 127).astype(jnp.int8)
 
 
 def residual(code: jax.Array, q: jax.Array, dtype: Any) -> jax.Array:
-    """What `residual_code` stands for, within a fifth of a percent of a `spacing`."""
+    """The rounding error that `residual_code` encodes, to within 0.2 % of a `spacing`."""
     return code.astype(q.dtype) / 254 * spacing(q, dtype)

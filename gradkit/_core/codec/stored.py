@@ -1,4 +1,4 @@
-"""Any transform, some arrays of whose state are kept in few bits between two updates."""
+"""A wrapper that keeps arrays of a transform's state quantized between updates."""
 
 import math
 import re
@@ -12,29 +12,29 @@ import optax
 from gradkit._core import check, numbers, paths, random
 from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
 
-Encoded = tuple[jax.Array, Any]  # of the shape of an array, and what else is kept of it
+Encoded = tuple[jax.Array, Any]  # codes in the shape of an array, and their scales
 
 
 class StoredState(NamedTuple):
-    """What `inner` remembers, as it is kept."""
+    """The state of `inner` with some arrays encoded, and their scales."""
 
-    inner: optax.OptState  # with codes in the place of arrays, of the same shapes
-    scales: Any  # a tree like `inner`: what its codes need besides, if any
-    key: Any  # data of the key to draw from next, uint32 [2], where codes are drawn
+    inner: optax.OptState  # codes in place of encoded arrays, of the same shapes
+    scales: Any  # a tree like `inner`: the scales of codes, else MaskedNode
+    key: Any  # data of the next key, uint32 [2], for stochastic codes
 
 
 class Codec(NamedTuple):
-    """How an array is kept. `decode` is given the dtype that updates are computed in."""
+    """How arrays are encoded. `decode` gets the dtype that updates are computed in."""
 
-    takes: Callable[[jax.Array], bool]  # whether an array of `inner` is kept so
-    begin: Callable[[jax.Array], Encoded]  # an array of the first state
+    takes: Callable[[jax.Array], bool]  # whether to encode an array of `inner`
+    begin: Callable[[jax.Array], Encoded]  # encodes an array of the first state
     encode: Callable[[jax.Array, Any, Any], Encoded]  # an array, its scale, and a key
-    decode: Callable[[jax.Array, Any, Any], jax.Array | None]  # None of what is no code
+    decode: Callable[[jax.Array, Any, Any], jax.Array | None]  # None if not a code
 
 
 def of_size(method: str, name: str, least: int) -> Callable[[jax.Array], bool]:
-    """Whether an array is of float32 or wider, and has at least so many entries."""
-    if not isinstance(least, jax.Array):  # as which optax.inject_hyperparams has it
+    """A predicate: the array is of at least float32, and of at least `least` entries."""
+    if not isinstance(least, jax.Array):  # as optax.inject_hyperparams passes it
         check.count(method, **{name: least})
 
     def takes(x: jax.Array) -> bool:
@@ -51,9 +51,9 @@ def stored(
     codec: Codec,
     key: random.Key | None = None,
 ) -> Transform:
-    """`inner`, the parts of whose state that `only` is found in are kept by this codec.
+    """`inner`, with the arrays of its state whose paths match `only` encoded by `codec`.
 
-    It draws codes, where there is a key.
+    `key`, if given, is split at each update, for stochastic codes.
     """
     check.expression(method, "only", only)
     tx = optax.with_extra_args_support(inner)
@@ -74,9 +74,8 @@ def stored(
             if not (chosen and re.search(only, name)):
                 return x, optax.MaskedNode()
             abstract = isinstance(x, jax.ShapeDtypeStruct)
-            begin = lambda x: codec.begin(
-                numbers.opaque(x)
-            )  # of known zeros too, at run time
+            # opaque: at run time, even if XLA knows that these are zeros
+            begin = lambda x: codec.begin(numbers.opaque(x))
             return jax.eval_shape(begin, x) if abstract else begin(x)
 
         pairs = [*map(leaf, names, jax.tree.leaves(state))]
@@ -90,33 +89,32 @@ def stored(
     ) -> tuple[Updates, StoredState]:
         codes, structure = jax.tree.flatten(state.inner)
         names = paths.leaf_paths(state.inner)
-        kept = jax.tree.structure(paths.unboxed(state.inner)).flatten_up_to(
-            state.scales
-        )
+        plain = jax.tree.structure(paths.unboxed(state.inner))
+        scales = plain.flatten_up_to(state.scales)
         widest = _dtype(updates)
         decoded = [
             codec.decode(code, scale, widest) if re.search(only, name) else None
-            for name, code, scale in zip(names, codes, kept)
+            for name, code, scale in zip(names, codes, scales)
         ]
-        whole = [code if x is None else x for code, x in zip(codes, decoded)]
-        u, new = tx.update(updates, structure.unflatten(whole), params, **extra)
-        draws, following = [None] * len(codes), state.key
+        arrays = [code if x is None else x for code, x in zip(codes, decoded)]
+        u, new = tx.update(updates, structure.unflatten(arrays), params, **extra)
+        draws, next_key = [None] * len(codes), state.key
         if key is not None:
             first, *draws = random.split(state.key, len(codes) + 1, key)
-            following = jax.random.key_data(first)
+            next_key = jax.random.key_data(first)
         pairs = [
             (x, optax.MaskedNode()) if old is None else codec.encode(x, scale, draw)
             for x, old, scale, draw in zip(
-                jax.tree.leaves(new), decoded, kept, draws, strict=True
+                jax.tree.leaves(new), decoded, scales, draws, strict=True
             )
         ]
-        return u, _state(new, pairs, following)
+        return u, _state(new, pairs, next_key)
 
     return tx._replace(init=init, update=update)
 
 
 def _state(like: Any, pairs: list[Encoded], key: Any) -> StoredState:
-    """Codes and scales in trees like this one; the scales are of other shapes, so in no boxes."""
+    """The state, codes and scales in trees like `like`; scales, of other shapes, are unboxed."""
     codes = jax.tree.structure(like).unflatten([code for code, _ in pairs])
     plain = jax.tree.structure(paths.unboxed(like))
     scales = plain.unflatten([scale for _, scale in pairs])

@@ -1,58 +1,64 @@
-"""Which axes of a parameter each axis of an array is made of, through any rearrangement."""
+"""Axes of an array described by the parameter axes they consist of, through any rearrangement."""
 
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-Labels = frozenset[Any]  # axes of the parameter; of features places, with its path
+Labels = frozenset[Any]  # axes of a parameter; in a view of features, (path, axis)
 
 
 class Part(NamedTuple):
-    """Some of the entries of one axis of a parameter, or of several, side by side."""
+    """A factor of an axis of an array: entries of one axis of a parameter, or of several merged."""
 
     label: Labels
     size: int
-    step: int = 0  # from one to the next, in entries of the axis; 0 where they mix
+    step: int = 0  # stride in entries of the parameter axis; 0 where axes are merged
 
 
-Axis = tuple[Part, ...]  # outer first, none of size 1
-Taken = Mapping[int, tuple[int, int]]  # by axis, from which entry to before which
+Axis = tuple[Part, ...]  # its factors, outermost first, none of size 1
+Taken = Mapping[int, tuple[int, int]]  # by axis: start and stop
 NONE: Labels = frozenset()
-TAKES = {"slice", "dynamic_slice", "gather", "split", "unstack"}  # some entries of one
+TAKES = {
+    "slice",
+    "dynamic_slice",
+    "gather",
+    "split",
+    "unstack",
+}  # primitives that take some entries of one array
 
 
 class Contraction(NamedTuple):
-    """What a product does with the axes of its operands, each for the left and the right one."""
+    """Axes of a product; each field is a pair for the left and the right operand."""
 
     summed: tuple[Sequence[int], Sequence[int]]
-    batch: tuple[Sequence[int], Sequence[int]]  # that it works through
-    kept: tuple[Mapping[int, int], Mapping[int, int]]  # by axis of the result
+    batch: tuple[Sequence[int], Sequence[int]]  # batch axes
+    kept: tuple[Mapping[int, int], Mapping[int, int]]  # result axis: operand axis
 
 
 def axis(label: Labels, n: int, step: int = 0) -> Axis:
-    """An axis of `n` entries in one part."""
+    """Axis of `n` entries in one part; empty for `n` 1."""
     return (Part(label, n, step),) if n != 1 else ()
 
 
 def whole(shape: Sequence[int]) -> tuple[Axis, ...]:
-    """The axes of the parameter itself."""
+    """Axes of an untouched parameter of `shape`: each is its own label."""
     parts = (Part(frozenset({i}), n, 1) for i, n in enumerate(shape))
     return tuple((part,) if part.size != 1 else () for part in parts)
 
 
 def repeated(shape: Sequence[int]) -> tuple[Axis, ...]:
-    """Axes along which the parameter does not change."""
+    """Axes without a label: the parameter is repeated along them."""
     return tuple(axis(NONE, n) for n in shape)
 
 
 def labels(axes: Iterable[Axis]) -> Labels:
-    """The axes of the parameter that `axes` are made of."""
+    """All parameter axes in `axes`."""
     return NONE.union(*(part.label for parts in axes for part in parts))
 
 
 def size(parts: Axis) -> int:
-    """How long an axis is."""
+    """Length of an axis."""
     return math.prod(part.size for part in parts)
 
 
@@ -65,24 +71,24 @@ def resize(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
 
 
 def _resized(parts: Axis, n: int) -> Axis:
-    """An axis made `n` long, with the step of its entries where they are of one part."""
+    """An axis resized to `n` entries; it keeps its step only if it has one part."""
     return axis(labels([parts]), n, parts[0].step if len(parts) == 1 else 0)
 
 
 def reshape(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     """`axes` split and joined to `shape`."""
-    rest = [part for parts in axes for part in parts]
+    parts_left = [part for parts in axes for part in parts]
 
     def take(n: int) -> Axis:
         taken: list[Part] = []
         while n > 1:
-            label, have, step = rest.pop(0)
-            if have % n and n % have:  # no boundary in common: one part with the next
-                other, more, _ = rest.pop(0)
-                rest.insert(0, Part(label | other, have * more))
+            label, have, step = parts_left.pop(0)
+            if have % n and n % have:  # no common boundary: merge with the next
+                other, more, _ = parts_left.pop(0)
+                parts_left.insert(0, Part(label | other, have * more))
             else:
                 inner = max(have // n, 1)
-                rest[:0] = axis(label, inner, step)
+                parts_left[:0] = axis(label, inner, step)
                 taken.append(Part(label, min(have, n), step * inner))
                 n //= min(have, n)
         return tuple(taken)
@@ -93,7 +99,7 @@ def reshape(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
 def move(
     axes: Sequence[Axis], eqn: Any, shape: Sequence[int]
 ) -> tuple[Axis, ...] | None:
-    """`axes` of an operand in the result, of `shape`, of an equation; None where unknown."""
+    """`axes` of an operand carried to the result, of `shape`; None where they cannot be traced."""
     match eqn.primitive.name:
         case "transpose":
             return tuple(axes[i] for i in eqn.params["permutation"])
@@ -124,27 +130,29 @@ def move(
     return None
 
 
-def gather(axes: Sequence[Axis], eqn: Any, found: Labels) -> tuple[Axis, ...]:
-    """`axes` of the operand in the result of a gather; `found` labels the new axes."""
-    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    kept = iter(i for i in range(len(axes)) if i not in gone)
+def gather(axes: Sequence[Axis], eqn: Any, index_label: Labels) -> tuple[Axis, ...]:
+    """`axes` of the operand carried to the result of a gather; new axes get `index_label`."""
+    dimensions, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    dropped = {*dimensions.collapsed_slice_dims, *dimensions.operand_batching_dims}
+    kept = iter(i for i in range(len(axes)) if i not in dropped)
     batched = dict(
-        zip(numbers.start_indices_batching_dims, numbers.operand_batching_dims)
+        zip(dimensions.start_indices_batching_dims, dimensions.operand_batching_dims)
     )
     new: list[Axis] = []
     for i, n in enumerate(eqn.outvars[0].aval.shape):
-        if i in numbers.offset_dims:
+        if i in dimensions.offset_dims:
             dim = next(kept)
             new += resize([axes[dim]], [sizes[dim]])
         else:
-            batch = len([j for j in range(i) if j not in numbers.offset_dims])
-            new.append(axes[batched[batch]] if batch in batched else axis(found, n))
+            batch = len([j for j in range(i) if j not in dimensions.offset_dims])
+            new.append(
+                axes[batched[batch]] if batch in batched else axis(index_label, n)
+            )
     return tuple(new)
 
 
 def contraction(eqn: Any) -> Contraction:
-    """What the product of an equation does with the axes of its operands."""
+    """Summed, batch and kept axes of a matrix product, ragged product or convolution."""
     ndims = [x.aval.ndim for x in eqn.invars[:2]]
     match eqn.primitive.name:
         case "dot_general":
@@ -157,27 +165,29 @@ def contraction(eqn: Any) -> Contraction:
                 ]
                 for side in (0, 1)
             )
-            ours = dict(enumerate((*batch[0], *left)))
-            theirs = dict(enumerate(batch[1])) | dict(enumerate(right, len(ours)))
-            return Contraction(summed, batch, (ours, theirs))
+            left_kept = dict(enumerate((*batch[0], *left)))
+            right_kept = dict(enumerate(batch[1])) | dict(
+                enumerate(right, len(left_kept))
+            )
+            return Contraction(summed, batch, (left_kept, right_kept))
         case "ragged_dot_general":
-            numbers = eqn.params["ragged_dot_dimension_numbers"]
-            summed, (left, right) = numbers.dot_dimension_numbers
-            batch = left, (*right, *numbers.rhs_group_dimensions)
+            dimensions = eqn.params["ragged_dot_dimension_numbers"]
+            summed, (left, right) = dimensions.dot_dimension_numbers
+            batch = left, (*right, *dimensions.rhs_group_dimensions)
             rows, last = range(ndims[0] - 1), eqn.outvars[0].aval.ndim - 1
             kept = dict(zip(rows, rows)), {last: ndims[1] - 1}
             return Contraction(summed, batch, kept)
-    numbers = eqn.params["dimension_numbers"]  # of a convolution
-    (rows, channels, *_), (outputs, *kernel) = numbers.lhs_spec, numbers.rhs_spec
-    made = numbers.out_spec
-    ours = {made[0]: rows}
+    dimensions = eqn.params["dimension_numbers"]  # of a convolution
+    (rows, channels, *_), (outputs, *kernel) = dimensions.lhs_spec, dimensions.rhs_spec
+    out_spec = dimensions.out_spec
+    left_kept = {out_spec[0]: rows}
     if eqn.params["feature_group_count"] == eqn.invars[0].aval.shape[channels]:
-        ours[made[1]] = channels  # each channel by itself
-    return Contraction(((), kernel), ((), ()), (ours, {made[1]: outputs}))
+        left_kept[out_spec[1]] = channels  # depthwise: channels are kept
+    return Contraction(((), kernel), ((), ()), (left_kept, {out_spec[1]: outputs}))
 
 
 def taken(eqn: Any, i: int, starts: Sequence[float | None] = ()) -> Taken:
-    """Which entries of the first operand the `i`-th result takes, where it takes some."""
+    """Entries of the first operand in the `i`-th result: start and stop by axis; {} if unknown."""
     match eqn.primitive.name:
         case "slice" if {*(eqn.params["strides"] or ())} <= {1}:
             ends = zip(eqn.params["start_indices"], eqn.params["limit_indices"])

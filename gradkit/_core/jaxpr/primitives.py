@@ -1,4 +1,4 @@
-"""What primitives do to entries: which move them, which keep each by itself, which add them up."""
+"""Primitives by what they do to entries: products, rearrangements, sums, entrywise maps."""
 
 import math
 from collections.abc import Callable
@@ -24,12 +24,12 @@ SCALES = {"mul", "div"}
 PARTED = {
     "custom_partitioning",
     "shard_map",
-}  # whose program sees parts of its operands
-JOINS = {"concatenate", "stack", "complex"}  # parts of a whole, side by side
+}  # their program sees one shard of each operand
+JOINS = {"concatenate", "stack", "complex"}  # put arrays side by side
 LINEAR = (
     MOVES
     | SUMS
-    | {  # what was multiplied still is
+    | {  # a factor of the operand is a factor of the result
         "concatenate",
         "cumsum",
         "neg",
@@ -47,7 +47,7 @@ LINEAR = (
 ENTRYWISE = (
     MOVES
     | SUMS
-    | {  # of several operands; any other may be a product
+    | {  # primitives of several operands; others may be products
         "atan2",
         "clamp",
         "complex",
@@ -78,7 +78,7 @@ ENTRYWISE = (
         "stack",
     }
 )
-# of what all entries of a result are
+# Constant propagation: the number that all entries of the result equal.
 NUMBERS: dict[str, Callable[..., float]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,

@@ -1,8 +1,8 @@
-"""What flows through a function: every product of its parameters, found in its jaxpr.
+"""Activations of a function: the result of every product with a parameter, by an interpreter.
 
-The equations are evaluated one by one, calls, scans and branches from inside, so that nothing
-in the function has to be marked. What no result needs is left out. A `while_loop` or a kernel
-is run as it is, unseen.
+The equations of the jaxpr are evaluated one by one, also inside calls, scans and branches, so
+that the function needs no hooks. Equations that no result depends on are skipped. A `while_loop`
+or a kernel is run as a whole, and its inner activations are not recorded.
 """
 
 import collections
@@ -25,34 +25,36 @@ from gradkit._core.jaxpr.primitives import (
     SCALES,
     SUMS,
 )
-from gradkit._core.jaxpr.walk import Turns, Walker, needed, opened
+from gradkit._core.jaxpr.walk import ScanLayout, Walker, opened, without_dead_code
 from gradkit._core.paths import leaf_paths
 
 
 class Origin(NamedTuple):
-    """What a value was last made from; a constant has none."""
+    """The newest site, parameter or input that an array depends on; a constant has none."""
 
-    order: int  # of a site, from 1; -1 for a parameter, 0 for another input
+    order: int  # number of a site, from 1; -1 for a parameter, 0 for another input
     name: str
-    itself: bool = False  # whether it is the site's activation, at most rearranged
+    is_activation: bool = (
+        False  # whether the array is the site's activation, at most rearranged
+    )
 
 
-class Term(NamedTuple):
-    """What a product of entries is of: of its sum, if nothing else reads it."""
+class PendingProduct(NamedTuple):
+    """An entrywise product. It is a matrix product once `reduce_sum` alone reads it."""
 
     name: str
-    own: Labels  # the axes along which both factors have entries of their own
-    site: Origin | None = None  # of which a parameter is a part that is but multiplied
-    before: Any = None  # the activation of `site` without it
+    varying: Labels  # axes along which both factors vary
+    site: Origin | None = None  # site that the parameter was taken to scale
+    activation_before: Any = None  # activation of `site` before it was scaled
 
 
-class Value(NamedTuple):
-    """An array, and what is known of it."""
+class TracedArray(NamedTuple):
+    """An array, and where it comes from."""
 
     x: Any
     origin: Origin | None = None
-    own: Labels = NONE  # the axes along which its entries may differ
-    term: Term | None = None
+    varying: Labels = NONE  # axes along which its entries may differ
+    pending: PendingProduct | None = None
 
 
 def activations(
@@ -64,79 +66,91 @@ def activations(
     named by both; or a sum of two, named `+` and the newer. A name met again is numbered.
     Products are matrix products, convolutions, lookups, and sums over products of entries.
     A number or a parameter that multiplies a product or is added, such as a bias, belongs to
-    it. Inside a scan all turns are stacked; in a branch not taken all are zero.
+    it. Inside a scan the activations of all iterations are stacked; those of a branch not taken
+    are zero.
     """
-    program = needed(jax.make_jaxpr(f)(params, *args))
+    program = without_dead_code(jax.make_jaxpr(f)(params, *args))
     arrays = jax.tree.leaves((params, args))
     origins = [Origin(-1, path or "params") for path in leaf_paths(params)]
     origins += [Origin(0, "input")] * (len(arrays) - len(origins))
-    inputs = [Value(x, o, _every(jnp.shape(x))) for x, o in zip(arrays, origins)]
-    body = Body(program, inputs, itertools.count(1))
-    _, found = body(arrays)
-    met: collections.Counter[str] = collections.Counter()
-    named = []
-    for site, activation in zip(body.sites, found):
-        met[site.name] += 1
-        again = f" ({met[site.name]})" * (met[site.name] > 1)
-        named.append((site.name + again, activation))
-    return named
+    inputs = [
+        TracedArray(x, o, _long_axes(jnp.shape(x))) for x, o in zip(arrays, origins)
+    ]
+    recorder = Recorder(program, inputs, itertools.count(1))
+    _, arrays_of_sites = recorder(arrays)
+    counts: collections.Counter[str] = collections.Counter()
+    named_activations = []
+    for site, activation in zip(recorder.sites, arrays_of_sites):
+        counts[site.name] += 1
+        again = f" ({counts[site.name]})" * (counts[site.name] > 1)
+        named_activations.append((site.name + again, activation))
+    return named_activations
 
 
-class Body(Walker[Value]):
-    """A jaxpr as a function of arrays, that also returns the activations of its sites.
+class Recorder(Walker[TracedArray]):
+    """A jaxpr as a function that also returns the activations of its sites.
 
-    Its `sites`, and what is known of the results, `ends`, are known after a call.
+    A call sets `sites`, and `results`: the traced arrays that it returned.
     """
 
-    def __init__(self, program: Any, inputs: Sequence[Value], order: Iterator[int]):
-        """With what is known of the arrays it will be called with, and the count of all sites."""
+    def __init__(
+        self, program: Any, inputs: Sequence[TracedArray], order: Iterator[int]
+    ):
+        """`inputs` describe the arguments of calls; `order` numbers sites."""
         self.program, self.inputs, self.order = program, [*inputs], order
-        self.found: dict[Origin, Any] = {}
-        self.ends: Sequence[Value] = []
+        self.activations: dict[Origin, Any] = {}
+        self.results: Sequence[TracedArray] = []
 
     def __call__(self, xs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """The outputs, and the activations."""
-        self.found = {}
-        given = (value._replace(x=x) for value, x in zip(self.inputs, xs))
-        self.ends = self.run(self.program, given)
-        return [value.x for value in self.ends], [*self.found.values()]
+        """Evaluate the jaxpr on `xs`; return its outputs, and the activations."""
+        self.activations = {}
+        values = (value._replace(x=x) for value, x in zip(self.inputs, xs))
+        self.results = self.run(self.program, values)
+        return [value.x for value in self.results], [*self.activations.values()]
 
     @property
     def sites(self) -> list[Origin]:
-        """In the order of the activations."""
-        return list(self.found)
+        """The sites, in the order of the activations."""
+        return list(self.activations)
 
     def settle(self, carries: range) -> None:
-        """Carries that start as constants or parameters are what a turn makes of them."""
+        """Give carries that begin as constants or parameters the origin that one iteration gives.
+
+        Repeated until no carry changes: a fixed point over origins.
+        """
         avals = [v.aval for v in opened(self.program).invars]
         shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
-        late = [i for i in carries if not _fed(self.inputs[i])]
-        while late:
+        unsettled = [i for i in carries if not _depends_on_input(self.inputs[i])]
+        while unsettled:
             jax.eval_shape(lambda xs: self(xs), shapes)  # anew: jax knows `self`
-            made = dict(zip(carries, self.ends))
-            fed = {i: _used(made[i]) for i in late if _fed(made[i])}
-            self.inputs = [fed.get(i, value) for i, value in enumerate(self.inputs)]
-            late = [i for i in late if i not in fed] if fed else []
+            ends = dict(zip(carries, self.results))
+            settled = {
+                i: _detached(ends[i]) for i in unsettled if _depends_on_input(ends[i])
+            }
+            self.inputs = [settled.get(i, value) for i, value in enumerate(self.inputs)]
+            unsettled = [i for i in unsettled if i not in settled] if settled else []
 
-    def constant(self, x: Any) -> Value:
-        """A literal, or a constant of a jaxpr."""
-        return Value(x, own=_every(jnp.shape(x)))
+    def constant(self, x: Any) -> TracedArray:
+        """Wrap a literal, or a constant of a jaxpr."""
+        return TracedArray(x, varying=_long_axes(jnp.shape(x)))
 
-    def shared(self, x: Value) -> Value:
-        """What several read is not the sum's alone."""
-        return x._replace(term=None)
+    def shared(self, x: TracedArray) -> TracedArray:
+        """`x` without its pending product: a sum is not its only reader."""
+        return x._replace(pending=None)
 
-    def parts(self, program: Any, eqn: Any, xs: list[Value]) -> list[Value]:
-        """The results of a program that sees parts of arrays, unseen."""
+    def per_device(
+        self, program: Any, eqn: Any, xs: list[TracedArray]
+    ) -> list[TracedArray]:
+        """Run a program on shards as one primitive."""
         del program
         return self.primitive(eqn, xs)
 
-    def while_loop(self, eqn: Any, xs: list[Value]) -> list[Value]:
-        """The results of a loop, unseen."""
+    def while_loop(self, eqn: Any, xs: list[TracedArray]) -> list[TracedArray]:
+        """Run a loop as one primitive."""
         return self.primitive(eqn, xs)
 
-    def primitive(self, eqn: Any, xs: list[Value]) -> list[Value]:
-        """The outputs of an equation that calls nothing, kept if it is a site."""
+    def primitive(self, eqn: Any, xs: list[TracedArray]) -> list[TracedArray]:
+        """Evaluate an equation without an inner jaxpr; record its output if it is a site."""
         kind = eqn.primitive.name
         out = versions.bind(eqn, [value.x for value in xs])
         outs = [*out] if eqn.primitive.multiple_results else [out]
@@ -144,186 +158,210 @@ class Body(Walker[Value]):
             return [_moved(value, eqn, x) for value, x in zip(xs, outs)]
         if not outs:  # of a print, say
             return []
-        name = self._summed(eqn, xs) or _site(kind, xs)
+        name = self._sum_name(eqn, xs) or _site_name(kind, xs)
         newest = max((v.origin for v in xs if v.origin is not None), default=None)
-        term = None if name else self._term(eqn, xs, jnp.shape(outs[0]))
+        pending = None if name else self._pending_product(eqn, xs, jnp.shape(outs[0]))
         if name is not None:
-            newest = Origin(next(self.order), name, itself=True)
-            self.found[newest] = outs[0]
-        elif newest is not None and newest.itself:
-            if _scaled(kind, xs, newest):
-                self.found[newest] = outs[0]
+            newest = Origin(next(self.order), name, is_activation=True)
+            self.activations[newest] = outs[0]
+        elif newest is not None and newest.is_activation:
+            if _is_scaled(kind, xs, newest):
+                self.activations[newest] = outs[0]
             else:
-                newest = newest._replace(itself=False)
-        return [Value(x, newest, _own(eqn, xs, x), term) for x in outs]
+                newest = newest._replace(is_activation=False)
+        return [
+            TracedArray(x, newest, _varying_axes(eqn, xs, x), pending) for x in outs
+        ]
 
-    def _summed(self, eqn: Any, xs: list[Value]) -> str | None:
-        """The name of the site that a sum is, if it is one over a product of entries."""
-        term = xs[0].term if eqn.primitive.name == "reduce_sum" else None
-        if term is None or not term.own & {*eqn.params["axes"]}:
+    def _sum_name(self, eqn: Any, xs: list[TracedArray]) -> str | None:
+        """Name of the site, if the equation sums an entrywise product over a varying axis."""
+        pending = xs[0].pending if eqn.primitive.name == "reduce_sum" else None
+        if pending is None or not pending.varying & {*eqn.params["axes"]}:
             return None
-        if term.site is not None:  # of which the parameter was no part
-            self.found[term.site] = term.before
-        return term.name
+        if pending.site is not None:  # undo: the parameter did not scale that site
+            self.activations[pending.site] = pending.activation_before
+        return pending.name
 
-    def _term(self, eqn: Any, xs: list[Value], shape: Sequence[int]) -> Term | None:
-        """What a result of `shape` is a product of, entry by entry, before it is summed."""
+    def _pending_product(
+        self, eqn: Any, xs: list[TracedArray], shape: Sequence[int]
+    ) -> PendingProduct | None:
+        """The entrywise product that a result of `shape` is, if a sum may complete it."""
         kind = eqn.primitive.name
-        for x in (x for x in xs if x.term):
+        for x in (x for x in xs if x.pending):
             linear = kind in LINEAR or kind == "mul" or (kind == "div" and x is xs[0])
             if linear and not any(other.origin for other in xs if other is not x):
-                return _term_along(x, eqn, shape)
-        name = _product(xs) if kind == "mul" else None
-        own = frozenset.intersection(*(v.own for v in xs)) if name else NONE
-        if name is None or not own:
+                return _move_pending(x, eqn, shape)
+        name = _entrywise_name(xs) if kind == "mul" else None
+        varying = frozenset.intersection(*(v.varying for v in xs)) if name else NONE
+        if name is None or not varying:
             return None
-        for site in (v.origin for v in xs if v.origin and v.origin.itself):
-            return Term(name, own, site, self.found[site])
-        return Term(name, own)
+        for site in (v.origin for v in xs if v.origin and v.origin.is_activation):
+            return PendingProduct(name, varying, site, self.activations[site])
+        return PendingProduct(name, varying)
 
-    def scan(self, eqn: Any, xs: list[Value]) -> list[Value]:
-        """The outputs of a scan."""
-        turns = Turns(eqn)
-        consts, carry, rows = turns.split([*map(_used, xs)])
-        carry = [value._replace(own=_every(jnp.shape(value.x))) for value in carry]
-        inside = [value._replace(own=_row(value.own)) for value in rows]
-        body = Body(eqn.params["jaxpr"], [*consts, *carry, *inside], self.order)
-        body.settle(turns.carries)
-        last, (ys, found) = jax.lax.scan(
-            functools.partial(_turn, body, [v.x for v in consts], turns.carried),
+    def scan(self, eqn: Any, xs: list[TracedArray]) -> list[TracedArray]:
+        """Run a scan that also stacks the activations of its body."""
+        layout = ScanLayout(eqn)
+        consts, carry, rows = layout.split([*map(_detached, xs)])
+        carry = [
+            value._replace(varying=_long_axes(jnp.shape(value.x))) for value in carry
+        ]
+        slices = [value._replace(varying=_row_axes(value.varying)) for value in rows]
+        recorder = Recorder(eqn.params["jaxpr"], [*consts, *carry, *slices], self.order)
+        recorder.settle(layout.carries)
+        last, (ys, activations) = jax.lax.scan(
+            functools.partial(
+                _scan_body, recorder, [v.x for v in consts], layout.num_carry
+            ),
             [value.x for value in carry],
             [value.x for value in rows],
             eqn.params["length"],
             eqn.params["reverse"],
         )
-        self.found |= zip(body.sites, found)
-        return [*map(_outside, [*last, *ys], body.ends)]
+        self.activations |= zip(recorder.sites, activations)
+        return [*map(_leave_scope, [*last, *ys], recorder.results)]
 
-    def cond(self, eqn: Any, xs: list[Value]) -> list[Value]:
-        """The outputs of the branch taken."""
-        index, *rest = xs
-        inside, arrays = [*map(_used, rest)], [value.x for value in rest]
-        bodies = [Body(b, inside, self.order) for b in eqn.params["branches"]]
+    def cond(self, eqn: Any, xs: list[TracedArray]) -> list[TracedArray]:
+        """Run the branch taken; the activations of the others are zeros."""
+        index, *operands = xs
+        detached, arrays = [*map(_detached, operands)], [value.x for value in operands]
+        bodies = [Recorder(b, detached, self.order) for b in eqn.params["branches"]]
         shapes = [jax.eval_shape(lambda xs, b=b: b(xs)[1], arrays) for b in bodies]
         zeros = [[jnp.zeros(s.shape, s.dtype) for s in shape] for shape in shapes]
         arms = [
-            functools.partial(_arm, body, i, zeros) for i, body in enumerate(bodies)
+            functools.partial(_branch, body, i, zeros) for i, body in enumerate(bodies)
         ]
-        outs, found = jax.lax.switch(index.x, arms, *arrays)
-        self.found |= zip((site for body in bodies for site in body.sites), found)
-        either = zip(*(body.ends for body in bodies))
+        outs, activations = jax.lax.switch(index.x, arms, *arrays)
+        self.activations |= zip(
+            (site for body in bodies for site in body.sites), activations
+        )
+        results = zip(*(body.results for body in bodies))
         newest = [
-            max(ends, key=lambda v: v.origin or Origin(-2, "")) for ends in either
+            max(ends, key=lambda v: v.origin or Origin(-2, "")) for ends in results
         ]
-        return [*map(_outside, outs, newest)]
+        return [*map(_leave_scope, outs, newest)]
 
 
-def _turn(body: Body, consts: list[Any], n: int, carry: Any, row: Any) -> Any:
-    """One turn of a scan with `n` carries: these, and results and activations beside them."""
-    outs, found = body([*consts, *carry, *row])
-    return outs[:n], (outs[n:], found)
+def _scan_body(
+    body: Recorder, consts: list[Any], num_carry: int, carry: Any, row: Any
+) -> Any:
+    """Body of a scan: (new carry, (scanned outputs, activations))."""
+    outs, activations = body([*consts, *carry, *row])
+    return outs[:num_carry], (outs[num_carry:], activations)
 
 
-def _arm(body: Body, i: int, zeros: list[list[Any]], *xs: Any) -> Any:
-    """The branch `i`: its results and the activations of all, those of others `zeros`."""
-    outs, found = body(xs)
-    kept = [*zeros[:i], found, *zeros[i + 1 :]]
-    return outs, [*itertools.chain.from_iterable(kept)]
+def _branch(body: Recorder, i: int, zeros: list[list[Any]], *xs: Any) -> Any:
+    """Branch `i`: its results, and the activations of all branches, `zeros` for the others."""
+    outs, activations = body(xs)
+    all_activations = [*zeros[:i], activations, *zeros[i + 1 :]]
+    return outs, [*itertools.chain.from_iterable(all_activations)]
 
 
-def _every(shape: Sequence[int]) -> Labels:
+def _long_axes(shape: Sequence[int]) -> Labels:
     """All axes of more than one entry."""
     return frozenset(i for i, n in enumerate(shape) if n > 1)
 
 
-def _row(own: Labels) -> Labels:
-    """The axes of one row of an array."""
-    return frozenset(i - 1 for i in own if i)
+def _row_axes(varying: Labels) -> Labels:
+    """Axes of one row of an array, without the first axis."""
+    return frozenset(i - 1 for i in varying if i)
 
 
-def _along(own: Labels, old: Sequence[int], eqn: Any, new: Sequence[int]) -> Labels:
-    """The axes of a result of shape `new` that axes `own` of an operand have become."""
-    old_axes = [axes.axis(frozenset({i}) & own, n) for i, n in enumerate(old)]
-    found = axes.move(old_axes, eqn, new)
-    if found is None:
-        return _every(new)
-    return frozenset(i for i, axis in enumerate(found) if axes.labels([axis]))
+def _track_axes(
+    varying: Labels, old: Sequence[int], eqn: Any, new: Sequence[int]
+) -> Labels:
+    """The axes `varying` of an operand of shape `old`, carried to a result of shape `new`."""
+    old_axes = [axes.axis(frozenset({i}) & varying, n) for i, n in enumerate(old)]
+    moved = axes.move(old_axes, eqn, new)
+    if moved is None:
+        return _long_axes(new)
+    return frozenset(i for i, axis in enumerate(moved) if axes.labels([axis]))
 
 
-def _own(eqn: Any, xs: list[Value], out: Any) -> Labels:
-    """The axes along which the entries of a result may differ."""
+def _varying_axes(eqn: Any, xs: list[TracedArray], out: Any) -> Labels:
+    """Axes along which the entries of a result may differ."""
     new = jnp.shape(out)
     if not xs or eqn.primitive.name not in NUMBERS:
-        return _every(new)
-    return NONE.union(*(_along(v.own, jnp.shape(v.x), eqn, new) for v in xs))
+        return _long_axes(new)
+    return NONE.union(*(_track_axes(v.varying, jnp.shape(v.x), eqn, new) for v in xs))
 
 
-def _moved(value: Value, eqn: Any, x: Any) -> Value:
-    """What is known of a value that was moved to become `x`."""
+def _moved(value: TracedArray, eqn: Any, x: Any) -> TracedArray:
+    """`x`, a rearrangement of `value`, with its origin."""
     old, new = jnp.shape(value.x), jnp.shape(x)
-    own = _along(value.own, old, eqn, new)
-    return Value(x, value.origin, own, _term_along(value, eqn, new))
+    varying = _track_axes(value.varying, old, eqn, new)
+    return TracedArray(x, value.origin, varying, _move_pending(value, eqn, new))
 
 
-def _term_along(value: Value, eqn: Any, new: Sequence[int]) -> Term | None:
-    """The term of an operand in a result of shape `new` that is linear in it."""
-    term = value.term
-    own = _along(term.own, jnp.shape(value.x), eqn, new) if term else NONE
-    return term and term._replace(own=own)
+def _move_pending(
+    value: TracedArray, eqn: Any, new: Sequence[int]
+) -> PendingProduct | None:
+    """Pending product of an operand, carried to a result of shape `new` that is linear in it."""
+    pending = value.pending
+    varying = (
+        _track_axes(pending.varying, jnp.shape(value.x), eqn, new) if pending else NONE
+    )
+    return pending and pending._replace(varying=varying)
 
 
-def _used(value: Value) -> Value:
-    """What is no longer the activation itself, nor waits to be summed."""
-    origin = value.origin and value.origin._replace(itself=False)
-    return value._replace(origin=origin, term=None)
+def _detached(value: TracedArray) -> TracedArray:
+    """`value` as an operand of an equation that makes another array: no activation, no product."""
+    origin = value.origin and value.origin._replace(is_activation=False)
+    return value._replace(origin=origin, pending=None)
 
 
-def _outside(x: Any, end: Value) -> Value:
-    """A result of a scan or a branch, from what is known of it inside."""
-    return _used(end)._replace(x=x, own=_every(jnp.shape(x)))
+def _leave_scope(x: Any, end: TracedArray) -> TracedArray:
+    """Result `x` of a scan or branch, with the origin it has inside."""
+    return _detached(end)._replace(x=x, varying=_long_axes(jnp.shape(x)))
 
 
-def _fed(value: Value) -> bool:
-    """Whether it depends on an input."""
+def _depends_on_input(value: TracedArray) -> bool:
+    """Whether `value` depends on an input, not on parameters and constants alone."""
     return value.origin is not None and value.origin.order >= 0
 
 
-def _scaled(kind: str, xs: list[Value], site: Origin) -> bool:
-    """Whether all that is done to an activation is of its own: numbers and parameters."""
+def _is_scaled(kind: str, xs: list[TracedArray], site: Origin) -> bool:
+    """Whether an activation is scaled by, or added to, numbers and parameters only."""
     if kind not in SUMS | SCALES or (kind == "div" and xs[0].origin != site):
         return False
     others = [value for value in xs if value.origin != site]
-    numbers = (not v.own if v.origin is None else v.origin.order < 0 for v in others)
+    numbers = (
+        not v.varying if v.origin is None else v.origin.order < 0 for v in others
+    )
     return bool(others) and all(numbers)
 
 
-def _product(xs: list[Value]) -> str | None:
-    """The name of a product, entry by entry, of an activation and something else but data."""
-    held, fed = _apart(xs)
-    if held:
-        return held[0] if fed else None
-    return _both([*fed.values()]) if len(fed) == 2 and 0 not in fed else None
+def _entrywise_name(xs: list[TracedArray]) -> str | None:
+    """Name of an entrywise product of an activation with a parameter or another activation."""
+    parameters, inputs = _names_by_kind(xs)
+    if parameters:
+        return parameters[0] if inputs else None
+    return (
+        _join_names([*inputs.values()])
+        if len(inputs) == 2 and 0 not in inputs
+        else None
+    )
 
 
-def _site(kind: str, xs: list[Value]) -> str | None:
-    """The name of the site that an operation on these is, if it is one."""
-    held, fed = _apart(xs)
-    if fed and (kind in PRODUCTS or (kind == "gather" and held)):
-        return held[0] if held else _both([*fed.values()])
-    if len(fed) == 2 and kind in SUMS - {"sub"}:
-        return f"+ {[*fed.values()][1].removeprefix('+ ')}"
+def _site_name(kind: str, xs: list[TracedArray]) -> str | None:
+    """Name of the site that primitive `kind` makes of these operands; None if it is no site."""
+    parameters, inputs = _names_by_kind(xs)
+    if inputs and (kind in PRODUCTS or (kind == "gather" and parameters)):
+        return parameters[0] if parameters else _join_names([*inputs.values()])
+    if len(inputs) == 2 and kind in SUMS - {"sub"}:
+        return f"+ {[*inputs.values()][1].removeprefix('+ ')}"
     return None
 
 
-def _apart(xs: list[Value]) -> tuple[list[str], dict[int, str]]:
-    """The names of parameters; those of inputs and sites by their order, the oldest first."""
+def _names_by_kind(xs: list[TracedArray]) -> tuple[list[str], dict[int, str]]:
+    """Names of the parameters, and names of inputs and sites by their order, oldest first."""
     origins = [value.origin for value in xs if value.origin is not None]
-    fed = {o.order: o.name for o in origins if o.order >= 0}
-    return [o.name for o in origins if o.order < 0], dict(sorted(fed.items()))
+    inputs = {o.order: o.name for o in origins if o.order >= 0}
+    return [o.name for o in origins if o.order < 0], dict(sorted(inputs.items()))
 
 
-def _both(names: list[str]) -> str:
-    """Names with their common folder said once."""
+def _join_names(names: list[str]) -> str:
+    """Join names with ` · `, the common folder written once."""
     parts = [name.split("/") for name in names]
     folders = zip(*(part[:-1] for part in parts))
     shared = len([*itertools.takewhile(lambda names: len({*names}) == 1, folders)])

@@ -1,4 +1,4 @@
-"""What jaxprs are made of, in any version of JAX, and the one way through them."""
+"""An interpreter of jaxprs over abstract values, for every supported version of JAX."""
 
 import abc
 from collections import Counter
@@ -10,16 +10,16 @@ from jax.interpreters import partial_eval
 
 from gradkit._core.jaxpr.primitives import PARTED
 
-V = TypeVar("V")  # what is known of an array
+V = TypeVar("V")  # abstract value of an array
 
 
 def opened(program: Any) -> Any:
-    """A jaxpr without its constants."""
+    """The open jaxpr of `program`, closed or not."""
     return getattr(program, "jaxpr", program)
 
 
-def needed(program: Any) -> Any:
-    """A closed jaxpr without the equations that no result needs."""
+def without_dead_code(program: Any) -> Any:
+    """`program` without the equations that no result depends on."""
     jaxpr = program.jaxpr
     every = [True] * len(jaxpr.outvars)
     jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, every, instantiate=True)
@@ -27,13 +27,13 @@ def needed(program: Any) -> Any:
 
 
 def with_more_axes(inside: Iterable[Any], outside: Iterable[Any], more: int) -> int:
-    """How many arrays have so many `more` axes outside a jaxpr than inside."""
+    """Count the arrays that have `more` axes more outside a jaxpr than inside."""
     pairs = ((x.aval, y.aval) for x, y in zip(inside, outside))
     return sum(hasattr(x, "ndim") and x.ndim + more == y.ndim for x, y in pairs)
 
 
-def called(eqn: Any) -> Any:
-    """The one jaxpr that an equation calls on its operands, if it does."""
+def callee(eqn: Any) -> Any:
+    """The jaxpr that an equation calls on its operands; None if it calls none, or several."""
     inner = [p for p in eqn.params.values() if hasattr(p, "eqns")]
     if len(inner) != 1:
         return None
@@ -42,59 +42,59 @@ def called(eqn: Any) -> Any:
     return inner[0] if same else None
 
 
-class Turns:
-    """The operands and results of a scan: constants, carries, and what it takes in turns."""
+class ScanLayout:
+    """Layout of the operands of a scan: constants, carries, scanned arrays."""
 
     def __init__(self, eqn: Any):
-        """Those of one equation."""
+        """Read the layout from the shapes in one equation."""
         inside = opened(eqn.params["jaxpr"])
-        self.carried = with_more_axes(inside.outvars, eqn.outvars, 0)
+        self.num_carry = with_more_axes(inside.outvars, eqn.outvars, 0)
         turned = len(eqn.invars) - with_more_axes(inside.invars, eqn.invars, 1)
-        self.carries = range(turned - self.carried, turned)
+        self.carries = range(turned - self.num_carry, turned)
 
     def split(self, xs: Sequence[V]) -> tuple[Sequence[V], Sequence[V], Sequence[V]]:
-        """Constants, carries and rows among the operands."""
+        """Split the operands into constants, carries and scanned arrays."""
         first, last = self.carries.start, self.carries.stop
         return xs[:first], xs[first:last], xs[last:]
 
 
 class Walker(abc.ABC, Generic[V]):
-    """Follows what is known of arrays from equation to equation, into every call.
+    """Abstract interpreter of a jaxpr; calls are interpreted inline.
 
-    A subclass says what is known of a constant, and of the results of each equation: of one that
-    calls nothing, of a scan, a loop, and a choice of branches.
+    A subclass defines the value of a constant and one transfer function for each kind of equation:
+    from the values of the operands to those of the results.
     """
 
     @abc.abstractmethod
     def constant(self, x: Any) -> V:
-        """What is known of a literal, or of a constant of a jaxpr."""
+        """Value of a literal, or of a constant of a jaxpr."""
 
     @abc.abstractmethod
     def primitive(self, eqn: Any, xs: list[V]) -> list[V]:
-        """What is known of the results of an equation that calls nothing."""
+        """Transfer function of an equation without an inner jaxpr."""
 
     @abc.abstractmethod
-    def parts(self, program: Any, eqn: Any, xs: list[V]) -> list[V]:
-        """The same of one whose `program` each device runs on its parts of the operands."""
+    def per_device(self, program: Any, eqn: Any, xs: list[V]) -> list[V]:
+        """Transfer function of `shard_map`: each device runs `program` on its shards."""
 
     @abc.abstractmethod
     def scan(self, eqn: Any, xs: list[V]) -> list[V]:
-        """The same of a scan."""
+        """Transfer function of a scan."""
 
     @abc.abstractmethod
     def while_loop(self, eqn: Any, xs: list[V]) -> list[V]:
-        """The same of a loop."""
+        """Transfer function of a while loop."""
 
     @abc.abstractmethod
     def cond(self, eqn: Any, xs: list[V]) -> list[V]:
-        """The same of a choice of branches."""
+        """Transfer function of a choice of branches."""
 
     def shared(self, x: V) -> V:
-        """What is known of an array that several equations read."""
+        """Value of an array that several equations read, made from its value for one."""
         return x
 
     def run(self, program: Any, args: Iterable[V]) -> list[V]:
-        """The results of a jaxpr, closed or not."""
+        """Interpret a jaxpr, closed or not, on `args`; return the values of its results."""
         jaxpr = opened(program)
         readers = Counter(
             x
@@ -102,27 +102,27 @@ class Walker(abc.ABC, Generic[V]):
             for x in {x for x in eqn.invars if not isinstance(x, core.Literal)}
         )
         readers.update(x for x in jaxpr.outvars if not isinstance(x, core.Literal))
-        several = {x for x, n in readers.items() if n > 1}
+        reused = {x for x, n in readers.items() if n > 1}
         consts = map(self.constant, getattr(program, "consts", ()))
-        known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
-        known |= {x: self.shared(known[x]) for x in several & known.keys()}
+        env = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
+        env |= {x: self.shared(env[x]) for x in reused & env.keys()}
         for eqn in jaxpr.eqns:
-            found = self.equation(eqn, self.read(known, eqn.invars))
-            known |= {
-                name: self.shared(x) if name in several else x
-                for name, x in zip(eqn.outvars, found)
+            results = self.equation(eqn, self.read(env, eqn.invars))
+            env |= {
+                name: self.shared(x) if name in reused else x
+                for name, x in zip(eqn.outvars, results)
             }
-        return self.read(known, jaxpr.outvars)
+        return self.read(env, jaxpr.outvars)
 
-    def read(self, known: Mapping[Any, V], atoms: Iterable[Any]) -> list[V]:
-        """What is known of names and literals."""
+    def read(self, env: Mapping[Any, V], atoms: Iterable[Any]) -> list[V]:
+        """Values of variables and literals."""
         return [
-            self.constant(x.val) if isinstance(x, core.Literal) else known[x]
+            self.constant(x.val) if isinstance(x, core.Literal) else env[x]
             for x in atoms
         ]
 
     def equation(self, eqn: Any, xs: list[V]) -> list[V]:
-        """The results of one equation."""
+        """Dispatch one equation to its transfer function."""
         match eqn.primitive.name:
             case "scan":
                 return self.scan(eqn, xs)
@@ -130,9 +130,9 @@ class Walker(abc.ABC, Generic[V]):
                 return self.while_loop(eqn, xs)
             case "cond":
                 return self.cond(eqn, xs)
-        inner = called(eqn)
+        inner = callee(eqn)
         if inner is None:
             return self.primitive(eqn, xs)
         if eqn.primitive.name in PARTED:
-            return self.parts(inner, eqn, xs)
+            return self.per_device(inner, eqn, xs)
         return self.run(inner, xs)

@@ -1,4 +1,4 @@
-"""Leaves as matrices, and the mathematics of matrices.
+"""Leaves as matrices, and matrix functions.
 
 In: leaves of any shape and their stacked axes. Out: norms, orthonormal bases, roots and polar factors.
 """

@@ -14,29 +14,29 @@ from gradkit._core.condition import on_axes_of, when
 from gradkit._core.matrix import layout, linalg, roots, stacks
 from gradkit._core.types import Params, Scalar, Updates
 
-# Above a limit that exact numbers may meet, for products in lower precision.
+# A bound that exact arithmetic attains is widened by this, for products in lower precision.
 SLACK = 1.01
 
 
-NONE = optax.MaskedNode()  # the matrix of a side that has none
+NONE = optax.MaskedNode()  # stands for the factor of a side without one
 
 
 class Sides(NamedTuple):
-    """Two square matrices a leaf `[*batch, rows, cols]`, each side a tree like the parameters."""
+    """Kronecker factors of leaves `[*batch, rows, cols]`, each side a tree like the parameters."""
 
     rows: Any  # [*batch, rows, rows]
     cols: Any  # [*batch, cols, cols]
 
 
 def is_none(x: Any) -> bool:
-    """Whether a side has no matrix."""
+    """Whether a side has no factor."""
     return isinstance(x, optax.MaskedNode)
 
 
 def zeros(params: Params, max_size: int, batch_axes: layout.Axes = ()) -> Sides:
-    """Zeros for each side of at most `max_size` of every matrix, in at least float32.
+    """Zero factors for every side of at most `max_size`, in at least float32.
 
-    A matrix of one row or one column, a vector in all but shape, has its short side alone.
+    A matrix of one row or one column has a factor for its side of length 1 only.
     """
 
     def square(side: int, p: Any) -> Any:
@@ -44,8 +44,8 @@ def zeros(params: Params, max_size: int, batch_axes: layout.Axes = ()) -> Sides:
             return NONE
         shape, *sizes = layout.shape(p, batch_axes)
         n, other = sizes[side], sizes[1 - side]
-        kept = n <= max_size and (other > 1 or (n == 1 and side == 0))
-        if not kept:
+        has_factor = n <= max_size and (other > 1 or (n == 1 and side == 0))
+        if not has_factor:
             return NONE
         return on_axes_of(jnp.zeros((*shape, n, n), numbers.wide_dtype(p)), p)
 
@@ -56,7 +56,7 @@ def zeros(params: Params, max_size: int, batch_axes: layout.Axes = ()) -> Sides:
 def ema_of_grams(
     decay: Scalar, old: Sides, updates: Updates, batch_axes: layout.Axes = ()
 ) -> Sides:
-    r"""The EMAs of $g g^T$ and $g^T g$, of every matrix."""
+    r"""The EMAs of $g g^T$ and $g^T g$ of every matrix, for the sides that have factors."""
 
     def along(axis: int, g: jax.Array, a: Any) -> Any:
         if is_none(a):
@@ -64,15 +64,15 @@ def ema_of_grams(
         x = layout.as_matrix(g, batch_axes).astype(a.dtype)
         return roots.gram(x.mT if axis else x)
 
-    bare = paths.unboxed(updates)
-    side = lambda i: jax.tree.map(functools.partial(along, i), bare, old[i])
+    grads = paths.unboxed(updates)
+    side = lambda i: jax.tree.map(functools.partial(along, i), grads, old[i])
     return tree.ema(decay, old, Sides(side(0), side(1)))
 
 
 def multiply(
     rows: Any, updates: Updates, cols: Any, batch_axes: layout.Axes
 ) -> Updates:
-    """`rows @ x @ cols` of every leaf's matrices, without those that are none."""
+    """`rows @ x @ cols` for every leaf's matrices; a side without a factor is skipped."""
 
     def leaf(x: jax.Array, left: Any, right: Any) -> jax.Array:
         if is_none(left) and is_none(right):
@@ -91,7 +91,7 @@ def _product(left: Any, x: jax.Array, right: Any) -> jax.Array:
 def multiply_limited(
     rows: Any, updates: Updates, cols: Any, limits: Any, batch_axes: layout.Axes
 ) -> Updates:
-    """`multiply`, with the singular values of every leaf limited to about its limit."""
+    """`rows @ x @ cols` like `multiply`, shrunk so that singular values stay near `limits`."""
 
     def leaf(x: jax.Array, left: Any, right: Any, limit: Scalar) -> jax.Array:
         if is_none(left) and is_none(right):
@@ -106,14 +106,14 @@ def multiply_limited(
 def limit_spectrum(
     f: Callable[[jax.Array], jax.Array], x: jax.Array, limit: Scalar
 ) -> jax.Array:
-    r"""The linear `f` of `[*batch, rows, cols]`, shortened where singular values exceed `limit`.
+    r"""`f(x)` for a linear `f` of `[*batch, rows, cols]`, shrunk if singular values exceed `limit`.
 
-    Where, more exactly, their mean $(\frac{1}{n} \sum_i \sigma_i^8)^{1/8}$ over the $n$ of the
-    short side does: so none ends above $n^{1/8}$ `limit`, and nothing happens where none is
-    above `limit`. `f` sees entries of at most 1, so that its size does not overflow before.
+    The test is their mean $(\frac{1}{n} \sum_i \sigma_i^8)^{1/8}$ over the short side $n$. So no
+    singular value ends above $n^{1/8}$ `limit`, and nothing changes if all are below `limit`.
+    `x` is scaled to entries of at most 1 before `f`, which then cannot overflow.
     """
     size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
-    size = jax.lax.stop_gradient(size)  # any would do, but for overflow
+    size = jax.lax.stop_gradient(size)  # exact at any scale, but for overflow
     y = numbers.finite(f(x / jnp.where(size > 0, size, 1)))
     mean = _mean_singular_value(y)
     room = SLACK * limit / jnp.where(mean > 0, mean, 1)
@@ -121,7 +121,7 @@ def limit_spectrum(
 
 
 def _mean_singular_value(x: jax.Array) -> jax.Array:
-    """The eighth root of the mean eighth power, `[*batch, 1, 1]`, in two matrix products."""
+    """`mean(sigma^8)^(1/8)` of the singular values, `[*batch, 1, 1]`, in two matrix products."""
     size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
     size = jax.lax.stop_gradient(size)
     x = x / jnp.where(size > 0, size, 1)
@@ -131,11 +131,11 @@ def _mean_singular_value(x: jax.Array) -> jax.Array:
 
 
 def limit_of_ema(b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any) -> jax.Array:
-    r"""The most that $\lVert L^{-1/2} m \rVert$ can be, of EMAs $m$ of $g$ and $L$ of $g g^T$.
+    r"""The bound on $\lVert L^{-1/2} m \rVert$ for EMAs $m$ of $g$ and $L$ of $g g^T$.
 
-    With $m = \sum_s v_s g_s$ and $L = \sum_s w_s g_s g_s^T$, bias-corrected, $\sqrt{\sum_s v_s^2 / w_s}$
-    by Cauchy and Schwarz: what Adam's bound is for one number. Infinite where `decay` forgets
-    gradients that `b1` remembers.
+    With $m = \sum_s v_s g_s$ and $L = \sum_s w_s g_s g_s^T$, bias-corrected, it is
+    $\sqrt{\sum_s v_s^2 / w_s}$ by Cauchy-Schwarz, the matrix form of Adam's bound. $m$ decays by
+    `b1`, and $L$ by `decay`. If `b1^2 >= decay`, the bound is infinite.
     """
     correction1, correction2 = (
         numbers.one_minus_power(b, step, dtype) for b in (b1, decay)
@@ -151,11 +151,11 @@ def limit_of_ema(b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any) -> jax.
 def limits_of_product(
     limit: jax.Array, m: Updates, grams: Sides, power: Scalar, damping: Scalar
 ) -> Any:
-    r"""The most that $\lVert L^{-p} m R^{-q} \rVert$ can be, `power` being $p + q$, for each leaf.
+    r"""The bound on $\lVert L^{-p} m R^{-q} \rVert$ for each leaf, with `power` $= p + q$.
 
-    That is `limit_of_ema` where it is 1/2, $R$ being of $g^T g$, for between the two ends
-    the norm is convex in $p$. Each power less counts as the largest eigenvalue, the trace at
-    most, and each more as the least, the damping.
+    $R$ is the EMA of $g^T g$. At $p + q = 1/2$ the bound is `limit_of_ema`, as the norm is convex
+    in $p$ between $p = 0$ and $p = 1/2$. A smaller `power` multiplies it by a power of the largest
+    eigenvalue, at most the trace; a larger one divides it by a power of the smallest, the damping.
     """
 
     def leaf(_: jax.Array, left: Any, right: Any) -> jax.Array:
@@ -171,17 +171,17 @@ def limits_of_product(
 
 
 def above_rounding(low: Updates, bases: Sides, batch_axes: layout.Axes) -> Updates:
-    """Updates in these bases, `low`; what may be rounding of them counts as zero."""
+    """Updates `low`, in the coordinates of `bases`, with zeros for possible rounding errors."""
 
     def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:
         if is_none(rows) and is_none(cols):
             return x
         y = layout.as_matrix(x, batch_axes)
-        sides = (-2, rows), (-1, cols)  # of an entry's column, and of its row
+        sides = (-2, rows), (-1, cols)  # norms of columns, and of rows
         sizes = [norms.along(y, axis) for axis, q in sides if not is_none(q)]
-        if len(sizes) == 2:  # of all entries, spread over all
-            whole, n = norms.along(sizes[0], -1), math.prod(y.shape[-2:])
-            sizes.append(whole / math.sqrt(max(n, 1)))
+        if len(sizes) == 2:  # and the RMS of all entries
+            norm, n = norms.along(sizes[0], -1), math.prod(y.shape[-2:])
+            sizes.append(norm / math.sqrt(max(n, 1)))
         size = sum(sizes[1:], sizes[0])
         return layout.like(linalg.above_rounding(y, size), x, batch_axes)
 
@@ -194,7 +194,7 @@ def transposed(squares: Any) -> Any:
 
 
 def map_squares(f: Callable[[jax.Array], jax.Array], squares: Any) -> Any:
-    """The jitted `f` of every matrix: apart on a CPU, whose cores then take one each, else by shape."""
+    """A jitted `f` of every matrix: on a CPU one call a matrix, to use all cores, else a shape."""
     if jax.default_backend() == "cpu" and shard.devices() <= 1:
         return jax.tree.map(f, squares)
     leaves, structure = jax.tree.flatten(squares)
@@ -204,7 +204,7 @@ def map_squares(f: Callable[[jax.Array], jax.Array], squares: Any) -> Any:
 def inverse_roots(
     grams: Sides, rows_power: Scalar, cols_power: Scalar, damping: Scalar
 ) -> Sides:
-    """The `inverse_root` of each side; of one that is alone, to the sum of both powers."""
+    """`inverse_root` of each factor; the only factor of a leaf takes the sum of both powers."""
     both = rows_power + cols_power
     map_sides = functools.partial(jax.tree.map, is_leaf=is_none)
 
@@ -221,9 +221,9 @@ def inverse_roots(
 
 
 def roots_due(count: jax.Array, every: Scalar) -> jax.Array:
-    """Whether roots are taken: at updates 1, 2, 4, 8, ..., and from `every` on at each `every`-th.
+    """Whether this update renews the roots: updates 1, 2, 4, 8, ..., then every `every`-th.
 
-    The first statistics are of few gradients, and soon those of many others.
+    The first statistics are of few gradients and change fast.
     """
     doubled = (count & (count + 1)) == 0
     return (count % every == 0) | (doubled & (count < every))
@@ -232,9 +232,9 @@ def roots_due(count: jax.Array, every: Scalar) -> jax.Array:
 def renew_roots(
     due: jax.Array, take: Callable[[], Any], old: Any, old_grams: Any, grams: Any
 ) -> Any:
-    """`take()`, the roots of `grams`, where `due` or where a matrix is no longer zero, else `old`.
+    """`take()`, the roots of `grams`, if `due` or a matrix has its first gradient, else `old`.
 
-    The root of a matrix of zeros is the identity, which knows of no gradient.
+    The root of a zero matrix is the identity, so the first gradient must not wait.
     """
 
     def is_first(old: jax.Array, new: jax.Array) -> jax.Array:

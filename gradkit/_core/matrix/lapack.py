@@ -1,8 +1,8 @@
-"""Factorizations of matrices `[*batch, rows, cols]`, on a CPU one after the other.
+"""Factorizations of matrices `[*batch, rows, cols]`; a CPU takes the batch one by one.
 
-There jaxlib 0.10 gives the parts of a batch to the threads that run the program, and
-waits on one of these. When two factorizations wait on a machine of two cores, no thread is left
-to do the parts, and the program hangs. One matrix is done where it is asked for.
+On a CPU jaxlib 0.10 splits a batch over the threads that run the program, and one of these waits.
+With two cores, two factorizations can wait on both threads, and the program hangs. A single matrix
+is not split.
 """
 
 import functools
@@ -17,7 +17,7 @@ from gradkit._core.condition import on_axes_of
 
 
 def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` of arrays `[*batch, rows, cols]`, also where a caller maps over more axes."""
+    """`f` of arrays `[*batch, rows, cols]`, in sequence on a CPU, under `vmap` too."""
 
     @functools.wraps(f)
     def of_batch(*xs: jax.Array) -> Any:
@@ -32,7 +32,7 @@ def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _in_turn(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f`, which does one after the other where a caller maps over it."""
+    """`f`, whose `vmap` is a sequential `lax.map`."""
 
     @jax.custom_batching.custom_vmap
     def each(*xs: jax.Array) -> Any:
@@ -40,11 +40,11 @@ def _in_turn(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @each.def_vmap
     def rule(_: int, batched: list[bool], *xs: jax.Array) -> Any:
-        def one(parts: list[jax.Array]) -> Any:
+        def of_parts(parts: list[jax.Array]) -> Any:
             part = iter(parts)
             return each(*[next(part) if b else x for b, x in zip(batched, xs)])
 
-        run = functools.partial(jax.lax.map, one)
+        run = functools.partial(jax.lax.map, of_parts)
         ys = shard.where_it_is(run, [x for b, x in zip(batched, xs) if b])
         return ys, jax.tree.map(lambda _: True, ys)
 
@@ -58,7 +58,7 @@ svd = one_by_one(functools.partial(jnp.linalg.svd, full_matrices=False))
 
 @one_by_one
 def qr_diagonal(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`Q` of the QR decomposition of a matrix that is not fat, and the diagonal of `R`, not formed."""
+    """`Q` and the diagonal of `R` of the QR decomposition, for at least as many rows as columns."""
     reflections, scales = jnp.linalg.qr(x, mode="raw")
     q = jax.lax.linalg.householder_product(reflections.mT, scales)
     return q, jnp.diagonal(reflections, axis1=-2, axis2=-1)
@@ -83,7 +83,7 @@ def solve_triangular(
     lower: bool = False,
     transpose_a: bool = False,
 ) -> jax.Array:
-    """`jax.lax.linalg.triangular_solve`, which says what the options are."""
+    """`jax.lax.linalg.triangular_solve`, differentiable, in sequence on a CPU; options as there."""
 
     def solve(transpose_a: bool, b: jax.Array) -> jax.Array:
         solve = functools.partial(

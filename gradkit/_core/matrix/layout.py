@@ -1,9 +1,8 @@
-"""The one matrix view: any leaf as matrices, the last axis their columns, all others their rows.
+"""The one matrix view: any leaf as matrices, whose columns are the last axis, and rows all others.
 
-So in a JAX kernel `[..., in, out]`. Stacked axes (scanned layers, experts), `batch_axes`, are taken
-out first, as a batch of matrices. Fat matrices have no more rows than columns: tall ones are
-transposed, for what is the same of both.
-A jitted function of matrices is traced once per distinct shape, whatever leaf they come from.
+A JAX kernel is `[..., in, out]`. The stacked axes `batch_axes` (scanned layers, experts) come
+first, as a batch. Fat matrices have at most as many rows as columns. Methods that commute with
+transposition transpose tall matrices, so that leaves of one shape share one trace.
 """
 
 import math
@@ -24,23 +23,25 @@ def shape(x: Any, batch_axes: Axes = ()) -> tuple[tuple[int, ...], int, int]:
 
     A vector is one row, a scalar one entry.
     """
-    batch, rest = _split(x, batch_axes)
-    *rows, cols = rest or (1,)
+    batch, matrix_axes = _split(x, batch_axes)
+    *rows, cols = matrix_axes or (1,)
     return batch, math.prod(rows), cols
 
 
 def as_matrix(x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
     """The leaf `x` as `[*batch, rows, cols]`."""
     batch, rows, cols = shape(x, batch_axes)
-    front = jnp.moveaxis(shard.whole(x), _taken(x, batch_axes), range(len(batch)))
+    front = jnp.moveaxis(
+        shard.whole(x), _stacked_axes(x, batch_axes), range(len(batch))
+    )
     return front.reshape(*batch, rows, cols)
 
 
 def like(matrices: jax.Array, x: jax.Array, batch_axes: Axes = ()) -> jax.Array:
     """`[*batch, rows, cols]` in the shape of the leaf `x`, sharded like it."""
-    batch, rest = _split(x, batch_axes)
-    apart = matrices.reshape(batch + rest)
-    leaf = jnp.moveaxis(apart, range(len(batch)), _taken(x, batch_axes))
+    batch, matrix_axes = _split(x, batch_axes)
+    stacked = matrices.reshape(batch + matrix_axes)
+    leaf = jnp.moveaxis(stacked, range(len(batch)), _stacked_axes(x, batch_axes))
     return shard.alike(leaf, x)
 
 
@@ -62,20 +63,24 @@ def is_tall(x: Any, batch_axes: Axes = ()) -> bool:
 
 
 def _split(x: Any, batch_axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The lengths of the stacked axes, and of all others."""
-    taken = _taken(x, batch_axes)
-    rest = [n for axis, n in enumerate(x.shape) if axis not in taken]
-    return tuple(x.shape[axis] for axis in taken), tuple(rest)
+    """The lengths of the stacked axes, and of all other axes."""
+    stacked = _stacked_axes(x, batch_axes)
+    others = [n for axis, n in enumerate(x.shape) if axis not in stacked]
+    return tuple(x.shape[axis] for axis in stacked), tuple(others)
 
 
-def _taken(x: Any, batch_axes: Axes) -> Axes:
+def _stacked_axes(x: Any, batch_axes: Axes) -> Axes:
     """The stacked axes of the leaf `x`, counted from the first; a scalar has none."""
     if is_overlooked(x.shape, batch_axes):
-        what = f"a stack of matrices {x.shape} must be numbered by its first axis"
+        requirement = (
+            f"a stack of matrices {x.shape} must be numbered by its first axis"
+        )
         remedy = (
             "Pass batch_axes=(0,) within a view, or write a pattern with two axes "
             "on the right, as in 'h d out -> (h d) out'."
         )
         got = f"batch_axes = {tuple(batch_axes)}"
-        raise error(ValueError, "view_by_pattern", f"{what}, got {got}. {remedy}")
+        raise error(
+            ValueError, "view_by_pattern", f"{requirement}, got {got}. {remedy}"
+        )
     return tuple(axis % x.ndim for axis in batch_axes) if x.ndim else ()

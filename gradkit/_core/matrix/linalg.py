@@ -9,21 +9,21 @@ from gradkit._core import norms, numbers, random
 from gradkit._core.matrix import lapack, layout, memory
 
 PRECISE = jax.lax.Precision.HIGHEST
-ROUNDINGS = 128  # eps: in another basis zeros come out as up to about 30; with a margin
+ROUNDINGS = 128  # in eps: after a change of basis zeros are up to about 30 eps
 
 
 def above_rounding(x: jax.Array, size: jax.Array) -> jax.Array:
-    """`x`, with zeros for entries of at most 128 eps times `size`: those may be rounding errors.
+    """`x`, with zeros for entries up to 128 eps times `size`, which may be rounding errors.
 
-    In another basis zeros become roundings of the entries that they were computed from: products
-    are rounded, and vectors of a basis orthogonal to what they should be but for a rounding. What
-    divides by root mean squares would make them as large as all others.
+    A change of basis turns zeros into rounding errors of the entries that they are computed from,
+    as products are rounded, and basis vectors are orthogonal only up to rounding. Division by the
+    RMS would make these errors as large as all other entries.
     """
     return jnp.where(jnp.abs(x) > ROUNDINGS * jnp.finfo(x.dtype).eps * size, x, 0)
 
 
 def onto_sphere(p: jax.Array, u: jax.Array, radius: jax.Array) -> jax.Array:
-    r"""The update of `p` that ends in the direction of `p + u`, at norm `radius`.
+    r"""The update of `p` to the vector of norm `radius` in the direction of `p + u`.
 
     $\mathrm{radius} \, (p + u) / \lVert p + u \rVert - p$, without the cancellation of a
     small step; `u` itself where `p + u` is zero.
@@ -36,9 +36,9 @@ def onto_sphere(p: jax.Array, u: jax.Array, radius: jax.Array) -> jax.Array:
 
 @jax.jit
 def orthonormal(x: jax.Array) -> jax.Array:
-    """The columns of `x`, which is not fat, made orthonormal one after the other, as by Gram-Schmidt.
+    """`Q` of the QR decomposition of `x` in which `R` has a positive diagonal, as by Gram-Schmidt.
 
-    That is the `Q` of the QR decomposition of which `R` has a positive diagonal.
+    `x` has at least as many rows as columns.
     """
     if not x.size:
         return x
@@ -48,16 +48,16 @@ def orthonormal(x: jax.Array) -> jax.Array:
 
 @jax.jit
 def orthonormal_rows(x: jax.Array) -> jax.Array:
-    """The rows of `x`, which is not tall, made orthonormal: `orthonormal` of the transpose."""
+    """`orthonormal` of the rows of `x`, which has at most as many rows as columns."""
     return memory.row_major(orthonormal(x.mT).mT)
 
 
 def signed(p: jax.Array) -> jax.Array:
     r"""Eigenvectors `p`, each column with the sign at which $\sum_k (2 + \cos k) p_k$ is positive.
 
-    Factorizations take signs from an entry that may be a rounding away from zero, as the largest
-    entry may be from another of the same size. A sum with weights that have no pattern is near
-    zero by chance only, and of minus an axis it is negative.
+    Factorizations take the sign from one entry, which a rounding may flip or replace by another
+    of the same size. A sum with patternless weights is near zero by chance only. It is positive
+    for every axis.
     """
     weights = 2 + jnp.cos(jnp.arange(1, p.shape[-2] + 1, dtype=p.dtype))
     sums = jnp.matmul(weights, p, precision=PRECISE)[..., None, :]
@@ -68,8 +68,8 @@ def signed(p: jax.Array) -> jax.Array:
 def principal_basis(x: layout.Matrices, rank: int) -> jax.Array:
     """The first `rank` left singular vectors `[*batch, small, rank]`, largest value first.
 
-    They are `signed`. Vectors of equal singular values are some orthonormal basis of their space;
-    those of singular values under about a thousandth of the largest are `completed`.
+    They are `signed`. For equal singular values they are any orthonormal basis of the space. For
+    singular values under about a thousandth of the largest they are filled in by `completed`.
     """
     rank = min(rank, x.shape[-2])
     if not x.size:
@@ -77,26 +77,26 @@ def principal_basis(x: layout.Matrices, rank: int) -> jax.Array:
     largest = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
     x = x / jnp.where(largest > 0, largest, 1)
     gram = jnp.matmul(x, x.mT, precision=PRECISE)
-    vectors, known = largest_eigenvectors(gram, rank)
-    return signed(completed(vectors, known))
+    vectors, exact = largest_eigenvectors(gram, rank)
+    return signed(completed(vectors, exact))
 
 
 def largest_eigenvectors(a: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:
-    """Eigenvectors of the `rank` largest eigenvalues, and a mask of those above rounding errors.
+    """Eigenvectors of the `rank` largest eigenvalues, and a mask of those above rounding.
 
-    What should be zero comes out as up to four roundings of the largest eigenvalue.
+    Zero eigenvalues come out as up to four eps times the largest.
     """
     values, vectors = lapack.eigh(a)
     values = values[..., None, : -rank - 1 : -1]
-    known = values > 8 * jnp.finfo(a.dtype).eps * values[..., :1]
-    return vectors[..., : -rank - 1 : -1], known
+    exact = values > 8 * jnp.finfo(a.dtype).eps * values[..., :1]
+    return vectors[..., : -rank - 1 : -1], exact
 
 
-def completed(x: jax.Array, known: jax.Array) -> jax.Array:
-    """Orthonormal columns: those of `x` that are `known`, and what fixed numbers leave besides.
+def completed(x: jax.Array, exact: jax.Array) -> jax.Array:
+    """Orthonormal columns: those of `x` where `exact`, else fixed numbers, orthogonalized.
 
-    So directions of the null space do not depend on rounding errors.
+    So the null space has directions that do not depend on rounding errors.
     """
     seeds = jnp.arange(1, x.shape[-1] + 1, dtype=jnp.uint32)
     fixed = jnp.broadcast_to(random.uniform(seeds, x.shape[-2], x.dtype), x.shape)
-    return orthonormal(jnp.where(known, x, fixed))
+    return orthonormal(jnp.where(exact, x, fixed))

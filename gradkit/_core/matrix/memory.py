@@ -1,4 +1,4 @@
-"""How arrays lie in memory, and what XLA may know of it: why matrix code has barriers."""
+"""Memory layouts and indices hidden from XLA by barriers."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from gradkit._core import tree
 
 
 def contiguous(x: jax.Array) -> jax.Array:
-    """`x`, laid out in memory in the order of its axes: a CPU is slow to multiply a transpose."""
+    """`x`, laid out in the order of its axes, as a CPU is slow to multiply a transposed view."""
     return jax.lax.optimization_barrier(x)
 
 
 def row_major(x: jax.Array) -> jax.Array:
-    """`x`, row by row in memory, where LAPACK has it column by column.
+    """`x` in row-major order, after LAPACK, which returns column-major.
 
-    XLA would give LAPACK's order to what the state keeps, and copy it at every update.
+    XLA would otherwise give the state LAPACK's layout, and copy the state at every update.
     """
     return jax.lax.optimization_barrier(x.reshape(-1)).reshape(x.shape)
 
@@ -24,9 +24,9 @@ def row_major(x: jax.Array) -> jax.Array:
 def parts(
     stacks: Sequence[jax.Array], lengths: Sequence[Sequence[int]]
 ) -> list[list[jax.Array]]:
-    """Each stack's parts of these lengths, sliced at places that XLA does not know.
+    """`split` each stack into parts of these lengths, at indices that XLA does not know.
 
-    For each place that it knows it compiles a kernel, which takes ten times as long.
+    With constant indices it compiles one kernel a slice, which takes ten times as long.
     """
     starts = [[0, *itertools.accumulate(ns[:-1])] for ns in lengths]
     places = sorted({start for group in starts for start in group})

@@ -1,8 +1,8 @@
 """Coefficients of Newton-Schulz iterations: one triple `(a, b, c)` for each step.
 
-A step moves every singular value to $a s + b s^3 + c s^5$, starting from fractions of the
-Frobenius norm. Bands are where all values that start above the stated fraction end; below it they end lower.
-A slice is a shorter iteration, a sum a longer one.
+A step maps every singular value $s$ to $a s + b s^3 + c s^5$. The first $s$ are fractions of the
+Frobenius norm. The comments state a smallest first $s$ and the band in which all larger ones end;
+smaller ones end lower. Slices are shorter iterations, sums longer ones.
 """
 
 Coefficients = tuple[tuple[float, float, float], ...]
@@ -10,7 +10,7 @@ Coefficients = tuple[tuple[float, float, float], ...]
 # Jordan and others, "Muon", steepest at zero: above 1/650, from 0.68 to 1.21.
 JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
 
-# You's, of modded-nanogpt and Dion: above 1/650, from 0.69 to 1.15.
+# You, as in modded-nanogpt and Dion: above 1/650, from 0.69 to 1.15.
 YOU: Coefficients = (
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
@@ -50,8 +50,8 @@ CANS: Coefficients = (
 # DeepSeek-V4, as in Emerging-Optimizers: above 1/5000, from 0.999 to 1.001.
 DEEPSEEK: Coefficients = JORDAN[:1] * 8 + ((2.0, -1.5, 0.5),) * 2
 
-# Huang, "How Much Orthogonalization Does Muon Need?", arXiv:2606.00371, of two products a step
-# and not three: above 1/100, from 0.77 to 1.31.
+# Huang, "How Much Orthogonalization Does Muon Need?", arXiv:2606.00371, with two products a step
+# instead of three: above 1/100, from 0.77 to 1.31.
 CUBIC: Coefficients = (
     (3.3656576, -3.3420992, 0.0),
     (2.5744352, -1.4957376, 0.0),

@@ -19,22 +19,22 @@ import numpy as np
 from gradkit._core import shard
 
 AXIS = re.compile(r"([^\W\d]\w*)(?:=([1-9]\d*(?:\+[1-9]\d*)*))?")
-PREFIX = "axis_"  # of all names: einops warns of those that Python reserves, as `in`
+PREFIX = "axis_"  # of all names, as einops warns of Python keywords such as `in`
 
 
 class Pattern(NamedTuple):
-    """A pattern, taken apart."""
+    """A parsed pattern."""
 
     text: str  # as it was written
     left: str  # the axes of the leaf
     right: str  # the axes of a view
     stated: dict[str, int]  # lengths by name
-    cut: int  # the axis of the leaf that is cut
-    blocks: tuple[int, ...]  # the lengths of its parts; () if none is cut
+    cut: int  # index of the axis that has blocks
+    blocks: tuple[int, ...]  # the lengths of its blocks; () if no axis has any
 
 
 def read(text: str) -> Pattern:
-    """`text` taken apart; a ValueError says why it cannot be."""
+    """Parse `text`; a ValueError gives the reason if it is no pattern."""
     sizes: dict[str, list[int]] = {}
 
     def take(axis: re.Match[str]) -> str:
@@ -65,7 +65,7 @@ def read(text: str) -> Pattern:
 
 @functools.cache
 def as_matrix(ndim: int) -> Pattern:
-    """The last axis the columns, all others the rows; a vector and a scalar as they are."""
+    """The pattern with the last axis as columns, all others as rows; vectors and scalars stay."""
     if ndim < 2:
         return read("n -> n" if ndim else "->")
     rows = " ".join(f"row{i}" for i in range(ndim - 1))
@@ -73,46 +73,46 @@ def as_matrix(ndim: int) -> Pattern:
 
 
 def lengths(pattern: Pattern, shape: Sequence[int]) -> list[dict[str, int]]:
-    """Every axis of each block of a leaf; a ValueError says why the leaf does not fit."""
+    """Axis lengths by name for each block; a ValueError says why `shape` does not fit."""
     names = re.findall(rf"{PREFIX}\w+", pattern.left)
     leaf = np.broadcast_to(np.empty([]), shape)
-    apart = _rearrange(leaf, pattern.left, " ".join(names), pattern.stated)
-    whole = dict(zip(names, apart.shape))
+    ungrouped = _rearrange(leaf, pattern.left, " ".join(names), pattern.stated)
+    sizes = dict(zip(names, ungrouped.shape))
     axis = _axes(pattern.left)[pattern.cut] if pattern.blocks else ""
-    return [whole | {axis: n} for n in pattern.blocks] or [whole]
+    return [sizes | {axis: n} for n in pattern.blocks] or [sizes]
 
 
 def split(pattern: Pattern, x: Any) -> list[Any]:
-    """Each block of the leaf `x` as `[batch, rows, cols]`; shapes without values stay such."""
+    """Each block of the leaf `x` as `[batch, rows, cols]`; of a `ShapeDtypeStruct`, the shapes."""
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.eval_shape(functools.partial(split, pattern), x)
     ends = list(itertools.accumulate(pattern.blocks))[:-1]
     x = shard.whole(x) if x.ndim > 1 else x
     parts = jnp.split(x, ends, pattern.cut) if ends else [x]
     return [
-        _rearrange(part, pattern.left, pattern.right, known)
-        for part, known in zip(parts, lengths(pattern, x.shape))
+        _rearrange(part, pattern.left, pattern.right, sizes)
+        for part, sizes in zip(parts, lengths(pattern, x.shape))
     ]
 
 
 def join(pattern: Pattern, views: Sequence[jax.Array], x: jax.Array) -> jax.Array:
-    """What `split` makes of a leaf, put together in the shape of the leaf `x`, sharded like it."""
+    """The inverse of `split`: views joined to a leaf of the shape and sharding of `x`."""
     parts = [
-        _rearrange(view, pattern.right, pattern.left, known)
-        for view, known in zip(views, lengths(pattern, x.shape))
+        _rearrange(view, pattern.right, pattern.left, sizes)
+        for view, sizes in zip(views, lengths(pattern, x.shape))
     ]
     leaf = jnp.concatenate(parts, pattern.cut) if pattern.blocks else parts[0]
     return shard.alike(leaf, x)
 
 
 def _axes(side: str) -> list[str]:
-    """The axes of one side of a pattern, those in parentheses as one."""
+    """The axes of one side of a pattern; a group in parentheses is one axis."""
     return re.findall(r"\([^()]*\)|[^\s()]+", side)
 
 
-def _rearrange(x: Any, left: str, right: str, known: dict[str, int]) -> Any:
+def _rearrange(x: Any, left: str, right: str, sizes: dict[str, int]) -> Any:
     try:
-        return einops.rearrange(x, f"{left} -> {right}", **known)
+        return einops.rearrange(x, f"{left} -> {right}", **sizes)
     except einops.EinopsError as error:
         reason = str(error).splitlines()[-1].strip().replace(PREFIX, "")
         raise ValueError(reason) from None

@@ -19,7 +19,7 @@ def polar_factor(
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
     dtype: Any = None,
 ) -> layout.Matrices:
-    r"""About the nearest matrix with orthonormal rows: every singular value near 1.
+    r"""Approximately the polar factor, the nearest matrix with orthonormal rows.
 
     Newton-Schulz steps $X \leftarrow (aI + bR + cR^2) X$, $R = XX^T$, from $X = x /
     (\lVert x \rVert_F + \mathrm{eps})$, done in `dtype`. A zero matrix stays zero.
@@ -32,7 +32,7 @@ def polar_factor(
 
 
 def multiplier(r: jax.Array, run: newton_schulz.Coefficients) -> jax.Array:
-    """What several steps multiply $X$ by, from its Gram matrix `r`, which follows them."""
+    """The matrix by which the steps of `run` multiply $X$, from its Gram matrix `r`."""
     identity = jnp.broadcast_to(jnp.eye(r.shape[-1], dtype=r.dtype), r.shape)
     q = identity
     for i, (a, b, c) in enumerate(run):
@@ -45,24 +45,24 @@ def multiplier(r: jax.Array, run: newton_schulz.Coefficients) -> jax.Array:
 def runs(
     coefficients: newton_schulz.Coefficients, shape: tuple[int, ...], dtype: Any
 ) -> list[newton_schulz.Coefficients]:
-    """The steps, in runs that share one Gram matrix: as long as cost and rounding allow.
+    """Group the steps in runs that share one Gram matrix, as long as cost and rounding allow.
 
-    A new Gram matrix costs `2 * large / small` products of small matrices and saves three. What
-    rounding leaves in it where the matrix is near zero grows by `a^2` a step, up to the root of
-    where it began.
+    A new Gram matrix costs `2 * large / small` products of small matrices and saves three. Its
+    rounding errors at small singular values grow by `a^2` a step; a run ends once they have grown
+    by more than `1 / sqrt(eps)`.
     """
     small, large = shape[-2:]
     limit = 0 if 2 * large <= 3 * small else rounding(dtype) ** -0.5
-    found, growth = [], math.inf
+    groups, growth = [], math.inf
     for triple in coefficients:
         if growth > limit:
-            found, growth = [*found, ()], 1
-        found[-1], growth = (*found[-1], triple), growth * triple[0] ** 2
-    return found
+            groups, growth = [*groups, ()], 1
+        groups[-1], growth = (*groups[-1], triple), growth * triple[0] ** 2
+    return groups
 
 
 def rounding(dtype: Any) -> float:
-    """The relative error of a product: accelerators may round float32 as bfloat16 before it."""
+    """The relative error of a product; accelerators may round float32 inputs to bfloat16."""
     exact = jax.default_backend() == "cpu" or jax.default_matmul_precision.value
     as_if = dtype if exact or dtype != jnp.float32 else jnp.bfloat16
     return float(jnp.finfo(as_if).eps)

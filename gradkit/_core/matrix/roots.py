@@ -1,6 +1,6 @@
-"""Inverse roots and eigenbases of positive matrices `[*batch, n, n]`.
+"""Inverse roots and eigenbases of positive semidefinite matrices `[*batch, n, n]`.
 
-Factorizations see finite matrices of mean eigenvalue 1, whatever the size of the gradient.
+Matrices are scaled to mean eigenvalue 1 before they are factored.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from gradkit._core.types import Scalar
 
 
 def identity(square: jax.Array) -> jax.Array:
-    """The identities of the shape `[*batch, n, n]` of another array."""
+    """Identity matrices in the shape and dtype of `square`, `[*batch, n, n]`."""
     eye = jnp.eye(square.shape[-1], dtype=square.dtype)
     return on_axes_of(jnp.broadcast_to(eye, square.shape), square)
 
@@ -29,8 +29,8 @@ def gram(x: jax.Array) -> jax.Array:
 def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
     r"""$(a + \mathrm{damping} \, \bar\lambda I)^{-\mathrm{power}}$, $\bar\lambda$ the mean eigenvalue.
 
-    Eigenvalues under a rounding of the largest count as that much, so that no direction gets
-    more than $\epsilon^{-\mathrm{power}}$. Of zero it is the identity.
+    Eigenvalues are raised to at least $\epsilon$ times the largest, so no direction is scaled by
+    more than $\epsilon^{-\mathrm{power}}$ times another. For $a = 0$ the result is the identity.
     """
     if not a.size:
         return a
@@ -43,15 +43,15 @@ def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
         return jnp.where(sums > 0, sums, 1) ** -power
 
     root = spectral.of_eigenvalues(damped, a, power, damping)
-    root = jnp.where((idle | idle.mT) & (identity(a) == 0), 0, root)  # but for rounding
-    # the two powers apart: a product of eigenvalues and their mean may underflow
-    known = jnp.maximum(jnp.where(mean > 0, mean, 1), limits.tiny)
-    size = jnp.minimum(known**-power, limits.max * limits.eps**power)
+    root = jnp.where((idle | idle.mT) & (identity(a) == 0), 0, root)  # exact zeros
+    # separate powers: a product of eigenvalues and their mean may underflow
+    base = jnp.maximum(jnp.where(mean > 0, mean, 1), limits.tiny)
+    size = jnp.minimum(base**-power, limits.max * limits.eps**power)
     return jnp.where(mean > 0, size * root, identity(a)).astype(a.dtype)
 
 
 def largest_eigenvalue(a: jax.Array) -> jax.Array:
-    """That of every `[*batch, n, n]`: exact up to `n` of 32, else a lower bound, of sizes `[*batch]`.
+    """The largest eigenvalues `[*batch]`: exact for `n <= 32`, else a lower bound.
 
     The bound is eight power steps from the column of the largest diagonal entry.
     """
@@ -87,7 +87,7 @@ def _of_exact_largest(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array
 
 @jax.jit
 def eigenbasis(a: jax.Array) -> jax.Array:
-    """Orthonormal eigenvectors as rows, that of the largest eigenvalue first."""
+    """Orthonormal eigenvectors as rows, in descending order of eigenvalues."""
     if not a.size:
         return a
     vectors = lapack.eigh(memory.row_major(_set_apart(a)))[1]
@@ -95,26 +95,26 @@ def eigenbasis(a: jax.Array) -> jax.Array:
 
 
 def power_product(a: jax.Array, basis: jax.Array) -> jax.Array:
-    """Every row of a basis times `a`, of mean eigenvalue 1: power iteration before its QR step."""
+    """`basis @ a`, with `a` scaled to mean eigenvalue 1: a power iteration before its QR step."""
     return jnp.matmul(basis, of_mean_one(a), precision=linalg.PRECISE)
 
 
 def or_before(moved: jax.Array, basis: jax.Array) -> jax.Array:
-    """Every row of `moved`, or that of `basis` where it is zero, so that no basis loses a vector."""
+    """Rows of `moved`, or of `basis` where these are zero, so that the basis loses no vector."""
     return jnp.where(jnp.any(moved != 0, -1, keepdims=True), moved, basis)
 
 
 def of_mean_one(a: jax.Array) -> jax.Array:
-    """`a` over its mean eigenvalue; zero stays zero."""
+    """`a / mean_eigenvalue(a)`; zero stays zero."""
     mean = mean_eigenvalue(a)
     return a / jnp.where(mean > 0, mean, 1)
 
 
 def _set_apart(a: jax.Array) -> jax.Array:
-    """`a` over its mean eigenvalue, and -1 on the diagonal where its row is zero.
+    """`a` scaled to mean eigenvalue 1, with -1 on the diagonal of zero rows.
 
-    Such a row never had a gradient. Its axis is then an eigenvector of its own, the last, and not
-    one of the many of eigenvalue 0, in which it would be mixed with others and move as they do.
+    A zero row has never had a gradient. At eigenvalue -1 its axis is an eigenvector. At 0 it could
+    mix with other vectors of the null space, and receive their updates.
     """
     a = of_mean_one(a)
     return a - jnp.where(_idle(a), identity(a), 0)
@@ -126,5 +126,5 @@ def _idle(a: jax.Array) -> jax.Array:
 
 
 def mean_eigenvalue(a: jax.Array) -> jax.Array:
-    """That of every matrix, `[*batch, 1, 1]`."""
+    """The mean eigenvalue `trace(a) / n` of every matrix, `[*batch, 1, 1]`."""
     return jnp.trace(a, axis1=-2, axis2=-1)[..., None, None] / max(a.shape[-1], 1)

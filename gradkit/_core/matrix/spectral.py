@@ -1,4 +1,4 @@
-"""Functions of symmetric matrices by their eigenvalues, with a derivative where these are equal too."""
+"""Spectral functions of symmetric matrices, differentiable at equal eigenvalues too."""
 
 import functools
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from gradkit._core.matrix import lapack
 from gradkit._core.matrix.linalg import PRECISE
 
-Function = Callable[..., jax.Array]  # of the eigenvalues [*batch, n], each for itself
+Function = Callable[..., jax.Array]  # elementwise, of eigenvalues [*batch, n]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def of_eigenvalues(f: Function, a: jax.Array, *args: Any) -> jax.Array:
-    r"""$V f(\lambda) V^T$ of every symmetric $V \lambda V^T$."""
+    r"""$V f(\lambda) V^T$ for every symmetric $a = V \lambda V^T$."""
     values, vectors = lapack.eigh(a)
     return _product(vectors, f(values, *args))
 
@@ -27,14 +27,16 @@ def _of_eigenvalues(f: Function, primals: Any, tangents: Any) -> tuple[Any, Any]
     values, vectors = lapack.eigh(a)
     inside = _precise(vectors.mT, change, vectors)
     along = jnp.diagonal(inside, axis1=-2, axis2=-1)
-    y, own = jax.jvp(f, (values, *args), (along, *changes))
+    y, diagonal = jax.jvp(f, (values, *args), (along, *changes))
     slope = jax.jvp(lambda x: f(x, *args), (values,), (jnp.ones_like(values),))[1]
 
     pair = lambda x: (x[..., :, None], x[..., None, :])
     (yi, yj), (xi, xj), (si, sj) = map(pair, (y, values, slope))
     near = jnp.abs(yi - yj) <= jnp.finfo(a.dtype).eps ** (1 / 3) * jnp.abs(yi + yj)
     k = jnp.where(near, (si + sj) / 2, (yi - yj) / jnp.where(near, 1, xi - xj))
-    moved = jnp.where(jnp.eye(a.shape[-1], dtype=bool), own[..., None, :], k * inside)
+    moved = jnp.where(
+        jnp.eye(a.shape[-1], dtype=bool), diagonal[..., None, :], k * inside
+    )
     return _product(vectors, y), _precise(vectors, moved, vectors.mT)
 
 

@@ -1,6 +1,6 @@
-"""One program for many: leaves of one shape are worked as one stack.
+"""Leaves of one shape as one stacked array, so that one program works all of them.
 
-What is traced, compiled and, on an accelerator, launched then does not grow with their number.
+Traces, compiled kernels and, on an accelerator, launches do not grow with the number of leaves.
 """
 
 import functools
@@ -17,11 +17,11 @@ from gradkit._core.matrix import layout, memory
 
 OfMatrices = Callable[[layout.Matrices], layout.Matrices]
 Parts = Callable[[list[jax.Array], list[list[int]]], list[list[jax.Array]]]
-Groups = list[list[int]]  # places of items of equal shapes
+Groups = list[list[int]]  # indices of items of equal shapes
 
 
 def map_fat(f: OfMatrices, t: Any, batch_axes: layout.Axes = ()) -> Any:
-    """`f` of every leaf's matrices, for an `f` that keeps shapes and commutes with `.mT`."""
+    """`f` of every leaf's fat matrices; `f` keeps shapes and commutes with transposition."""
     leaves, structure = jax.tree.flatten(t)
     ys = map_shapes(f, [layout.fat(x, batch_axes) for x in leaves])
     return structure.unflatten(
@@ -30,13 +30,13 @@ def map_fat(f: OfMatrices, t: Any, batch_axes: layout.Axes = ()) -> Any:
 
 
 def map_shapes(f: OfMatrices, xs: Sequence[layout.Matrices]) -> list[layout.Matrices]:
-    """`f` of each of `xs`, for an `f` that is the same for a stack as for each matrix of it.
+    """`[f(x) for x in xs]`, stacked by shape; `f` works on every matrix of a stack alone.
 
-    On a mesh each device works an equal number of the matrices of a shape, and an accelerator
-    works all of them at once. A CPU takes one after the other, so that each stays in its cache.
+    On a mesh the matrices of a shape are split evenly over devices. An accelerator works all of
+    them at once. A CPU takes them in sequence, so that each stays in its cache.
     """
     on_cpu = jax.default_backend() == "cpu"
-    of_stack = functools.partial(_in_turn, f) if on_cpu else f
+    of_stack = functools.partial(_in_sequence, f) if on_cpu else f
     if shard.devices() > 1:
         return map_stacks(functools.partial(shard.share, of_stack), xs)
     if on_cpu:
@@ -45,7 +45,7 @@ def map_shapes(f: OfMatrices, xs: Sequence[layout.Matrices]) -> list[layout.Matr
 
 
 def split(stacks: list[jax.Array], lengths: list[list[int]]) -> list[list[jax.Array]]:
-    """Each stack's parts of these lengths."""
+    """Split each stack along its first axis into parts of these lengths."""
     return [
         jnp.split(stack, list(itertools.accumulate(ns[:-1])))
         for stack, ns in zip(stacks, lengths)
@@ -58,23 +58,23 @@ def map_stacks(
     leaves: int | None = None,
     parts: Parts = split,
 ) -> list[layout.Matrices]:
-    """`f` of each of `xs`, called once for all of a shape: on the stack of their matrices.
+    """`[f(x) for x in xs]`, with one call of `f` on the stacked matrices of each shape.
 
-    Or on several stacks of at most so many `leaves`, of which results `parts` are taken.
+    A stack holds at most `leaves` of `xs`, if given. `parts` splits the results.
     """
     groups = kinds.places([(x.shape[-2:], x.dtype) for x in xs], leaves)
     stacks = [[_flat(xs[i]) for i in group] for group in groups]
     lengths = [[len(stack) for stack in group] for group in stacks]
     results = [f(jnp.concatenate(group)) for group in stacks]
     ys = list(xs)
-    for group, found in zip(groups, parts(results, lengths)):
-        for i, part in zip(group, found):
-            ys[i] = part.reshape(*xs[i].shape[:-2], *part.shape[-2:])
+    for group, pieces in zip(groups, parts(results, lengths)):
+        for i, piece in zip(group, pieces):
+            ys[i] = piece.reshape(*xs[i].shape[:-2], *piece.shape[-2:])
     return ys
 
 
 def groups_of(items: Sequence[Any]) -> Groups:
-    """The places of items, trees of arrays, that are equal in structure and shapes."""
+    """Indices of items, grouped by tree structure, shapes, dtypes and shardings."""
 
     def kind(item: Any) -> Any:
         leaves, structure = jax.tree.flatten(item)
@@ -86,23 +86,23 @@ def groups_of(items: Sequence[Any]) -> Groups:
 
 
 def stack(groups: Groups, items: Sequence[Any]) -> list[Any]:
-    """The items of each group as one, `[items, ...]`."""
+    """The items of each group stacked, with arrays `[items, ...]`."""
     together = lambda *xs: jnp.stack(xs)
     return [jax.tree.map(together, *(items[i] for i in group)) for group in groups]
 
 
 def unstack(groups: Groups, stacks: Sequence[Any]) -> list[Any]:
-    """The items of stacks, in the order they had before."""
-    found: dict[int, Any] = {}
+    """The inverse of `stack`: the items in their first order."""
+    by_index: dict[int, Any] = {}
     for group, stack in zip(groups, stacks):
         columns, structure = jax.tree.flatten(stack)
         items = zip(*map(tree.entries, columns)) if columns else [()] * len(group)
-        found.update(zip(group, map(structure.unflatten, items)))
-    return [found[i] for i in range(len(found))]
+        by_index.update(zip(group, map(structure.unflatten, items)))
+    return [by_index[i] for i in range(len(by_index))]
 
 
 def map_stack(f: Callable[..., Any], *stacks: Any) -> Any:
-    """`f` of the items of stacks; on a CPU of one after the other, which stays in its cache."""
+    """`vmap` of `f` over stacks; on a CPU in sequence, so that each item stays in its cache."""
     if len(jax.tree.leaves(stacks)[0]) == 1:
         y = f(*jax.tree.map(lambda x: x[0], stacks))
         return jax.tree.map(lambda x: x[None], y)
@@ -111,7 +111,7 @@ def map_stack(f: Callable[..., Any], *stacks: Any) -> Any:
     return jax.vmap(f)(*stacks)
 
 
-def _in_turn(f: OfMatrices, stack: jax.Array) -> jax.Array:
+def _in_sequence(f: OfMatrices, stack: jax.Array) -> jax.Array:
     return jax.lax.map(f, stack) if len(stack) > 1 else f(stack)
 
 

@@ -1,4 +1,4 @@
-"""What runs show. In: experiments and measured points; out: fits, sweeps and coordinate checks."""
+"""Measurements on runs. In: experiments and points; out: fits, sweeps and coordinate checks."""
 
 from gradkit._core.measure.coordinates import Coordinates
 from gradkit._core.measure.experiment import Experiment

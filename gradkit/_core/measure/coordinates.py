@@ -10,7 +10,7 @@ from gradkit._core.measure.fit import Estimate
 
 
 class Power(NamedTuple):
-    """The powers of the size as which one site's mean sizes grow."""
+    """Exponents of the model size: mean |x| and mean |change| of one site grow as these powers."""
 
     activation: Estimate
     change: Estimate
@@ -25,7 +25,7 @@ class Coordinates(NamedTuple):
     change: np.ndarray  # mean |x_t - x_0|
 
     def powers(self, step: int = -1) -> dict[str, Power]:
-        """By site, after `step` updates: the last, if not said."""
+        """Fitted exponents by site, after `step` updates; by default after the last."""
         slopes = [
             fit.exponents(self.sizes, values[:, :, step])
             for values in (self.activation, self.change)
@@ -36,29 +36,29 @@ class Coordinates(NamedTuple):
         }
 
     def failures(self, tolerance: float = 0.1, step: int = -1) -> dict[str, str]:
-        """What each failing site does: activations must not grow, changes neither grow nor
+        """Failing sites, and why: activations must not grow, changes must neither grow nor
         vanish, by more than a power `tolerance` of the size, and must not be zero.
 
-        A power is beyond `tolerance` if its whole interval is; of one seed there is none, and
-        the power itself counts.
+        A power is beyond `tolerance` if its whole interval is. With one seed there is no
+        interval, and the power itself counts.
         """
-        found = {}
+        verdicts = {}
         sizes = np.moveaxis(self.activation[:, :, step], -1, 0)
         for x, (site, (activation, change)) in zip(sizes, self.powers(step).items()):
             if not np.isfinite(x).all():
-                found[site] = "diverges"
+                verdicts[site] = "diverges"
             elif np.isnan(change.value):
-                found[site] = f"does not move{self._why(site)}"
+                verdicts[site] = f"does not move{self._why(site)}"
             elif change.above(tolerance):
-                found[site] = "change grows"
+                verdicts[site] = "change grows"
             elif change.below(-tolerance):
-                found[site] = f"change vanishes{self._why(site) * self._zero(site)}"
+                verdicts[site] = f"change vanishes{self._why(site) * self._zero(site)}"
             elif activation.above(tolerance):
-                found[site] = "grows"
-        return found
+                verdicts[site] = "grows"
+        return verdicts
 
     def _why(self, site: str) -> str:
-        """Which zeros there were at the start, here or on the way to the loss."""
+        """Reason for no change: this site, or a later one, is zero at initialization."""
         if self._zero(site):
             return " (starts at zero)"
         later = self.sites[self.sites.index(site) :]
@@ -74,9 +74,10 @@ class Coordinates(NamedTuple):
         return not self.failures(tolerance)
 
     def table(self, tolerance: float = 0.1, step: int = -1) -> str:
-        """A line a site: means at the first and last size, powers with intervals, verdict.
+        """One line per site: means at the first and last size, powers with intervals, verdict.
 
-        Where a power is beyond `tolerance` and its interval is not, more seeds would tell.
+        The verdict is "more seeds would tell" if a power, but not its interval, is beyond
+        `tolerance`.
         """
         first, last = self.sizes[0], self.sizes[-1]
         heads = [

@@ -1,4 +1,4 @@
-"""What is tried at several sizes: one model, its loss, its optimizer and its data."""
+"""An experiment to repeat at several sizes: a model, its loss, its optimizer and its data."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import optax
 
 from gradkit._core.types import AnyTransform, Params
 
-Batch = Any  # what the loss takes besides the parameters
+Batch = Any  # second argument of the loss
 
 
 class Experiment(NamedTuple):
@@ -27,7 +27,7 @@ Make = Callable[[int], Experiment]  # from a size
 def train(
     experiment: Experiment, tx: AnyTransform, params: Params, opt: Any, batch: Batch
 ) -> tuple[Params, Any, jax.Array]:
-    """One step: the next parameters and state, and the loss before it."""
+    """One training step: next parameters, next optimizer state, and the loss before the step."""
     loss, grads = jax.value_and_grad(experiment.loss)(params, batch)
     tx = optax.with_extra_args_support(tx)
     updates, opt = tx.update(grads, opt, params, value=loss)
@@ -35,5 +35,5 @@ def train(
 
 
 def keys(seeds: int) -> jax.Array:
-    """One key a seed, the same for every size and learning rate."""
+    """One key per seed, the same for every size and learning rate."""
     return jax.vmap(jax.random.key)(jnp.arange(seeds))

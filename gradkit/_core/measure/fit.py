@@ -1,4 +1,4 @@
-"""What a few measured points say: power laws, the lowest point of a curve, and how sure."""
+"""Fits to a few measured points, with 95 % intervals: power laws, minimum of a curve."""
 
 from typing import NamedTuple
 
@@ -8,31 +8,31 @@ from scipy.special import stdtrit
 
 
 class Estimate(NamedTuple):
-    """A number, and the interval in which it lies 95 times of 100."""
+    """A number and its 95 % confidence interval; nan bounds if there is none."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """As `+0.52 [+0.48, +0.57]`."""
+        """Format as `+0.52 [+0.48, +0.57]`."""
         if np.isnan(self.low):
             return f"{self.value:+.2f}"
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
     def above(self, limit: float) -> bool:
-        """Whether all of the interval is; where there is none, the number."""
+        """Whether the whole interval is above `limit`; without an interval, the value."""
         return bool(np.fmin(self.low, self.value) > limit)
 
     def below(self, limit: float) -> bool:
-        """Whether all of the interval is; where there is none, the number."""
+        """Whether the whole interval is below `limit`; without an interval, the value."""
         return bool(np.fmax(self.high, self.value) < limit)
 
 
 def exponents(sizes: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
-    """The slopes of log value over log size, by least squares along the first axis.
+    """Slopes of log value over log size, by least squares along the first axis.
 
-    nan where a value is not a number above 0: no power of the size is.
+    nan where a value is not positive and finite.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         y = np.log(np.asarray(values, np.float64))
@@ -43,7 +43,7 @@ def exponents(sizes: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
 
 
 def mean(samples: np.ndarray) -> Estimate:
-    """The mean of independent samples, with Student's interval."""
+    """Mean of independent samples, with Student's t interval."""
     n, middle = len(samples), float(np.mean(samples))
     if n < 2:
         return Estimate(middle, np.nan, np.nan)
@@ -60,9 +60,9 @@ def percentiles(value: float, samples: np.ndarray) -> Estimate:
 
 
 def lowest(x: np.ndarray, y: np.ndarray) -> float:
-    """Where the parabola through the lowest of `y` and its two neighbours is lowest.
+    """The `x` at the minimum of the parabola through the lowest `y` and its two neighbours.
 
-    Points that are not finite are left out. The lowest point itself where it is at an edge.
+    Points that are not finite are left out. If the lowest point is at an edge, its own `x`.
     """
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     if not len(x):

@@ -1,4 +1,4 @@
-"""Which learning rate is the best one of each size, and how far it moves."""
+"""Result of a learning-rate sweep at several sizes: the best rate of each, and its shift."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ from gradkit._core.measure.fit import Estimate
 
 
 class Optimum(NamedTuple):
-    """Where the loss of one size is lowest, and what speaks against trusting it."""
+    """Best learning rate of one size, its loss, and signs that it is unreliable."""
 
-    log2_rate: Estimate  # of the best learning rate
-    shift: Estimate  # from the best rate of the first size, in doublings
-    loss: float  # the lowest mean over seeds on the grid
-    at_edge: bool  # of the grid: the best may lie outside
-    diverged: int  # runs whose loss is no number, or above where it began
+    log2_rate: Estimate  # log2 of the best learning rate
+    shift: Estimate  # log2_rate minus that of the first size
+    loss: float  # lowest mean over seeds on the grid
+    at_edge: bool  # best rate at an edge of the grid: the best may be outside
+    diverged: int  # number of runs whose loss is not finite, or above its first value
 
 
 class SweepResult(NamedTuple):
@@ -27,53 +27,57 @@ class SweepResult(NamedTuple):
     losses: Mapping[int, np.ndarray]  # by size, `[rates, seeds]`; nan where diverged
 
     def optima(self, resamples: int = 1000) -> dict[int, Optimum]:
-        """By size; intervals are of `resamples` draws of the seeds, the same for all sizes."""
+        """Optimum by size; intervals from `resamples` bootstrap draws of seeds, shared by sizes."""
         x = np.log2(np.asarray(self.rates, np.float64))
-        found, drawn = {}, {}
+        best_rates, resampled = {}, {}
         for size, losses in self.losses.items():
             seeds = losses.shape[1]
             shape = (resamples if seeds > 1 else 1, seeds)
             draws = np.random.default_rng(0).integers(seeds, size=shape)
-            drawn[size] = np.array([fit.lowest(x, mean(losses[:, d])) for d in draws])
-            found[size] = fit.lowest(x, mean(losses))
-        first = next(iter(found))
+            resampled[size] = np.array(
+                [fit.lowest(x, mean(losses[:, d])) for d in draws]
+            )
+            best_rates[size] = fit.lowest(x, mean(losses))
+        first = next(iter(best_rates))
         return {
             size: Optimum(
-                fit.percentiles(best, drawn[size]),
-                fit.percentiles(best - found[first], drawn[size] - drawn[first]),
+                fit.percentiles(best, resampled[size]),
+                fit.percentiles(
+                    best - best_rates[first], resampled[size] - resampled[first]
+                ),
                 float(np.min(mean(self.losses[size]))),
                 best in (x.min(), x.max()),
                 int(np.sum(~np.isfinite(self.losses[size]))),
             )
-            for size, best in found.items()
+            for size, best in best_rates.items()
         }
 
     @property
     def shift(self) -> float:
-        """The furthest that the best rate moves between two sizes, in doublings of the rate."""
+        """Largest distance between the best rates of two sizes, in doublings of the rate."""
         return float(np.ptp([best.log2_rate.value for best in self.optima(1).values()]))
 
     def ok(self, tolerance: float = 0.5) -> bool:
-        """Whether it moves by at most `tolerance` doublings, and none is at the grid's edge."""
+        """Whether the shift is at most `tolerance`, and no best rate is at the edge of the grid."""
         edge = any(best.at_edge for best in self.optima(1).values())
         return not edge and self.shift <= tolerance
 
     def table(self) -> str:
-        """A line a size: the best rate, how far it moved, and what is to be said of it."""
+        """One line per size: the best rate, its shift, its loss, and remarks."""
         rows = [("size", "best rate", "log2", "shift, doublings", "loss", "")]
         for size, best in self.optima().items():
             runs = self.losses[size].size
-            said = [f"{best.diverged} of {runs} runs diverged"] * bool(best.diverged)
-            said += ["best at the edge of the grid"] * best.at_edge
+            remarks = [f"{best.diverged} of {runs} runs diverged"] * bool(best.diverged)
+            remarks += ["best at the edge of the grid"] * best.at_edge
             rate = f"{2**best.log2_rate.value:.3g}"
             shift, loss = str(best.shift), f"{best.loss:.4f}"
             rows.append(
-                (str(size), rate, f"{best.log2_rate}", shift, loss, ", ".join(said))
+                (str(size), rate, f"{best.log2_rate}", shift, loss, ", ".join(remarks))
             )
         return table.aligned(rows)
 
     def plot(self, axes: Any) -> None:
-        """Draw a line a size, its optimum marked, on matplotlib's `axes`."""
+        """Draw one line per size, its optimum marked, on matplotlib's `axes`."""
         for size, best in self.optima(1).items():
             losses = np.nan_to_num(mean(self.losses[size]), posinf=np.nan)
             (line,) = axes.plot(self.rates, losses, "o-", label=f"{size}")
@@ -84,5 +88,5 @@ class SweepResult(NamedTuple):
 
 
 def mean(losses: np.ndarray) -> np.ndarray:
-    """By rate, over seeds; infinite where one diverged."""
+    """Mean over seeds, by rate; infinite where one run diverged."""
     return np.where(np.isfinite(losses), losses, np.inf).mean(axis=1)

@@ -1,1 +1,1 @@
-"""Where each leaf goes. In: a tree and what is said of its leaves; out: a transform for each group of them."""
+"""Routing of leaves. In: a tree and rules on its leaves; out: one transform made of several."""

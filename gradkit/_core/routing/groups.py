@@ -1,4 +1,4 @@
-"""The leaves of a tree in groups, each with a transform of its own."""
+"""Transform that partitions leaves into groups, one inner transform for each group."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates,
 
 
 class RouteState(NamedTuple):
-    """What each group's transform remembers, in the order of the groups."""
+    """Inner states, in the order of the groups."""
 
     inner: tuple[optax.OptState, ...]
 
 
 class Choice(NamedTuple):
-    """Where one leaf goes, and what is said of it."""
+    """Group of one leaf, with the name of its transform and the reason."""
 
     group: int
     transform: str  # its name in `gradkit.routes`
@@ -28,23 +28,25 @@ class Choice(NamedTuple):
 
 
 def predicate(method: str, f: Callable[[str, Any], Any]) -> Callable[[str, Any], bool]:
-    """`f`, which must take a path and a leaf, and return a bool."""
-    said = f"{getattr(f, '__name__', repr(f))}, a predicate of path and leaf,"
+    """Wrap `f(path, leaf)` so that every call checks that it returns a bool."""
+    subject = f"{getattr(f, '__name__', repr(f))}, a predicate of path and leaf,"
     remedy = "Write lambda path, leaf: leaf.ndim == 2, say."
     try:
         inspect.signature(f).bind("path", None)
     except TypeError as error:
-        check.holds(method, False, f"{said} must take both", error, remedy)
-    except ValueError:  # nothing is known of a builtin's arguments
+        check.holds(method, False, f"{subject} must take both", error, remedy)
+    except ValueError:  # a builtin without a signature
         pass
 
     def holds(path: str, leaf: Any) -> bool:
-        is_so = f(path, leaf)
-        dtype = getattr(is_so, "dtype", None)
-        is_bool = isinstance(is_so, bool) or (dtype == np.bool_ and not np.shape(is_so))
-        got = f"{is_so!r} for leaf {path}"
-        check.holds(method, is_bool, f"{said} must return a bool", got, remedy)
-        return bool(is_so)
+        result = f(path, leaf)
+        dtype = getattr(result, "dtype", None)
+        is_bool = isinstance(result, bool) or (
+            dtype == np.bool_ and not np.shape(result)
+        )
+        got = f"{result!r} for leaf {path}"
+        check.holds(method, is_bool, f"{subject} must return a bool", got, remedy)
+        return bool(result)
 
     return holds
 
@@ -54,7 +56,7 @@ def grouped(
     transforms: Sequence[AnyTransform],
     choose: Callable[[Params], Sequence[Choice]],
 ) -> Transform:
-    """Send every leaf to the one of `transforms` that `choose` says of the parameters."""
+    """Send every leaf to one of `transforms`; `choose(params)` returns a `Choice` for each leaf."""
     inners = [optax.with_extra_args_support(tx) for tx in transforms]
 
     def groups(t: Any, choices: Sequence[Choice]) -> list[Any]:

@@ -1,7 +1,8 @@
-"""What names and shapes say of a leaf: a matrix between hidden layers, or not; as what matrix.
+"""Decision from names and shapes: is a leaf a hidden matrix, and which axes are its rows?
 
-Matrices have directions in two spaces of features. Embeddings and readouts have words on one
-side, biases and gains no side at all. Nothing but names and shapes says which is which.
+A hidden matrix maps features to features. An embedding or readout has a vocabulary on one side,
+and a bias or gain is no map. Only names and shapes tell them apart here; `parametrization.reading`
+reads the model itself.
 """
 
 import functools
@@ -14,25 +15,25 @@ Axes = tuple[int, ...]
 Name = tuple[str, tuple[str, ...]]  # one part of a path, and its words
 
 
-class View(NamedTuple):
-    """The axes of a leaf that are the rows, and the columns, of its matrices."""
+class MatrixAxes(NamedTuple):
+    """Axes of a leaf: batch axes, and the axes that are the rows and columns of its matrices."""
 
-    batch: Axes  # these number matrices
+    batch: Axes  # axes that number matrices
     rows: Axes
     cols: Axes
 
     def lengths(self, shape: Sequence[int]) -> tuple[Axes, int, int]:
-        """The lengths of the batch axes, the rows, and the columns."""
+        """Lengths of the batch axes, number of rows, number of columns."""
         batch, rows, cols = ([shape[i] for i in axes] for axes in self)
         return tuple(batch), math.prod(rows), math.prod(cols)
 
 
 class Decision(NamedTuple):
-    """What one leaf is taken for."""
+    """Whether a leaf is a hidden matrix, why, and as which matrix."""
 
     hidden: bool
     reason: str
-    view: View | None  # None where it is no matrix
+    view: MatrixAxes | None  # None for a leaf without two axes
     vector: bool = False  # by its shape, or named like a bias, a gain or a norm
 
 
@@ -40,11 +41,11 @@ WORD = re.compile(r"LoRA|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def words(name: str) -> tuple[str, ...]:
-    """The words of one name, cut at `_`, digits and capitals, in small letters."""
+    """Split a name at `_`, digits and capitals; lower case."""
     return tuple(word.lower() for word in WORD.findall(name))
 
 
-# Words that a name has, and whole names, of public models: tests/test_hidden.py lists these.
+# Words, and whole names, from public models; tests/test_hidden.py lists the models.
 TABLES = words("embed embeds embedding embeddings embedder emb embs posemb posembed")
 TABLES += words("wte wpe codebook codebooks codevectors")
 PRODUCTS = words("patch conv linear dense mlp mapping proj project projection layers")
@@ -63,7 +64,7 @@ ADAPTERS = words("lora adapter adapters")
 INPUTS = {*words("query queries key keys value values q k v wq wk wv")}  # of attention
 FUSED = {*words("qk kv qkv kqv wkv wqkv")}
 GATES = {*words("g gate gating")}
-MADE = {  # what a name says beside what the product is for
+FILLER = {  # words that do not tell what a product is for
     *words("kernel weight w a b c to in up down lora adapter adapters"),
     *words("proj projection projections dense linear layer einsum"),
 }
@@ -72,8 +73,8 @@ READOUT = re.compile(
     r"outputs?|output_(layer|dense|linear|proj|projection)|(fc|proj|embed)_out|heads?|score"
     r"|predictions|qa_outputs|seq_relationship"
 )
-ARRAY = re.compile(r"kernel|weights?|param|value|([a-z]{1,2}(_|$))+")  # it has no name
-# Whole paths: names that say less where they stand deeper.
+ARRAY = re.compile(r"kernel|weights?|param|value|([a-z]{1,2}(_|$))+")  # no own name
+# Whole paths: these names tell only near the root.
 LAST = re.compile(
     r"((params|model|module|net)/)*(W_U|fc|(decoder/)?conv_out|out/\d+|decoder|(linear|dense)_out)"
     r"|(.*/)?final_layer/linear"
@@ -84,70 +85,82 @@ STACKS = re.compile(r"expert|(^|[/_])moe|(^|/)(layers|blocks)/(?!\d)", re.IGNORE
 
 @functools.lru_cache(maxsize=1 << 14)
 def by_name(path: str, shape: tuple[int, ...], batch_axes: Axes = ()) -> Decision:
-    """The decision by path and shape: the last resort, and the default."""
+    """The default decision, by path and shape."""
     numbering = (axis % len(shape) for axis in batch_axes if shape)
     batch = tuple(dict.fromkeys(numbering))
-    rest = [axis for axis in range(len(shape)) if axis not in batch]
-    if len(rest) < 2:
+    matrix_axes = [axis for axis in range(len(shape)) if axis not in batch]
+    if len(matrix_axes) < 2:
         besides = " besides batch_axes" if batch_axes else ""
-        return Decision(False, f"{'one' if rest else 'no'} axis{besides}", None, True)
+        return Decision(
+            False, f"{'one' if matrix_axes else 'no'} axis{besides}", None, True
+        )
     parts = path.replace(".", "/").split("/")
     names = [(part, words(part)) for part in parts if words(part)] or [("", ("",))]
-    if len(names) > 1 and parts[-1] == "value" and _is_held(names[-2][1]):
+    if len(names) > 1 and parts[-1] == "value" and _holds_array(names[-2][1]):
         del names[-1], parts[-1]  # the value of a variable
     stacked = not batch and bool(STACKS.search("/".join(parts)))
-    view = _view(names, shape, batch, rest, stacked)
+    view = _matrix_axes(names, shape, batch, matrix_axes, stacked)
     _, rows, cols = view.lengths(shape)
     if rows == 1 or cols == 1:
         return Decision(False, "one row" if rows == 1 else "one column", view, True)
-    what = next(_vectors(names), None)
-    if what is not None:
-        return Decision(False, what, view, True)
-    what = next(_others(names, parts, len(rest)), None)
-    if what is None and len(rest) > 2 and _inputs(names, shape, view) == 1:
-        what = "one input a channel"
-    if what is not None:
-        return Decision(False, what, view)
+    reason = next(_vector(names), None)
+    if reason is not None:
+        return Decision(False, reason, view, True)
+    reason = next(_table_or_readout(names, parts, len(matrix_axes)), None)
+    if (
+        reason is None
+        and len(matrix_axes) > 2
+        and _inputs_per_place(names, shape, view) == 1
+    ):
+        reason = "one input a channel"
+    if reason is not None:
+        return Decision(False, reason, view)
     return Decision(True, f"a hidden matrix{_layout(names, view, stacked)}", view)
 
 
-def _vectors(names: Sequence[Name]) -> Iterator[str]:
-    """What the names say that a leaf is, if it is a vector or several."""
-    (leaf, own), (whose, of) = names[-1], _owner(names)
-    stem = "_".join(own)
-    is_b = "b" in (own[0], own[-1]) and not _any((*PRODUCTS, "kernel"), own)
-    is_weight = any(word.startswith("w") for word in own)
+def _vector(names: Sequence[Name]) -> Iterator[str]:
+    """Reasons to take a leaf for one or several vectors: bias, gain or norm."""
+    (leaf, leaf_words), (owner, owner_words) = names[-1], _owner(names)
+    stem = "_".join(leaf_words)
+    is_b = "b" in (leaf_words[0], leaf_words[-1]) and not _any(
+        (*PRODUCTS, "kernel"), leaf_words
+    )
+    is_weight = any(word.startswith("w") for word in leaf_words)
     adapts = any(_any(ADAPTERS, parts) for _, parts in names)
     is_b = is_b and not (is_weight or adapts)
-    if is_b or _any(VECTORS, own) or VECTOR.fullmatch(stem):
+    if is_b or _any(VECTORS, leaf_words) or VECTOR.fullmatch(stem):
         yield f"named like a bias or a gain ('{leaf}')"
-    if ARRAY.fullmatch(stem) and _any(BIASES, of):
-        yield f"named like a bias or a gain ('{whose}')"
+    if ARRAY.fullmatch(stem) and _any(BIASES, owner_words):
+        yield f"named like a bias or a gain ('{owner}')"
     if ARRAY.fullmatch(stem) and (
-        of[-1].endswith("norm") or of[0] in ("ln", "bn", "gn")
+        owner_words[-1].endswith("norm") or owner_words[0] in ("ln", "bn", "gn")
     ):
-        yield f"named like a norm ('{whose}')"
+        yield f"named like a norm ('{owner}')"
 
 
-def _others(names: Sequence[Name], parts: Sequence[str], ndim: int) -> Iterator[str]:
-    """What the names say that a leaf of `ndim` axes is, if it is a table or reads out."""
-    (leaf, own), (whose, of) = names[-1], _owner(names)
-    array = ARRAY.fullmatch("_".join(own))
-    if own[-1] in TOKENS and own[0] != "to":
+def _table_or_readout(
+    names: Sequence[Name], parts: Sequence[str], ndim: int
+) -> Iterator[str]:
+    """Reasons to take a leaf with `ndim` matrix axes for an embedding or a readout."""
+    (leaf, leaf_words), (owner, owner_words) = names[-1], _owner(names)
+    array = ARRAY.fullmatch("_".join(leaf_words))
+    if leaf_words[-1] in TOKENS and leaf_words[0] != "to":
         yield f"named like a token ('{leaf}')"
-    convolves = own == ("kernel",) and ndim > 2
+    convolves = leaf_words == ("kernel",) and ndim > 2
     # A list of tables is named in the plural, a sequence of layers that embed is not.
-    numbered = array and parts[-2:-1] and parts[-2].isdigit() and of[-1][-1] != "s"
-    product = convolves or numbered or _any(PRODUCTS, of)
-    placed = _any(PLACES, of)
-    if _any(TABLES, of) and (placed or not product):
-        yield f"named like an embedding ('{whose}')"
-    if placed and not _any(PRODUCTS, of):
-        yield f"named like an embedding ('{whose}')"
-    if _any(PLACES, own) or FIRST.fullmatch("/".join(parts)):
+    numbered = (
+        array and parts[-2:-1] and parts[-2].isdigit() and owner_words[-1][-1] != "s"
+    )
+    product = convolves or numbered or _any(PRODUCTS, owner_words)
+    placed = _any(PLACES, owner_words)
+    if _any(TABLES, owner_words) and (placed or not product):
+        yield f"named like an embedding ('{owner}')"
+    if placed and not _any(PRODUCTS, owner_words):
+        yield f"named like an embedding ('{owner}')"
+    if _any(PLACES, leaf_words) or FIRST.fullmatch("/".join(parts)):
         yield f"named like an embedding ('{leaf}')"
     if LAST.fullmatch("/".join(parts[:-1] if array and len(parts) > 1 else parts)):
-        yield f"named like a readout ('{whose}')"
+        yield f"named like a readout ('{owner}')"
     in_attention = in_block = False
     for i, (name, parts) in enumerate(names):
         last, before = parts[-1], parts[-2] if len(parts) > 1 else None
@@ -163,82 +176,86 @@ def _others(names: Sequence[Name], parts: Sequence[str], ndim: int) -> Iterator[
         in_block |= "spatial" in parts or (last.endswith("mlp") and i > 0)
 
 
-def _any(known: Sequence[str], found: Sequence[str]) -> bool:
-    return any(word in known for word in found)
+def _any(vocabulary: Sequence[str], words_of_name: Sequence[str]) -> bool:
+    return any(word in vocabulary for word in words_of_name)
 
 
-def _is_held(parts: tuple[str, ...]) -> bool:
-    """Whether a variable is called so, whose array is its `value`."""
+def _holds_array(parts: tuple[str, ...]) -> bool:
+    """Whether `parts` name a variable whose array is its attribute `value`."""
     array = ARRAY.fullmatch("_".join(parts))
     return bool(array) or _any((*VECTORS, *TABLES, *PLACES), parts)
 
 
 def _owner(names: Sequence[Name]) -> Name:
-    """The last name, or the one before it where the last says only that there is an array."""
+    """The last name; the one before it if the last is a mere `kernel`, `weight` or such."""
     nameless = ARRAY.fullmatch("_".join(names[-1][1]))
     return names[-2] if nameless and len(names) > 1 else names[-1]
 
 
-def _view(
+def _matrix_axes(
     names: Sequence[Name],
     shape: Sequence[int],
     batch: Axes,
-    rest: Sequence[int],
+    axes: Sequence[int],
     stacked: bool,
-) -> View:
-    """The last axis the columns and all others the rows, but for two kinds of leaves.
+) -> MatrixAxes:
+    """Rows and columns: the last axis is the columns, except for two kinds of leaves.
 
-    Of what attention begins with, heads and their sizes are the columns: `[in, heads, size]`,
-    `[heads, in, size]`, and with a further axis for what is fused. What comes in is longer
-    than there are heads. Of torch's convolutions, `[out, in, *window]`, outputs are the rows.
+    Query, key and value projections: heads and head size are the columns, as in
+    `[in, heads, size]` and `[heads, in, size]`, with one more axis if they are fused. The longest
+    axis is `in`. Convolutions of torch, `[out, in, *window]`: the outputs are the rows.
     """
-    into = front = rest[:-1]
-    own, window = names[-1][1], [shape[axis] for axis in rest[2:]]
+    rows = front = axes[:-1]
+    leaf_words, window = names[-1][1], [shape[axis] for axis in axes[2:]]
     if stacked or not window:
-        pass  # what there is one of in each layer is not told from what is stacked
-    elif own == ("weight",):
-        if max(window) <= min(32, shape[rest[0]]):
-            into = front[:1]
-    elif len(rest) in _attention_axes(names):
-        adapted = own[-1] == "b" and any(_any(ADAPTERS, parts) for _, parts in names)
+        pass  # a stacked axis cannot be told from an axis of heads or a window
+    elif leaf_words == ("weight",):
+        if max(window) <= min(32, shape[axes[0]]):
+            rows = front[:1]
+    elif len(axes) in _attention_axes(names):
+        adapted = leaf_words[-1] == "b" and any(
+            _any(ADAPTERS, parts) for _, parts in names
+        )
         longest = max(shape[axis] for axis in front)
-        into = [axis for axis in front if shape[axis] == longest]
-        if "kernel" in own or adapted:  # of Flax, where what comes in is first
-            into = front[:1]
-        if len(into) > 1:
-            into = front
-    cols = tuple(axis for axis in rest if axis not in into)
-    return View(batch, tuple(into), cols)
+        rows = [axis for axis in front if shape[axis] == longest]
+        if "kernel" in leaf_words or adapted:  # of Flax, where `in` is first
+            rows = front[:1]
+        if len(rows) > 1:
+            rows = front
+    cols = tuple(axis for axis in axes if axis not in rows)
+    return MatrixAxes(batch, tuple(rows), cols)
 
 
 def _attention_axes(names: Sequence[Name]) -> Axes:
-    """How many axes a leaf has that makes queries, keys, values or gates; none for others."""
-    made: set[str] = set()
+    """Possible numbers of axes of a query, key, value or gate projection; () for other leaves."""
+    filler: set[str] = set()
     for i, (_, parts) in reversed([*enumerate(names)]):
-        said = set(parts) - MADE
-        if not said:
-            made |= set(parts)
+        telling = set(parts) - FILLER
+        if not telling:
+            filler |= set(parts)
             continue
-        if "in" in made and parts[-1].endswith(ATTENTION):
+        if "in" in filler and parts[-1].endswith(ATTENTION):
             return 3, 4
         attends = any(before[-1].endswith(ATTENTION) for _, before in names[:i])
-        if not said <= INPUTS | FUSED | (GATES if attends else set()):
+        if not telling <= INPUTS | FUSED | (GATES if attends else set()):
             return ()
-        return (3, 4) if said & FUSED or len(said) > 1 else (3,)
+        return (3, 4) if telling & FUSED or len(telling) > 1 else (3,)
     return ()
 
 
-def _inputs(names: Sequence[Name], shape: Sequence[int], view: View) -> int | None:
-    """How many inputs a kernel reads at each place of its window, if it is a convolution's."""
-    own = names[-1][1]
-    if own == ("weight",) and len(view.cols) > 1:
+def _inputs_per_place(
+    names: Sequence[Name], shape: Sequence[int], view: MatrixAxes
+) -> int | None:
+    """Input channels of a convolution kernel; None for other leaves."""
+    leaf_words = names[-1][1]
+    if leaf_words == ("weight",) and len(view.cols) > 1:
         return shape[view.cols[0]]
-    convolves = own in (("kernel",), ("w",)) and len(view.cols) == 1
+    convolves = leaf_words in (("kernel",), ("w",)) and len(view.cols) == 1
     return shape[view.rows[-1]] if convolves else None
 
 
-def _layout(names: Sequence[Name], view: View, stacked: bool) -> str:
-    """How a hidden leaf is read, where its name leaves that open."""
+def _layout(names: Sequence[Name], view: MatrixAxes, stacked: bool) -> str:
+    """Suffix of the reason: the layout assumed for a hidden leaf, where its name leaves it open."""
     if stacked and len(view.rows) > 1:
         return ", seen as one matrix; batch_axes or view_by_pattern for stacks"
     if names[-1][1] == ("weight",):

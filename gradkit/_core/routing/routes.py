@@ -1,4 +1,4 @@
-"""What is decided about the leaves of a tree, told to those who ask."""
+"""The table of routes: which transform each leaf goes to, and why."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,18 +16,18 @@ _told: ContextVar[list["Row"] | None] = ContextVar("told", default=None)
 
 
 class Row(NamedTuple):
-    """Where one leaf goes."""
+    """Route of one leaf."""
 
     path: str  # names joined by `/`, as rules take them
     shape: tuple[int, ...]
-    matrix: tuple[int, ...] | None  # rows and columns it is seen as, where it is one
+    matrix: tuple[int, ...] | None  # rows and columns, if it is seen as a matrix
     batch: tuple[int, ...]  # the lengths of the axes that number matrices
     transform: str  # what a rule or a recipe calls it; `all` where nothing is routed
     why: str
 
 
 class Routes(tuple[Row, ...]):
-    """A row a leaf, printed as a table."""
+    """A tuple of rows, one for each leaf, that prints as a table."""
 
     def __repr__(self) -> str:
         """The table."""
@@ -41,7 +41,7 @@ class Routes(tuple[Row, ...]):
 
 
 def routes(tx: AnyTransform, params: Params) -> Routes:
-    """What each parameter is taken for, and which transform gets it.
+    """Show which transform each parameter goes to, as which matrix, and why.
 
     Args:
         tx: any recipe, `route`, or chain or wrapper of such, optax's too.
@@ -75,7 +75,9 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
     told: list[Row] = []
     token = _told.set(told)
     try:
-        jax.eval_shape(lambda p: tx.init(p), params)  # a new function: traced again
+        jax.eval_shape(
+            lambda p: tx.init(p), params
+        )  # a new function, so that JAX traces it again
     except TypeError:  # a hyperparameter that `inject_hyperparams` has traced
         if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
             raise
@@ -89,14 +91,16 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
 
 @contextlib.contextmanager
 def deciding(rows: Callable[[], Iterable[Row]]) -> Iterator[None]:
-    """Tell `rows` of those leaves about which nothing within this context decides more."""
+    """Report `rows()`, except for leaves that a router inside this context reports itself."""
     told = _told.get()
     before = 0 if told is None else len(told)
     yield
     if told is not None:
-        here = list(rows())
-        told[before:] = inside = [_named(row, here) for row in told[before:]]
-        told += [row for row in here if not any(_is_of(r, row.path) for r in inside)]
+        own_rows = list(rows())
+        told[before:] = inner_rows = [_named(row, own_rows) for row in told[before:]]
+        told += [
+            row for row in own_rows if not any(_is_of(r, row.path) for r in inner_rows)
+        ]
 
 
 def unrouted(
@@ -105,36 +109,36 @@ def unrouted(
     matrix: tuple[int, ...] | None = None,
     batch: tuple[int, ...] = (),
 ) -> Row:
-    """A row of a leaf that nothing has routed so far."""
+    """Row of a leaf that no router has claimed so far."""
     return Row(path, shape, matrix, batch, "all", "no rule on its way")
 
 
 def _named(row: Row, outside: Sequence[Row]) -> Row:
-    """What nothing has routed within, with the name and the reason that it has outside."""
+    """`row`, with name and reason of its `outside` row if no inner router has claimed it."""
     rows = (r for r in outside if _is_of(row, r.path) and row.transform == "all")
     return next((row._replace(transform=r.transform, why=r.why) for r in rows), row)
 
 
 def _rows(told: Sequence[Row], path: str, x: Any) -> list[Row]:
-    """Those of one leaf: one, or one for each part that it is cut into."""
+    """Rows of one leaf: one, or one for each part that it is cut into."""
     shape = np.shape(x)
-    found: dict[str, Row] = {}
+    by_path: dict[str, Row] = {}
     for row in told:
         if not _is_of(row, path):
             continue
         if row.path == path:
-            row = row._replace(shape=shape)  # not that of a view
-        first = found.get(row.path, row)
+            row = row._replace(shape=shape)  # the shape of the leaf, not of a view
+        first = by_path.get(row.path, row)
         if first is not row:
             matrix, batch = (first if first.matrix else row)[2:4]
-            told_of = [r for r in (first, row) if r.transform != "all"] or [first]
-            names = [r.transform for r in told_of]
-            whys = [r.why for r in told_of]
+            routed = [r for r in (first, row) if r.transform != "all"] or [first]
+            names = [r.transform for r in routed]
+            whys = [r.why for r in routed]
             row = Row(
                 row.path, row.shape, matrix, batch, ", ".join(names), "; ".join(whys)
             )
-        found[row.path] = row
-    return list(found.values()) or [unrouted(path, shape)]
+        by_path[row.path] = row
+    return list(by_path.values()) or [unrouted(path, shape)]
 
 
 def _is_of(row: Row, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""A transform that sees every leaf as batches of matrices, or as a vector."""
+"""Wrapper that shows its inner transform every leaf as batches of matrices, or as a vector."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ _whole: ContextVar[Any] = ContextVar("gradkit.whole", default=None)
 
 
 class Leaf(NamedTuple):
-    """One leaf of a tree, and how it is seen."""
+    """One leaf of a tree, and its pattern."""
 
     x: Any
     pattern: patterns.Pattern | None  # None where it is left as it is
@@ -28,7 +28,7 @@ class Leaf(NamedTuple):
 
 
 def viewed(method: str, inner: AnyTransform, pattern_of: PatternOf) -> Transform:
-    """Let `inner` see a dict of views by path, and put back what it makes of them."""
+    """Show `inner` a dict of views by path, and join its results to the shapes of the leaves."""
     inner = optax.with_extra_args_support(inner)
 
     def leaves(t: Any) -> list[Leaf]:
@@ -36,16 +36,16 @@ def viewed(method: str, inner: AnyTransform, pattern_of: PatternOf) -> Transform
         return [_leaf(method, pattern_of, path, x) for path, x in named]
 
     def see(t: Any) -> dict[str, Any]:
-        """The views of all leaves by their names."""
-        found = leaves(t)
-        names = [name for leaf in found for name in leaf.names]
+        """Views of all leaves of `t`, by name."""
+        seen_leaves = leaves(t)
+        names = [name for leaf in seen_leaves for name in leaf.names]
         if len(set(names)) < len(names):
             text = f"paths must be distinct, got {sorted(names)}. Rename one."
             raise error(ValueError, method, text)
-        return dict(zip(names, [y for leaf in found for y in _views(leaf)]))
+        return dict(zip(names, [y for leaf in seen_leaves for y in _views(leaf)]))
 
     def hand_back(views: Any, t: Any) -> Any:
-        """What has these views, in the shapes of `t`."""
+        """Invert `see`: join `views` to a tree like `t`."""
         xs = [_joined(x, [views[name] for name in x.names]) for x in leaves(t)]
         return jax.tree.structure(t).unflatten(xs)
 
@@ -66,7 +66,7 @@ def viewed(method: str, inner: AnyTransform, pattern_of: PatternOf) -> Transform
 
 
 def whole_tree() -> Any:
-    """The tree whose views a transform within sees."""
+    """The tree whose views the inner transform sees, inside `viewed`."""
     return _whole.get()
 
 
@@ -80,22 +80,24 @@ def _of_whole(t: Any) -> Iterator[None]:
 
 
 def names_of(pattern: patterns.Pattern, path: str) -> list[str]:
-    """What the views of a leaf are called."""
+    """Names of the views of a leaf: its path, or `path/0`, `path/1`, ... for blocks."""
     if not pattern.blocks:
         return [path]
     return [f"{path}/{i}" for i in range(len(pattern.blocks))]
 
 
 def _leaf(method: str, pattern_of: PatternOf, path: str, x: Any) -> Leaf:
-    """The leaf with its pattern; as it is, if it is of no real numbers."""
+    """The leaf with its pattern; without one if it is not real."""
     if not numbers.is_real(x):
         return Leaf(x, None, [path])
     pattern = pattern_of(path, x)
     try:
         patterns.lengths(pattern, x.shape)
     except ValueError as wrong:
-        what = f"leaf {path} must fit {pattern.text!r}, got shape {x.shape}: {wrong}."
-        raise error(ValueError, method, f"{what} Correct the pattern.") from None
+        message = (
+            f"leaf {path} must fit {pattern.text!r}, got shape {x.shape}: {wrong}."
+        )
+        raise error(ValueError, method, f"{message} Correct the pattern.") from None
     return Leaf(x, pattern, names_of(pattern, path))
 
 
@@ -104,7 +106,7 @@ def _views(leaf: Leaf) -> list[Any]:
 
 
 def _joined(leaf: Leaf, views: list[Any]) -> Any:
-    """What has these views, in the shape of the leaf."""
+    """Join the views of a leaf to its shape."""
     return (
         views[0] if leaf.pattern is None else patterns.join(leaf.pattern, views, leaf.x)
     )

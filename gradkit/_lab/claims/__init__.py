@@ -1,1 +1,1 @@
-"""Small experiments in which what a paper claims can be seen, or fails to be."""
+"""Small experiments that reproduce a claim of a paper, or fail to."""

@@ -9,7 +9,7 @@ from gradkit._lab.claims.run import descend
 
 
 def play(tx: optax.GradientTransformation, steps: int) -> Any:
-    """Distance from the equilibrium of `min over x, max over y of x * y`, from 1 at first."""
+    """Final distance from the equilibrium of `min over x, max over y of x * y`; 1 at the start."""
 
     def slope(p: Any, _: Any) -> Any:
         return jnp.stack([p[1], -p[0]])

@@ -1,4 +1,4 @@
-"""Addition modulo a prime from some of its table: memorized, or understood."""
+"""Grokking: addition modulo a prime from a part of its table."""
 
 from typing import Any, NamedTuple
 
@@ -12,13 +12,13 @@ PRIME, WIDTH, SHARE = 23, 128, 0.6
 
 
 class Learning(NamedTuple):
-    """What was learned in the end."""
+    """Measures of the trained network."""
 
-    memorized: jax.Array  # share of the training pairs that are right
-    understood: jax.Array  # share of the other pairs that are right
-    collapsed: jax.Array  # share of the training pairs whose float32 loss is exactly 0
+    memorized: jax.Array  # training accuracy
+    understood: jax.Array  # held-out accuracy
+    collapsed: jax.Array  # fraction of training pairs of float32 loss exactly 0
     naive: jax.Array  # cosine between minus the gradient and the weights
-    growth: jax.Array  # norm of the weights, in norms at the start
+    growth: jax.Array  # norm of the weights, relative to the start
 
 
 def table(seed: Any) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""Gradients whose noise has no variance: what is estimated, and where descent ends."""
+"""Gradients with noise of infinite variance: errors of estimates, and losses of descent."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ import optax
 from gradkit._lab.claims.run import descend
 
 SIZE = 10
-TAIL = 1.2  # moments of this order and above are infinite: there is a mean, but no variance
+TAIL = 1.2  # moments of this order and above are infinite: a mean, but no variance
 
 
 def symmetric(key: jax.Array) -> jax.Array:
-    """A symmetric stable law, by the formula of Chambers, Mallows and Stuck."""
+    """Samples of a symmetric stable law, by the formula of Chambers, Mallows and Stuck."""
     angle, size = jax.random.split(key)
     angle = jax.random.uniform(angle, (SIZE,), minval=-jnp.pi / 2, maxval=jnp.pi / 2)
     size = jnp.cos((1 - TAIL) * angle) / jax.random.exponential(size, (SIZE,))
@@ -22,16 +22,16 @@ def symmetric(key: jax.Array) -> jax.Array:
 
 
 def skewed(key: jax.Array) -> jax.Array:
-    """Pareto's distribution of mean 0, whose median is far below."""
+    """Samples of a Pareto distribution shifted to mean 0; its median is far below."""
     return 0.3 * (jax.random.pareto(key, TAIL, (SIZE,)) - TAIL / (TAIL - 1))
 
 
 def estimate(
     tx: optax.GradientTransformation, seed: Any, steps: int, length: float
 ) -> Any:
-    """How far on average a direction is from a steady gradient, in lengths of it.
+    """The mean distance of directions from a constant gradient, relative to its length.
 
-    The mean over the second half of the updates.
+    The mean is over the second half of the updates.
     """
     start, *keys = jax.random.split(jax.random.key(seed), 2)
     steady = jax.random.normal(start, (SIZE,))

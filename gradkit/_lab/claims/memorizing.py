@@ -1,4 +1,4 @@
-"""Few examples, all in every batch: what is left of a network that knows them by heart."""
+"""A network that memorizes few examples, all in every batch."""
 
 from typing import Any, NamedTuple
 
@@ -12,16 +12,16 @@ INPUTS, WIDTH, CLASSES, EXAMPLES = 16, 64, 4, 128
 
 
 class Memory(NamedTuple):
-    """What is known in the end."""
+    """Measures of the trained network."""
 
     trained: jax.Array  # training loss
     held_out: jax.Array  # held-out loss
     accuracy: jax.Array  # on held-out examples
-    growth: jax.Array  # norm of the weights, in norms at the start
+    growth: jax.Array  # norm of the weights, relative to the start
 
 
 class Problem(NamedTuple):
-    """A network to train, and two that name the examples."""
+    """Initial weights, two networks that label the examples, and inputs."""
 
     start: Any
     first: Any
@@ -40,12 +40,12 @@ def problem(seed: Any) -> Problem:
 
 
 def logits(p: Any, x: jax.Array) -> jax.Array:
-    """The scores of all classes."""
+    """The logits of all classes."""
     return jax.nn.relu(x @ p[0]) @ p[1]
 
 
 def labels(p: Any, x: jax.Array) -> jax.Array:
-    """The classes of the highest scores."""
+    """The class of the highest logit for each input."""
     return jnp.argmax(logits(p, x), axis=1)
 
 
@@ -69,7 +69,7 @@ def memorize(tx: optax.GradientTransformation, seed: Any, steps: int) -> Memory:
 
 
 def relearn(tx: optax.GradientTransformation, seed: Any, steps: int, more: int) -> Any:
-    """After `steps` on one network's labels, updates until 95 % of another's are known."""
+    """After `steps` on one network's labels, the number of updates to learn 95 % of another's."""
     start, first, second, x, _ = problem(seed)
     before, after = labels(first, x), labels(second, x)
 
@@ -79,6 +79,6 @@ def relearn(tx: optax.GradientTransformation, seed: Any, steps: int, more: int) 
     def watch(p: Any, u: Any) -> jax.Array:
         return jnp.mean(labels(p, x) == after) >= 0.95
 
-    _, known = descend(tx, slope, start, jnp.arange(steps + more), watch)
-    known = known[steps:]
-    return jnp.where(jnp.any(known), jnp.argmax(known) + 1, more)
+    _, learned = descend(tx, slope, start, jnp.arange(steps + more), watch)
+    learned = learned[steps:]
+    return jnp.where(jnp.any(learned), jnp.argmax(learned) + 1, more)

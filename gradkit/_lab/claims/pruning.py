@@ -1,4 +1,4 @@
-"""Regression on inputs of which few matter: which of them have no weights in the end."""
+"""Regression with few relevant inputs: which inputs end with all weights zero."""
 
 from typing import Any, NamedTuple
 
@@ -12,13 +12,11 @@ INPUTS, ACTIVE, OUTPUTS, BATCH = 48, 8, 8, 16
 
 
 class Pruned(NamedTuple):
-    """What is left."""
+    """Fractions of inputs with all weights zero, and the error."""
 
-    found: (
-        jax.Array
-    )  # share of the inputs that do not matter whose weights are all zero
-    lost: jax.Array  # share of those that do whose weights are all zero
-    error: jax.Array  # squared distance from the truth
+    found: jax.Array  # fraction of irrelevant inputs whose weights are all zero
+    lost: jax.Array  # fraction of relevant inputs whose weights are all zero
+    error: jax.Array  # squared distance from the true weights
 
 
 def prune(tx: optax.GradientTransformation, seed: Any, steps: int) -> Pruned:

@@ -1,4 +1,4 @@
-"""Weights whose length does not matter: they turn, and what lengthens them slows them."""
+"""Scale-invariant weights, which turn more slowly as their norm grows."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ INPUTS, UNITS, BATCH, NOISE = 16, 8, 16, 0.1
 
 
 class Turning(NamedTuple):
-    """What was seen after each update."""
+    """Measures after each update."""
 
     norm: jax.Array  # of the weights
     moved: jax.Array  # norm of the update
@@ -20,7 +20,7 @@ class Turning(NamedTuple):
 
 
 def committee(w: jax.Array, x: jax.Array) -> jax.Array:
-    """Units of unit weights, half of them for and half against."""
+    """The sum of ReLU units with weights of norm 1, with alternating signs."""
     units = jax.nn.relu(x @ (w / jnp.linalg.norm(w, axis=0, keepdims=True)))
     return units @ jnp.where(jnp.arange(UNITS) % 2 == 0, 1.0, -1.0)
 
@@ -28,7 +28,7 @@ def committee(w: jax.Array, x: jax.Array) -> jax.Array:
 def turn(
     tx: optax.GradientTransformation, seed: Any, steps: int, penalty: Any = 0.0
 ) -> Turning:
-    """Learn one committee from another's noisy answers, a fresh batch in every step.
+    """Learn one committee from noisy outputs of another, with a fresh batch in every step.
 
     `penalty` times the weights is added to the gradient.
     """

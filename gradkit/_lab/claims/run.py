@@ -10,11 +10,11 @@ import optax
 
 
 class Tuned(NamedTuple):
-    """The best setting out of a grid, and what it reached."""
+    """The best setting of a grid, and its losses."""
 
     setting: tuple[float, ...]
-    losses: np.ndarray  # of the seeds that had no say in the choice
-    at_edge: bool  # whether a larger grid might have found a better one
+    losses: np.ndarray  # of seeds not used to choose
+    at_edge: bool  # whether the best is at an edge of the grid
 
 
 def descend(
@@ -24,20 +24,20 @@ def descend(
     inputs: Any,
     watch: Callable[[Any, Any], Any] = lambda p, updates: (),
 ) -> tuple[Any, Any]:
-    """Parameters after one update for each of `inputs`, and what `watch` saw of each.
+    """Parameters after one update for each of `inputs`, and the stacked results of `watch`.
 
-    `slope(p, input)` is the gradient; `watch` is given the new parameters and the update.
+    `slope(p, input)` is the gradient; `watch` gets the new parameters and the update.
     """
     tx = optax.with_extra_args_support(tx)
 
-    def move(carry: Any, given: Any) -> tuple[Any, Any]:
+    def move(carry: Any, x: Any) -> tuple[Any, Any]:
         p, state = carry
-        updates, state = tx.update(slope(p, given), state, p)
+        updates, state = tx.update(slope(p, x), state, p)
         p = optax.apply_updates(p, updates)
         return (p, state), watch(p, updates)
 
-    (p, _), seen = jax.lax.scan(move, (p, tx.init(p)), inputs)
-    return p, seen
+    (p, _), watched = jax.lax.scan(move, (p, tx.init(p)), inputs)
+    return p, watched
 
 
 def product(f: Callable[..., Any], *axes: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A small network's regression, some of whose gradients are much too large."""
+"""Regression with a small network, where some gradients are a thousand times too large."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SPIKE = 1000.0
 
 
 def quantized(x: jax.Array, bits: int) -> jax.Array:
-    """The nearest of `2**bits - 1` evenly spaced levels; gradients pass as they are."""
+    """`x` rounded to `2**bits - 1` evenly spaced levels, with a straight-through gradient."""
     step = jnp.max(jnp.abs(x)) / (2 ** (bits - 1) - 1)
     step = jnp.where(step > 0, step, 1)
     return x + jax.lax.stop_gradient(step * jnp.round(x / step) - x)
@@ -25,7 +25,7 @@ def regress(
     sizes: jax.Array,
     bits: int | None = None,
 ) -> jax.Array:
-    """Held-out loss after every update, the gradient of each multiplied by its size.
+    """Held-out loss after every update; gradient `t` is multiplied by `sizes[t]`.
 
     With `bits`, inputs, weights and hidden units are quantized.
     """
@@ -42,15 +42,15 @@ def regress(
             (hidden @ stored(p[1]) - jnp.tanh(x @ truth[0]) @ truth[1]) ** 2
         )
 
-    def slope(p: Any, given: Any) -> Any:
-        key, size = given
+    def slope(p: Any, x: Any) -> Any:
+        key, size = x
         g = jax.grad(loss)(p, jax.random.normal(key, (BATCH, INPUTS)))
-        return [size * x for x in g]
+        return [size * gi for gi in g]
 
     inputs = jax.random.split(batches, len(sizes)), sizes
     return descend(tx, slope, start, inputs, lambda p, u: loss(p, examples))[1]
 
 
 def spiky(steps: int, at: Any) -> jax.Array:
-    """Sizes that are 1, and `SPIKE` at these updates."""
+    """A vector of ones `[steps]`, with `SPIKE` at these updates."""
     return jnp.ones(steps).at[jnp.asarray(at, jnp.int32)].set(SPIKE)

@@ -48,28 +48,28 @@ def check_coordinates(
             transform by learning rate, and batch.
         sizes: widths or depths, at least two.
         learning_rate: given to each experiment's `tx`, the same at every size.
-        steps: updates. What starts at zero has nothing below it move before it has moved
-            itself: all that is below a readout of zeros, keys and embeddings below queries of
-            zeros, whose attention starts flat. Then take more steps. What no update moves
+        steps: updates. What is below a weight that starts at zero moves only after that weight:
+            all that is below a readout of zeros, and keys and embeddings below queries of zeros,
+            whose attention starts uniform. Then take more steps. A site that no update moves
             fails, and the reason says so where a later site started at zero.
         seeds: of first parameters and batches.
         rename: from a size and a site's name, the name to compare it under, or None to leave
             it out; models of several depths need it. Sites of one name are averaged.
-        scale: from the same, what the site's sizes are multiplied by: the depth, say, for what
-            a parametrization divides by it on purpose.
+        scale: from a size and a site's name, a factor on the site's sizes: the depth, for
+            example, where a parametrization divides by it on purpose.
 
     Paper: Yang and others, "Tensor Programs V", arXiv:2203.03466, Appendix D.1.
-    Departure: sites are found in the loss itself, where the release hooks modules; changes
-        are measured beside sizes, slopes are fitted and judged, where the release draws.
+    Departure: sites are found in the traced loss; the authors' code hooks modules. Changes are
+        measured besides sizes, and slopes are fitted and tested; the authors' code plots them.
     Limits: what is inside a `while_loop` or a kernel is not seen. A mean size of zero has no
-        power (nan) and is not judged. Few blocks are not yet the limit of many: over depths
-        let them begin as the identity and add little to the stream. Passing is necessary for
-        transfer, not sufficient: see `sweep_transfer`. Few seeds make wide intervals, which
-        fail less: `table` says where more would tell. A change vanishes at first where it is
-        mostly noise, which falls as $n^{-1/2}$: at widths below the number of directions in a
-        batch, seen most in queries of zeros and their scores, which are all change; and below
-        or at an output matrix, a readout or one inside the model, that starts random. Take
-        larger widths for the one, and for the other let it start at zero.
+        power (nan) and is not judged. Few blocks are not yet the limit of many: over depths let
+        them begin as the identity and add little to the stream. Passing is necessary for
+        transfer, not sufficient: see `sweep_transfer`. Few seeds make wide intervals, which fail
+        less: `table` says where more would tell. A change vanishes at first where it is mostly
+        noise, which falls as $n^{-1/2}$: at widths below the number of directions in a batch,
+        seen most in queries of zeros and their scores, which are all change; and below or at an
+        output matrix, a readout or one inside the model, that starts random. Take larger widths
+        in the first case, and start that matrix at zero in the second.
 
     >>> net = lambda n: gk.Experiment(lambda key: {"w": jnp.ones((n, 3)) / n},  # SGD's update
     ...     lambda p, x: (x @ p["w"]).sum(), gk.sgd, lambda key: jnp.ones((1, n)))
@@ -95,7 +95,7 @@ def check_coordinates(
         for n in sizes
     ]
     sites = tuple(means[0])
-    apart = sorted({site for one in means for site in one.keys() ^ {*sites}})
+    apart = sorted({site for by_site in means for site in by_site.keys() ^ {*sites}})
     if apart:
         raise ValueError(
             "gradkit.check_coordinates: sites must have the same names at every size, got "
@@ -103,7 +103,10 @@ def check_coordinates(
         )
     activation, change = (
         np.stack(
-            [np.stack([np.asarray(one[s][i]) for s in sites], -1) for one in means]
+            [
+                np.stack([np.asarray(by_site[s][i]) for s in sites], -1)
+                for by_site in means
+            ]
         )
         for i in (0, 1)
     )
@@ -122,9 +125,9 @@ def _measure(
     names: list[str] = []
 
     def activations(params: Any, batch: Any) -> list[jax.Array]:
-        found = record.activations(model.loss, params, batch)
-        names[:] = [name for name, _ in found]
-        return [x for _, x in found]
+        sites = record.activations(model.loss, params, batch)
+        names[:] = [name for name, _ in sites]
+        return [x for _, x in sites]
 
     def run(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
         for_params, for_batch = jax.random.split(key)

@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 
 
 class CautiousDecayState(NamedTuple):
-    """How far along the schedule the run is."""
+    """State of `decay_by_caution`."""
 
     count: jax.Array  # updates so far, int32 []
 
@@ -56,12 +56,12 @@ def decay_by_caution(weight_decay: Rate = 1e-2) -> Transform:
         if rate.is_zero(weight_decay):
             return updates, CautiousDecayState(count)
         check.given("decay_by_caution", params)
-        share = rate.at(weight_decay, state.count)
+        fraction = rate.at(weight_decay, state.count)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             p = p.astype(u.dtype)
             towards_zero = jnp.sign(u) * jnp.sign(p) <= 0  # u * p itself could vanish
-            return jnp.where(towards_zero, u - share * p, u).astype(u.dtype)
+            return jnp.where(towards_zero, u - fraction * p, u).astype(u.dtype)
 
         u = jax.tree.map(shrink, numbers.wide(updates), params)
         return numbers.like(u, updates), CautiousDecayState(count)

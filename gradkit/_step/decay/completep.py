@@ -22,7 +22,7 @@ from gradkit.parametrization.parameter import Parametrization
 
 
 class CompletePDecayState(NamedTuple):
-    """How far along the schedule the run is."""
+    """State of `decay_by_completep`."""
 
     count: jax.Array  # updates so far, int32 []
 
@@ -45,7 +45,8 @@ def decay_by_completep(
         parametrization: from `infer_parametrization`; its `depth` is $L$.
         weight_decay: the fraction lost in one update at the base size, the learning rate's factor
             included; a number or a schedule.
-        branch: as in `transfer_by_completep`; with 1 the depth does not matter either.
+        branch: exponent of the depth by which residual branches are divided, as in
+            `transfer_by_completep`; with 1 the depth has no effect on the decay.
 
     Needs: params, unless `weight_decay` is 0. Stands after `transfer_by_completep`.
     State: `0` bytes a leaf, `4` once.
@@ -54,8 +55,7 @@ def decay_by_completep(
         transformers", arXiv:2505.01618, Table 1.
     Departure: the table's decay is multiplied by each parameter's own rate; this is that
         product, without the learning rate.
-    Limits: which leaves are matrices is read from their axes, besides those that number
-        layers or experts.
+    Limits: a leaf is a matrix if it has two axes or more, without stacked axes (layers, experts).
 
     >>> p = gk.Parametrization({"w": gk.Parameter((8, 8), (2, 2), "hidden", (0,), (1,))})
     >>> tx, w = gk.decay_by_completep(p, weight_decay=0.1), {"w": jnp.ones((8, 8))}
@@ -66,7 +66,7 @@ def decay_by_completep(
     check.nonnegative(method, weight_decay=weight_decay)
     check.interval(method, "(0, 1]", branch=branch)
     rule = functools.partial(rules.completep, branch=branch)
-    found = rules.follow(method, parametrization, rule, "adam")
+    multipliers = rules.follow(method, parametrization, rule, "adam")
 
     def init(params: Params) -> CompletePDecayState:
         del params
@@ -87,7 +87,7 @@ def decay_by_completep(
         base = rate.at(weight_decay, state.count)
 
         def shrink(path: str, u: jax.Array, p: jax.Array) -> jax.Array:
-            m = found[path]
+            m = multipliers[path]
             decay = base * m.weight_decay * m.learning_rate
             return (u - decay * p.astype(u.dtype)).astype(u.dtype)
 

@@ -21,7 +21,7 @@ from gradkit._core.types import (
 
 
 class RelevanceState(NamedTuple):
-    """How far along the schedule the run is, and what `inner` remembers."""
+    """State of `decay_by_relevance`."""
 
     count: jax.Array  # updates so far, int32 []
     inner: optax.OptState
@@ -37,8 +37,8 @@ def decay_by_relevance(
       \, p_{t-1}$$
 
     Args:
-        inner: a whole chain with its learning rate. Wrapped, because only before it are
-            gradients known.
+        inner: a whole chain with its learning rate. It is wrapped so that its gradients can be
+            read.
         weight_decay: the fraction of a parameter without gradient lost in one update; a number or
             a schedule.
         scale: the size of gradient that keeps about two thirds of this decay away.
@@ -48,8 +48,8 @@ def decay_by_relevance(
     Flops: at most `12*size` a leaf, `4` once, and those of `inner`.
     Paper: Bonetta, Ribero and Cancelliere, "Regularization-based Pruning of Irrelevant
         Weights in Deep Neural Architectures", arXiv:2204.04977.
-    Departure: the measure of irrelevance is our reading, 1 without gradient and falling with
-        its size; `scale` is ours, 1 is without it. Pruning between rounds is left to the loop.
+    Departure: $e^{-|g|}$ is our reading of the paper's irrelevance, which is 1 without a gradient
+        and falls with its size; `scale` is ours. Pruning between rounds is left to the loop.
     Limits: gradients far below `scale` give plain weight decay: set `scale` to their usual
         size.
 
@@ -69,18 +69,20 @@ def decay_by_relevance(
         updates: Updates, state: RelevanceState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, RelevanceState]:
         g = numbers.read(updates)
-        moved, inner_state = inner.update(g, state.inner, params, **extra)
+        inner_updates, inner_state = inner.update(g, state.inner, params, **extra)
         step = numbers.increment(state.count)
         if rate.is_zero(weight_decay):
-            return numbers.like(moved, updates), RelevanceState(step, inner_state)
+            return numbers.like(inner_updates, updates), RelevanceState(
+                step, inner_state
+            )
         check.given("decay_by_relevance", params)
         most = rate.at(weight_decay, state.count)
 
         def shrink(u: jax.Array, x: jax.Array, p: jax.Array) -> jax.Array:
-            share = most * jnp.exp(-jnp.abs(x) / scale)
-            return (u - share.astype(u.dtype) * p.astype(u.dtype)).astype(u.dtype)
+            fraction = most * jnp.exp(-jnp.abs(x) / scale)
+            return (u - fraction.astype(u.dtype) * p.astype(u.dtype)).astype(u.dtype)
 
-        u = jax.tree.map(shrink, numbers.wide(moved), g, params)
+        u = jax.tree.map(shrink, numbers.wide(inner_updates), g, params)
         return numbers.like(u, updates), RelevanceState(step, inner_state)
 
     return transform(init, update)

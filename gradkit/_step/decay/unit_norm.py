@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 
 
 class UnitNormState(NamedTuple):
-    """How far along the schedule the run is."""
+    """State of `decay_by_unit_norm`."""
 
     count: jax.Array  # updates so far, int32 []
 
@@ -35,9 +35,9 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
     Flops: at most `24*size` a leaf, `4` once.
     Paper: Georgiou, Schmitt, Bäck, Chen and Lew, "Preprint: Norm Loss: An efficient yet
         effective regularization method for deep neural networks", arXiv:2103.06583.
-    Departure: the paper adds the loss to that of the data; here the learning rate and
-        averages do not see it. To follow the paper under SGD, pass the learning rate times
-        its factor.
+    Departure: the paper adds the loss to that of the data; here it passes through neither the
+        learning rate nor EMAs. To follow the paper under SGD, pass the learning rate times its
+        factor.
     Limits: leaves of fewer than two axes pass as they are, as do weights that are all zero. A
         stack `[layers, in, out]` has one norm for all layers of a unit.
 
@@ -61,7 +61,7 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
         if rate.is_zero(weight_decay):
             return updates, UnitNormState(count)
         check.given("decay_by_unit_norm", params)
-        share = rate.at(weight_decay, state.count)
+        fraction = rate.at(weight_decay, state.count)
 
         def draw(u: jax.Array, p: jax.Array) -> jax.Array:
             if u.ndim < 2:
@@ -69,7 +69,7 @@ def decay_by_unit_norm(weight_decay: Rate = 1e-2) -> Transform:
             w = p.astype(u.dtype)
             norm = norms.along(w, tuple(range(w.ndim - 1)))
             unit = w / jnp.where(norm > 0, numbers.divisible(norm), 1)
-            return (u - 2 * share * (w - unit)).astype(u.dtype)
+            return (u - 2 * fraction * (w - unit)).astype(u.dtype)
 
         u = jax.tree.map(draw, numbers.wide(updates), params)
         return numbers.like(u, updates), UnitNormState(count)

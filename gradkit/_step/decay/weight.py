@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 
 
 class WeightDecayState(NamedTuple):
-    """How far along the schedule the run is."""
+    """State of `decay_by_weight`."""
 
     count: jax.Array  # updates so far, int32 []
 
@@ -32,9 +32,9 @@ def decay_by_weight(weight_decay: Rate = 1e-2, *, mask: Mask = None) -> Transfor
     Flops: at most `6*size` a leaf.
     Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
         Algorithm 2, line 12.
-    Departure: the paper's one multiplier for step and decay is two schedules here. Releases
-        (torch, optax) multiply the decay by the learning rate: so do our recipes, by passing
-        the product.
+    Departure: the paper multiplies step and decay by one schedule; here each has its own. torch
+        and optax multiply the decay by the learning rate. The recipes do so too: they pass the
+        product.
     Limits: decays every leaf, gains and biases too, unless `mask` spares them.
 
     >>> tx = gk.decay_by_weight(0.1)
@@ -57,10 +57,10 @@ def decay_by_weight(weight_decay: Rate = 1e-2, *, mask: Mask = None) -> Transfor
         if rate.is_zero(weight_decay):
             return updates, WeightDecayState(count)
         check.given("decay_by_weight", params)
-        share = rate.at(weight_decay, state.count)
+        fraction = rate.at(weight_decay, state.count)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
-            return (u - share * p.astype(u.dtype)).astype(u.dtype)
+            return (u - fraction * p.astype(u.dtype)).astype(u.dtype)
 
         shrinking = decayed("decay_by_weight", mask, params)
         u = jax.tree.map(shrink, numbers.wide(updates), shrinking)

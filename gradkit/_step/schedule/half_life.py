@@ -27,8 +27,8 @@ def schedule_by_half_life(
 
     Paper: Pagliardini, Ablin and Grangier, "The AdEMAMix Optimizer: Better, Faster, Older",
         arXiv:2409.03137, Section 3.
-    Departure: the release adds 1e-8 inside its logarithms; 2e-6 of the parameters after 40 steps at
-        `end=0.999`.
+    Departure: the authors' code adds 1e-8 inside its logarithms, which changes the parameters by
+        2e-6 of their size after 40 steps at `end=0.999`.
     Limits: in float32, 1 minus a decay of 0.9999 is off by 0.02 %.
 
     >>> decay = gk.schedule_by_half_life(0.5, end=0.5**0.5, steps=4)  # half-life 1 to 2

@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transfo
 
 
 class LearningRateState(NamedTuple):
-    """How far along the schedule the run is."""
+    """State of `step_by_learning_rate`."""
 
     count: jax.Array  # updates so far, int32 []
 

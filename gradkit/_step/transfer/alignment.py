@@ -1,4 +1,4 @@
-"""Learning rates per layer for any parametrization, and any alignment of weights and data."""
+"""Learning rates per layer for four parametrizations and any alignment of updates with data."""
 
 import functools
 
@@ -20,14 +20,15 @@ def transfer_by_alignment(
 ) -> Transform:
     r"""Multiply each update by the learning-rate factor of a parametrization and an alignment.
 
-    With weights used as $n^{-a} w$ and drawn with entries of $n^{-b}$, $i$ and $o$ the growth
-    of fan-in and fan-out, and $r = a + b$ of the output matrix:
-
     $$u \cdot \frac{M}{G^q S^s}, \qquad M = n^a i^{-\mathrm{alignment}}, \qquad
       G = n^{-a} o^{-r}, \qquad S = n^{-b}$$
 
-    SGD: $q = 1$; Adam: $q = 0$; Adafactor: $q = 0$ and, as its step is relative, $s = 1$. The
-    width $n$ is `o` for input weights, else `i`.
+    $i$ and $o$ are the growth of fan-in and fan-out, target over base. $n$ is the growth of the
+    width: `o` for input weights, else `i`. The model uses a weight as $n^{-a} w$, and its entries
+    are drawn with standard deviation proportional to $n^{-b}$: $a$ and $b$ are in the table. $M$
+    is how far an entry should move, $G$ the size of its gradient, $S$ its initial size, and $r$
+    is $a + b$ of the output matrix. SGD: $q = 1$, $s = 0$. Adam: $q = s = 0$. Adafactor, whose
+    step is relative to the parameter: $q = 0$, $s = 1$.
 
     | $a$, $b$ | input | hidden | output |
     |---|---|---|---|
@@ -38,7 +39,7 @@ def transfer_by_alignment(
 
     Args:
         parametrization: from `infer_parametrization`.
-        table: the row above that the model follows.
+        table: the row above that the model follows, which fixes $a$ and $b$.
         optimizer: what made the direction: a name of `gradkit.OPTIMIZERS`, or an
             `Optimizer`.
         alignment: 1 where updates add up with one sign (full), 1/2 with random ones (none).
@@ -47,9 +48,10 @@ def transfer_by_alignment(
     Flops: at most `2*size` a leaf.
     Paper: Everett and others, "Scaling Exponents Across Parameterizations and Optimizers",
         arXiv:2407.05872, Table 1.
-    Departure: biases and gains, which the paper has none of, count as inputs with $a = b = 0$.
-    Limits: as `transfer_by_mup`. Adam's `eps` should go with $G$, the `eps` of
-        `gradkit.multipliers`, or be left out: `scale_by_adam_atan2`.
+    Departure: biases and gains, which are not in the paper, count as inputs with $a = b = 0$.
+    Limits: place it after `step_by_learning_rate`, so that no schedule undoes it. The model
+        multiplies by $n^{-a}$. Adam's `eps` should be proportional to $G$, which is the `eps` of
+        `gradkit.multipliers`; or use `scale_by_adam_atan2`, which has none.
 
     >>> w, wide = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((8, 8))}
     >>> grown = gk.infer_parametrization(base=w, target=wide)

@@ -1,4 +1,4 @@
-"""CompleteP: a learning rate that is right for a transformer of any width and depth."""
+"""CompleteP: muP with learning rates that also transfer across depth."""
 
 import functools
 
@@ -19,27 +19,30 @@ def transfer_by_completep(
 ) -> Transform:
     r"""Multiply each update by CompleteP's learning-rate factor, for any width and any depth.
 
-    In a network whose residual branches are added as $x + L^{-\mathrm{branch}} f(x)$, with
-    $L$ the growth of their number, all parameters of a branch take, on top of muP,
+    $$u \cdot \frac{L^{\mathrm{branch} - 1}}{(L^{-\mathrm{branch}})^q} \cdot \text{muP's factor}$$
 
-    $$u \cdot \frac{L^{\mathrm{branch} - 1}}{(L^{-\mathrm{branch}})^q}$$
-
-    with $q$ the degree of the direction in the gradient. Adam with `branch` 1: nothing.
+    for parameters of a residual branch, which the model adds as $x + L^{-\mathrm{branch}} f(x)$.
+    $L$ is the growth of the number of branches, target over base. The numerator is how far a
+    parameter should move, the denominator the size of its gradient. $q$ is the degree of the
+    direction in the gradient: 0 for Adam, 1 for SGD. For Adam with `branch` 1 the factor of $L$
+    is 1. All other parameters take muP's factor alone.
 
     Args:
         parametrization: from `infer_parametrization`; its `depth` is $L$.
         optimizer: what made the direction: a name of `gradkit.OPTIMIZERS`, or an
             `Optimizer`.
-        branch: the exponent; 1/2 is depth-muP's, 1 keeps what a branch learns nonlinear.
+        branch: the exponent; 1/2 is depth-muP's. With 1, features of a branch stay nonlinear in
+            its weights as depth grows.
 
     State: `0` bytes a leaf, `0` once.
     Flops: at most `2*size` a leaf.
     Paper: Dey and others, "Don't be lazy: CompleteP enables compute-efficient deep
         transformers", arXiv:2505.01618, Table 1.
-    Departure: none for AdamW. Other optimizers follow from the same demands.
-    Limits: as `transfer_by_mup`. Of the paper's table Adam's `eps` is scaled by
-        `transfer_by_gradient_scale`, the weight decay by `decay_by_completep`. The release
-        has one `eps`, the hidden weights', for all parameters.
+    Departure: none for AdamW. The factors of other optimizers are derived the same way.
+    Limits: place it after `step_by_learning_rate`, so that no schedule undoes it. The model
+        multiplies its branches, and divides the input of its output matrix by the growth of its
+        fan-in. Scale Adam's `eps` with `transfer_by_gradient_scale(..., rule="completep")`, and the
+        weight decay with `decay_by_completep`. The authors' code uses the `eps` of hidden weights for all.
 
     >>> block = gk.Parameter((2, 2), (2, 2), "hidden", (0,), (1,), depth=4)
     >>> tx = gk.transfer_by_completep(gk.Parametrization({"w": block}), optimizer="sgd")

@@ -16,16 +16,18 @@ def transfer_by_expert_mup(
 ) -> Transform:
     r"""Multiply each update by muP's learning-rate factor for experts and their router.
 
-    Every expert is a hidden matrix of its own, and the router an output matrix. The number
-    of experts, and of those chosen, stay what they were. With $i$ and $o$ the growth of fan-in
-    and fan-out,
+    Every expert is a hidden matrix of its own, and the router is an output matrix. The number of
+    experts, and the number chosen per token, do not grow.
 
     $$\text{expert:} \; u / i \; (\text{Adam}), \; u \cdot o / i \; (\text{SGD}); \qquad
       \text{router:} \; u \; (\text{Adam}), \; u \cdot i \; (\text{SGD})$$
 
+    $i$ and $o$ are the growth of fan-in and fan-out, target over base. All other parameters take
+    the factor of `transfer_by_mup`.
+
     Args:
         parametrization: from `infer_parametrization`, with roles `expert` and
-            `router`: an axis that numbers experts is no input and no output.
+            `router`: an axis that numbers experts is neither input nor output.
         optimizer: what made the direction: a name of `gradkit.OPTIMIZERS`, or an
             `Optimizer`.
 
@@ -33,13 +35,14 @@ def transfer_by_expert_mup(
     Flops: at most `2*size` a leaf.
     Paper: Malasnicki and others, "mu-Parametrization for Mixture of Experts",
         arXiv:2508.09752.
-    Departure: none in what counts as hidden and as output; the form is that of
-        `transfer_by_mup`, a multiplier and no smaller rate. The numbers were compared with
+    Departure: none in what counts as hidden and as output. The model divides by `i` at the router
+        and output matrix, in place of a smaller learning rate. The factors were compared with
         the code of Vankadara and others, arXiv:2605.14200, not with the paper's table.
-    Limits: as `transfer_by_mup`. The model divides what the router is given by `i`. More
-        experts are refused: what they add up to has no limit in this rule, though the
-        paper sees its rate transfer to them. Jiang and others, arXiv:2601.20205, and
-        Vankadara and others are on that.
+    Limits: place it after `step_by_learning_rate`, so that no schedule undoes it. The model
+        divides the inputs of the router and of the output matrix by `i`. A growing number of
+        experts is refused: their sum has no limit under this rule, though rates transfer in the
+        paper's experiments. Jiang and others, arXiv:2601.20205, and Vankadara and others treat
+        that case.
 
     >>> shapes = {"shape": (4, 8, 8), "base": (4, 2, 2), "stacks": (0,)}
     >>> up = gk.Parameter(role="expert", inputs=(1,), outputs=(2,), **shapes)

@@ -1,4 +1,4 @@
-"""Gradients in the units they had at the base size, so that Adam's eps keeps its meaning."""
+"""Gradients scaled back to their base-size magnitude, so that Adam's eps keeps its meaning."""
 
 from gradkit._core.factory import factory
 from gradkit._core.types import Transform
@@ -16,8 +16,9 @@ def transfer_by_gradient_scale(
     $$u = g / G, \qquad \frac{g / G}{\sqrt{(g / G)^2} + \mathrm{eps}} =
       \frac{g}{\sqrt{g^2} + G \, \mathrm{eps}}$$
 
-    So whatever follows, if it does not depend on the size of a gradient but for an `eps`, has
-    an `eps` of $G$ times the one given, leaf by leaf.
+    $G$ is the growth of the gradient's entries, target over base, one number a leaf. If the next
+    transform is scale-invariant except for its `eps`, dividing by $G$ is the same as multiplying
+    its `eps` by $G$.
 
     Args:
         parametrization: from `infer_parametrization`.
@@ -28,9 +29,9 @@ def transfer_by_gradient_scale(
     Paper: Everett and others, "Scaling Exponents Across Parameterizations and Optimizers",
         arXiv:2407.05872; with `rule="completep"`, the `eps` of Dey and others,
         arXiv:2505.01618, Table 1.
-    Departure: scales gradients where the papers scale `eps`, which is the same.
-    Limits: stands first in a chain. The `transfer_by_...` at its end stays as it is, as for
-        Adam; not for SGD, whose step would be divided too.
+    Departure: scales gradients where the papers scale `eps`; both give the same update.
+    Limits: place it first in a chain, and keep the `transfer_by_...` at its end, for `"adam"`.
+        Not for SGD, whose step would be divided too.
 
     >>> p = gk.Parametrization({"w": gk.Parameter((8, 8), (2, 2), "hidden", (0,), (1,))})
     >>> tx = gk.transfer_by_gradient_scale(p)
@@ -38,7 +39,7 @@ def transfer_by_gradient_scale(
     4.0
     """
     method = "transfer_by_gradient_scale"
-    found = rules.follow(method, parametrization, rule, OPTIMIZERS["adam"])
+    multipliers = rules.follow(method, parametrization, rule, OPTIMIZERS["adam"])
     return apply.multiply(
-        method, parametrization, {path: 1 / m.eps for path, m in found.items()}
+        method, parametrization, {path: 1 / m.eps for path, m in multipliers.items()}
     )

@@ -12,20 +12,21 @@ def transfer_by_learned_mup(parametrization: Parametrization) -> Transform:
 
     $$u \cdot \begin{cases} 1 / \text{fan-in} & \text{hidden} \\ 1 & \text{else} \end{cases}$$
 
-    in the shape itself and not in its growth, as one optimizer is trained on many widths.
+    Fan-in is that of the target itself, not its growth, because one learned optimizer is trained
+    on many widths.
 
     Args:
-        parametrization: from `infer_parametrization`; of the base only which
-            axes grow matters.
+        parametrization: from `infer_parametrization`; the base only tells
+            which axes grow.
 
     State: `0` bytes a leaf, `0` once.
     Flops: at most `2*size` a leaf.
     Paper: Therien and others, "muLO: Compute-Efficient Meta-Generalization of Learned
         Optimizers", arXiv:2406.00153.
     Departure: none.
-    Limits: for steps whose entries have the same size at any width, as features normalized
-        over each tensor give them. A step relative to the parameter's size is not one. The
-        model divides what the output matrix is given by the width.
+    Limits: for steps whose entries have the same size at any width, as with features normalized
+        over each tensor, and not for steps relative to the parameter's size. The model divides the
+        input of the output matrix by the width.
 
     >>> w, wide = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((8, 8))}
     >>> tx = gk.transfer_by_learned_mup(gk.infer_parametrization(base=w, target=wide))
@@ -33,13 +34,13 @@ def transfer_by_learned_mup(parametrization: Parametrization) -> Transform:
     0.125
     """
     method = "transfer_by_learned_mup"
-    found = rules.follow(method, parametrization, "mup", "adam")
+    multipliers = rules.follow(method, parametrization, "mup", "adam")
 
     def factor(path: str) -> float:
         parameter = parametrization[path]
         base = parameter.base_fan_in if parameter.kind == "hidden" else 1
-        return float(found[path].learning_rate / base)
+        return float(multipliers[path].learning_rate / base)
 
     return apply.multiply(
-        method, parametrization, {path: factor(path) for path in found}
+        method, parametrization, {path: factor(path) for path in multipliers}
     )

@@ -1,4 +1,4 @@
-"""muP: the learning rate tuned on a narrow model, right for a wide one."""
+"""muP: learning rates that transfer from a narrow model to a wide one."""
 
 from gradkit._core.factory import factory
 from gradkit._core.types import Transform
@@ -13,17 +13,15 @@ def transfer_by_mup(
 ) -> Transform:
     r"""Multiply each update by muP's learning-rate factor, so that one rate is right at any width.
 
-    A parameter's entries should move by $M$ times what they moved at the base width, and its
-    gradient entries are $G$ times what they were. With $i$ and $o$ the growth of its fan-in
-    and fan-out, a direction of degree $q$ in the gradient, whose entries are $D$ times as
-    large for reasons of shape alone, takes
-
     $$u \cdot \frac{M}{G^q D}, \qquad M = \begin{cases} 1 / i & \text{hidden} \\ 1 &
       \text{else} \end{cases}, \qquad G = \begin{cases} 1 / i & \text{output} \\ 1 / o &
       \text{else} \end{cases}$$
 
-    SGD: $q = 1$, Adam and signs: $q = 0$, both $D = 1$; spectral methods: $q = 0$,
-    $D = 1 / \sqrt{i o}$. Without growth every factor is 1.
+    All symbols are ratios, target over base. $i$ and $o$ are the growth of fan-in and fan-out of
+    the parameter. $M$ is how far its entries should move. $G$ is the size of its gradient entries.
+    $q$ is the degree of the direction in the gradient, and $D$ the growth of the direction that
+    is due to its shape alone. SGD: $q = 1$, $D = 1$. Adam and signs: $q = 0$, $D = 1$. Spectral
+    methods: $q = 0$, $D = 1 / \sqrt{i o}$. Without growth every factor is 1.
 
     Args:
         parametrization: from `infer_parametrization`.
@@ -34,12 +32,12 @@ def transfer_by_mup(
     Flops: at most `2*size` a leaf.
     Paper: Yang and Hu, "Feature Learning in Infinite-Width Neural Networks", arXiv:2011.14522;
         as multipliers, Yang and others, "Tensor Programs V", arXiv:2203.03466, Table 8.
-    Departure: none for SGD and Adam. Optimizers of matrices are not in Table 8: theirs follow
-        from the same two demands, for a gradient of rank one.
-    Limits: stands after `step_by_learning_rate`, so that no schedule undoes it; a decay after
-        it is the same at any width, as in the release, and one before it is multiplied too. The
-        model divides what the output matrix is given by `i`, tied or not, and attention
-        scores by the size of a head; initial weights are `gradkit.rescale_init`'s.
+    Departure: none for SGD and Adam. Matrix optimizers are not in Table 8: their factors follow
+        from the same $M$ and $G$, for a gradient of rank one.
+    Limits: place it after `step_by_learning_rate`, so that no schedule undoes it. A weight decay
+        after it is the same at any width, as in the authors' code; one before it is multiplied too.
+        The model divides the input of its output matrix by `i`, tied or not, and attention scores
+        by the head size. Initial weights come from `gradkit.rescale_init`.
 
     >>> w, wide = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((8, 8))}
     >>> tx = gk.transfer_by_mup(gk.infer_parametrization(base=w, target=wide))

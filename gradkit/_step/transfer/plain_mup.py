@@ -1,4 +1,4 @@
-"""muP without forward multipliers: init and learning rate alone make a wide model right."""
+"""muP without forward multipliers: only initialization and learning rates change with width."""
 
 from gradkit._core.factory import factory
 from gradkit._core.types import Transform
@@ -13,14 +13,18 @@ def transfer_by_plain_mup(
 ) -> Transform:
     r"""Multiply each update by muP's learning-rate factor, for a model without forward multipliers.
 
-    `transfer_by_mup` leaves it to the model to divide what an output matrix makes by the growth
-    of its fan-in. Here the matrix itself is drawn, and moves, so much less: whether it is the
-    readout or stands inside, as the keys of multi-query attention or a bottleneck do, the model
-    stays as it is. With $i$ and $o$ the growth of fan-in and fan-out, and a direction as in
-    `transfer_by_mup`, of degree $q$ in the gradient and $D$ for reasons of shape,
+    Under `transfer_by_mup` the model divides the result of an output matrix by the growth of its
+    fan-in. Here the matrix itself is drawn smaller and moves less, and the model stays as it is.
+    An output matrix is the readout, or any inner matrix from a width to a fixed size, such as the
+    keys of multi-query attention or a bottleneck.
 
     $$u \cdot \frac{M}{G^q D}, \qquad M = \begin{cases} 1 / i & \text{hidden or output} \\ 1 &
       \text{else} \end{cases}, \qquad G = 1 / o$$
+
+    All symbols are ratios, target over base. $i$ and $o$ are the growth of fan-in and fan-out. $M$
+    is how far entries should move, $G$ the size of gradient entries. $q$ is the degree of the
+    direction in the gradient: 1 for SGD, 0 for Adam. $D$ is the growth of the direction that is due
+    to its shape alone: 1 for SGD and Adam, $1 / \sqrt{i o}$ for spectral methods.
 
     Args:
         parametrization: from `infer_parametrization`.
@@ -30,10 +34,11 @@ def transfer_by_plain_mup(
     State: `0` bytes a leaf, `0` once.
     Flops: at most `2*size` a leaf.
     Paper: Yang and others, "Tensor Programs V", arXiv:2203.03466, Table 3.
-    Departure: none for SGD and Adam; other optimizers as in `transfer_by_mup`.
-    Limits: stands after `step_by_learning_rate`. Initial weights are those of
-        `gradkit.rescale_init(..., rule="plain_mup")`. A tied table still needs its multiplier
-        on the logits; attention scores are divided by the size of a head.
+    Departure: none for SGD and Adam. Matrix optimizers are not in the paper: their factors follow
+        from the same $M$ and $G$, for a gradient of rank one.
+    Limits: place it after `step_by_learning_rate`, so that no schedule undoes it. Initial weights
+        come from `gradkit.rescale_init(..., rule="plain_mup")`. A tied table still needs its
+        multiplier on the logits. The model divides attention scores by the head size.
 
     >>> w, wide = {"w": jnp.ones((2, 3))}, {"w": jnp.ones((8, 3))}
     >>> tx = gk.transfer_by_plain_mup(gk.infer_parametrization(base=w, target=wide))

@@ -1,4 +1,4 @@
-"""muP for second-order optimizers: learning rates from the exponents of their factors."""
+"""muP for Kronecker-factored optimizers: learning rates from the exponents of their factors."""
 
 from gradkit._core import check
 from gradkit._core.factory import factory
@@ -17,12 +17,12 @@ def transfer_by_second_order_mup(
 ) -> Transform:
     r"""Multiply each update of a Kronecker-factored method by muP's learning-rate factor.
 
-    For directions $B^{-e_B} G A^{-e_A}$, with $A$ and $B$ the second moments of a layer's
-    inputs and of its outputs' gradients, $i$ and $o$ the growth of its fan-in and fan-out:
-
     $$u \cdot i^{e_A - 1} o^{1 - e_B}$$
 
-    K-FAC ($e_A = e_B = 1$): nothing. Shampoo ($e_A = e_B = 1/2$): $\sqrt{o / i}$.
+    for directions $B^{-e_B} G A^{-e_A}$ of a gradient $G$. $A$ is the second moment of the layer's
+    inputs, $B$ that of the gradients of its outputs. $i$ and $o$ are the growth of fan-in and
+    fan-out, target over base. K-FAC ($e_A = e_B = 1$): 1.
+    Shampoo ($e_A = e_B = 1/2$): $\sqrt{o / i}$.
 
     Args:
         parametrization: from `infer_parametrization`.
@@ -33,10 +33,12 @@ def transfer_by_second_order_mup(
     Flops: at most `2*size` a leaf.
     Paper: Ishikawa and Karakida, "On the Parameterization of Second-Order Optimization
         Effective Towards the Infinite Width", arXiv:2312.12226.
-    Departure: none; the paper's exponents of one width are of the two growths here.
-    Limits: as `transfer_by_mup`, but without its multiplier: the output matrix is drawn `i`
-        times smaller and used as it is. A damping of $A$ should grow as `i`, and one of $B$
-        fall as `o`. Not with an output of zeros: K-FAC then learns no features.
+    Departure: none; the paper has one width, and its exponents are split over `i` and `o` here.
+    Limits: place it after `step_by_learning_rate`, so that no schedule undoes it. The model has no
+        forward multiplier: the output matrix is drawn `i` times smaller, as by
+        `gradkit.rescale_init(..., rule="second_order_mup")`. A damping of $A$ should grow as `i`,
+        and one of $B$ as `1 / o`. Do not initialize the output matrix to zero: K-FAC then learns
+        no features.
 
     >>> w, wide = {"w": jnp.ones((2, 3))}, {"w": jnp.ones((8, 3))}
     >>> grown = gk.infer_parametrization(base=w, target=wide)

@@ -1,4 +1,4 @@
-"""The spectral condition: updates that change any layer's outputs by as much as its weights."""
+"""The spectral condition: updates and weights with spectral norm about `sqrt(fan_out / fan_in)`."""
 
 from gradkit._core.factory import factory
 from gradkit._core.types import Transform
@@ -13,16 +13,15 @@ def transfer_by_spectral(
 ) -> Transform:
     r"""Multiply each update to a spectral norm of about $\sqrt{n_o / n_i}$, as the condition asks.
 
-    For a layer from $n_i$ to $n_o$ entries, in that shape itself and not in its growth:
-
     $$u \cdot \begin{cases} n_o / n_i & \text{SGD} \\ 1 / n_i & \text{Adam, signs} \\
       \sqrt{n_o / n_i} & \text{spectral methods} \end{cases}$$
 
+    $n_i$ and $n_o$ are fan-in and fan-out of the layer at the target size itself, not their growth.
     Biases and gains are layers with one input.
 
     Args:
         parametrization: from `infer_parametrization`; only the target's
-            shapes matter, and which axes are summed over.
+            shapes, and the axes that are summed over, matter.
         optimizer: what made the direction: a name of `gradkit.OPTIMIZERS`, or an
             `Optimizer`.
 
@@ -30,10 +29,10 @@ def transfer_by_spectral(
     Flops: at most `2*size` a leaf.
     Paper: Yang, Simon and Bernstein, "A Spectral Condition for Feature Learning",
         arXiv:2310.17813, Condition 1 and its equations for SGD and Adam.
-    Departure: none. A table's row that is looked up counts as its one input.
-    Limits: as `transfer_by_mup`, of which it is the form without multipliers in the
-        model, and with one learning rate for layers of different shape. Initial weights of
-        size $\sqrt{\min(1, n_o / n_i) / n_i}$ belong to it: `gradkit.rescale_init`.
+    Departure: none. An embedding has $n_i = 1$, as one row is looked up at a time.
+    Limits: place it after `step_by_learning_rate`, so that no schedule undoes it. It is muP without
+        forward multipliers, and one learning rate fits layers of different shape. Initial weights
+        have size $\sqrt{\min(1, n_o / n_i) / n_i}$: `gradkit.rescale_init(..., rule="spectral")`.
 
     >>> w, wide = {"w": jnp.ones((2, 4))}, {"w": jnp.ones((2, 8))}
     >>> grown = gk.infer_parametrization(base=w, target=wide)

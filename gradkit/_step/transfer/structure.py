@@ -1,4 +1,4 @@
-"""Learning rates for the factors of structured layers, from that of the dense layer."""
+"""Learning rates for the factors of structured layers (low-rank, Kronecker, Monarch, BTT)."""
 
 import collections
 import re
@@ -17,16 +17,15 @@ def transfer_by_structure(
 ) -> Transform:
     r"""Multiply each update by muP's learning-rate factor, where layers are products of factors too.
 
-    For a layer that is a product of $k$ factors, the one with $n_i$ inputs takes
-
     $$u \cdot \frac{n}{k \, n_i}$$
 
-    where $n$ is the number of inputs of the dense layer in its place at the size where the
-    learning rate was found. All other parameters take muP's multiplier for Adam.
+    for one factor of a layer that is a product of $k$ factors. $n_i$ is the number of inputs of
+    this factor. $n$ is the number of inputs of the dense layer that it replaces, at the size where
+    the learning rate was tuned. All other parameters take muP's multiplier for Adam.
 
     Args:
         parametrization: from `infer_parametrization`, with each factor's axes;
-            those that number its blocks are no inputs and no outputs.
+            axes that number blocks are neither inputs nor outputs.
         dense: $n$, by regular expression on the paths of factors. Factors with the same
             parent are one layer. Without it, factors are dense layers of their own.
 
@@ -35,10 +34,10 @@ def transfer_by_structure(
     Paper: Qiu and others, "Compute Better Spent: Replacing Dense Layers with Structured
         Matrices", arXiv:2406.06248.
     Departure: none. Low-rank, Kronecker, Monarch, TT and BTT factors differ only in their
-        axes; numbers without inputs, such as BTT's gains, take 1, as in the release.
-    Limits: for Adam and optimizers like it. Initial factors are those of
-        `gradkit.rescale_init(..., rule="spectral")`, the last one of a block zero; BTT's
-        normalization is the model's.
+        axes; numbers without inputs, such as BTT's gains, take 1, as in the authors' code.
+    Limits: for Adam and optimizers like it. Initial factors come from
+        `gradkit.rescale_init(..., rule="spectral")`, with the last factor of a block zero. BTT's
+        normalization is left to the model.
 
     >>> factor = lambda i, o: gk.Parameter((i, o), (i, o), "hidden", (0,), (1,))
     >>> p = gk.Parametrization({"up/0": factor(64, 4), "up/1": factor(4, 64)})
@@ -49,7 +48,7 @@ def transfer_by_structure(
     method = "transfer_by_structure"
     for rule in dense or {}:
         check.expression(method, "the key of dense", rule)
-    found = rules.follow(method, parametrization, "mup", "adam")
+    multipliers = rules.follow(method, parametrization, "mup", "adam")
     inputs = {
         path: n
         for path, parameter in parametrization.items()
@@ -60,7 +59,7 @@ def transfer_by_structure(
 
     def factor(path: str, parameter: Parameter) -> float:
         if path not in inputs:
-            return float(found[path].learning_rate)
+            return float(multipliers[path].learning_rate)
         return inputs[path] / parameter.fan_in / factors[path.rpartition("/")[0]]
 
     return apply.multiply(

@@ -17,7 +17,8 @@ def transfer_by_umup(
       1 / \sqrt{\text{fan-out}} & \text{embedding} \\
       1 & \text{output, bias, gain} \end{cases}$$
 
-    with $L$ the number of residual layers for parameters in one, else 1.
+    Fan-in and fan-out are those of the target itself, not their growth. $L$ is the number of
+    residual layers for parameters in one, else 1.
 
     Args:
         parametrization: from `infer_parametrization`. The base does not
@@ -29,13 +30,13 @@ def transfer_by_umup(
     Flops: at most `2*size` a leaf.
     Paper: Blake and others, "u-muP: The Unit-Scaled Maximal Update Parametrization",
         arXiv:2407.17465, Table 2.
-    Departure: biases, of which the paper has none, are used as they are; the release
-        multiplies them with the product they are added to. Its SGD for a readout that breaks
-        unit scaling (`to_output_scale`) is not here.
+    Departure: biases, which are not in the paper, have no multiplier; the authors' code multiplies
+        them with the product they are added to. Its SGD for a readout without unit scaling
+        (`to_output_scale`) is not here.
     Limits: the model multiplies matrices by $1 / \sqrt{\text{fan-in}}$, the output by
         $1 / \text{fan-in}$, and scales its gradients and residuals: see the paper. Its weight
-        decay does not depend on the rate: put it after this transform. Tied embeddings
-        have no rule. Embeddings must be known as such, not as inputs.
+        decay does not depend on the rate: put it after this transform. Tied embeddings are
+        refused. Embeddings need the role `embedding`, not `input`.
 
     >>> p = gk.Parameter((64, 256), (1, 1), "hidden", (0,), (1,), depth=4)
     >>> tx = gk.transfer_by_umup(gk.Parametrization({"w": p}))

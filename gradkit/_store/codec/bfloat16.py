@@ -1,4 +1,4 @@
-"""A state in bfloat16, rounded such that averages go on moving."""
+"""A state in bfloat16, rounded at random so that EMAs go on moving."""
 
 from typing import Any
 
@@ -23,17 +23,17 @@ def store_by_bfloat16(
       \lceil s \rceil & \text{with probability } (s - \lfloor s \rfloor) /
       (\lceil s \rceil - \lfloor s \rfloor) \\ \lfloor s \rfloor & \text{else} \end{cases}$$
 
-    of the two numbers of bfloat16 around each number. Rounded to the nearest, an average of
-    decay 0.999 would never fall: what it loses in one update, a thousandth, is less than half of
-    what bfloat16 tells apart.
+    of the two numbers of bfloat16 around each number. Rounded to the nearest, an EMA of decay
+    0.999 would never fall: it loses a thousandth in one update, which is less than half the
+    spacing of bfloat16.
 
     Args:
-        inner: any transform, ours or optax's. Kept in bfloat16 are the arrays of its state in
-            float32 or wider that have an axis and at least `min_size` entries; smaller ones, scalars,
+        inner: any transform, ours or optax's. Arrays of its state in float32 or wider, with an
+            axis and at least `min_size` entries, are kept in bfloat16; smaller ones, scalars,
             counters and keys stay as they are.
-        min_size: the entries that an array has at least that is kept so.
-        only: regular expression; what is kept in bfloat16 are the parts of the state of `inner`
-            whose path contains it, such as `mu` or `0/mu/decoder`. By default all.
+        min_size: the fewest entries of an array that is encoded.
+        only: regular expression; only parts of the state of `inner` whose path contains it are
+            encoded, such as `mu` or `0/mu/decoder`. By default all.
         key: see the glossary.
 
     Needs: what `inner` needs.
@@ -43,9 +43,9 @@ def store_by_bfloat16(
     Paper: Gupta, Agrawal, Gopalakrishnan and Narayanan, "Deep Learning with Limited Numerical
         Precision", arXiv:1502.02551, Section 3, for stochastic rounding.
     Departure: the paper rounds to fixed points.
-    Limits: an average of decay 0.999 that is rounded at every update has a noise of about a
-        twentieth. What `inner` keeps in bfloat16 by itself is treated alike. Not for states
-        that are parameters: leave them out by `only`.
+    Limits: an EMA of decay 0.999 that is rounded at every update has a noise of about a
+        twentieth. Arrays that `inner` itself keeps in bfloat16 are rounded likewise. Not for
+        states that are parameters: exclude them by `only`.
 
     >>> tx, p = gk.store_by_bfloat16(gk.scale_by_adam()), jnp.zeros((4, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

@@ -1,4 +1,4 @@
-"""A state in 24 bits a number: bfloat16, and eight bits of what it lacks."""
+"""A state in 24 bits a number: bfloat16, and eight bits of the rounding error."""
 
 from typing import Any
 
@@ -16,21 +16,21 @@ from gradkit._core.types import AnyTransform, Transform
 def store_by_bfloat16_plus8(
     inner: AnyTransform, *, min_size: int = 256, only: str = ""
 ) -> Transform:
-    r"""Keep the state of `inner` in bfloat16, and in 8 bits what rounding to it has left.
+    r"""Keep the state of `inner` in bfloat16, and the rounding error in 8 bits.
 
     $$q = \mathrm{bfloat16}(s), \qquad c = \mathrm{int8}\left(127 \, \frac{s - q}{d(q) / 2}\right),
       \qquad s \leftarrow q + \frac{c}{127} \frac{d(q)}{2}$$
 
-    where $d(q)$ is how far apart numbers of bfloat16 are around $q$: these are numbers of its
-    range, with 16 significant bits.
+    where $d(q)$ is the spacing of bfloat16 around $q$: together these are numbers of bfloat16's
+    range with 16 significant bits.
 
     Args:
-        inner: any transform, ours or optax's. Kept in 24 bits are the arrays of its state in
-            float32 or wider that have an axis and at least `min_size` entries; smaller ones, scalars,
+        inner: any transform, ours or optax's. Arrays of its state in float32 or wider, with an
+            axis and at least `min_size` entries, are kept in 24 bits; smaller ones, scalars,
             counters and keys stay as they are.
-        min_size: the entries that an array has at least that is kept so.
-        only: regular expression; what is kept so are the parts of the state of `inner` whose path
-            contains it, such as `mu` or `0/mu/decoder`. By default all.
+        min_size: the fewest entries of an array that is encoded.
+        only: regular expression; only parts of the state of `inner` whose path contains it are
+            encoded, such as `mu` or `0/mu/decoder`. By default all.
 
     Needs: what `inner` needs.
     State: `0` bytes a leaf besides a part of the state of `inner`: of its numbers that are kept
@@ -39,8 +39,8 @@ def store_by_bfloat16_plus8(
     Paper: Gonzalez Ortiz, Gupta, Rinard and Blalock, "FlashOptim: Optimizers for Memory
         Efficient Training", arXiv:2602.23349, its weight splitting.
     Departure: the paper splits parameters so, and keeps states in 8 bits.
-    Limits: what is less than a 65,000th part of a number is lost at every update: an average
-        wants a decay of at most 0.9999.
+    Limits: every update loses up to a 65,000th part of a number: an EMA needs a decay of at most
+        0.9999.
 
     >>> tx, p = gk.store_by_bfloat16_plus8(gk.scale_by_adam()), jnp.zeros((4, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

@@ -25,25 +25,26 @@ def store_by_fp8(inner: AnyTransform, *, block: int = 256, only: str = "") -> Tr
     of a block, which comes back as it was; so does zero, and what is above zero stays above it.
 
     Args:
-        inner: any transform, ours or optax's. Kept in float8 are the arrays of its state in
-            float32 or wider that have an axis and at least `block` entries; smaller ones,
-            scalars, counters and keys stay as they are.
+        inner: any transform, ours or optax's. Arrays of its state in float32 or wider, with an
+            axis and at least `block` entries, are kept in float8; smaller ones, scalars, counters
+            and keys stay as they are.
         block: entries of a block at most. The last axes of an array that have so many entries
             together are a row, and a row is cut into blocks of one length.
-        only: regular expression; what is kept in float8 are the parts of the state of `inner`
-            whose path contains it, such as `mu` or `0/mu/decoder`. By default all.
+        only: regular expression; only parts of the state of `inner` whose path contains it are
+            encoded, such as `mu` or `0/mu/decoder`. By default all.
 
     Needs: what `inner` needs.
     State: `0` bytes a leaf besides a part of the state of `inner`: of its numbers that are kept
         so `1` byte, in the place of 4, and `4` bytes a block.
     Flops: at most `60*size` a leaf, with two numbers an entry as Adam's, and those of `inner`.
     Paper: Peng et al., "FP8-LM: Training FP8 Large Language Models", arXiv:2310.18313, Section
-        2.2; in blocks, and for both averages, as torchao releases it.
+        2.2; in blocks, and for both moments, as in torchao.
     Departure: numbers that are not zero never become zero.
-    Limits: what is nearest is kept, so that an average that moves by less than a thirtieth
-        moves with its block alone: with a decay of 0.999 `store_by_int8` tells more apart. Not
-        for states that are parameters, bases or factors of matrices: leave them out by `only`.
-        What is kept has no derivative: that of several updates is the sum of theirs.
+    Limits: numbers are rounded to the nearest, so an entry of an EMA that changes by less than a
+        thirtieth follows only its block's scale: for a decay of 0.999 `store_by_int8` is finer.
+        Not for states that are parameters, bases or factors of matrices: exclude them by `only`.
+        Encoding has no derivative: gradients do not flow through the state from one update to the
+        next.
 
     >>> tx, p = gk.store_by_fp8(gk.scale_by_adam()), jnp.zeros((4, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

@@ -22,21 +22,20 @@ def store_by_int8(
       \mathrm{sign}(x) \, \mathrm{round}(127 y) & \text{some } x < 0 \\
       \max(\mathrm{round}(255 y), [y > 0]) & \text{no } x < 0 \end{cases}$$
 
-    and `inner` sees what `c` and `a` stand for. Which of the two codes a block has is what its
-    numbers say: an average of gradients is of both signs, one of their squares is of none. The sign
-    of the scale that is kept, in float32, says which it was. Zero and the largest number of a
-    block come back as they were, and larger numbers never come back as smaller ones. What is
-    above zero in a block without negative numbers stays above zero, so that nothing is divided
-    by a square that was rounded away.
+    and `inner` sees what `c` and `a` stand for. The signs in a block choose its code: EMAs of
+    gradients have both signs, those of squares only one. The sign of the kept scale, in float32,
+    tells which code it was. Zero and the largest number of a block are exact, and the order of
+    numbers is kept. In a block without negative numbers, positive ones stay positive, so that
+    nothing is divided by a square that was rounded to zero.
 
     Args:
-        inner: any transform, ours or optax's. Kept in 8 bits are the arrays of its state in
-            float32 or wider that have an axis and at least `block` entries; smaller ones,
-            scalars, counters and keys stay as they are.
+        inner: any transform, ours or optax's. Arrays of its state in float32 or wider, with an
+            axis and at least `block` entries, are kept in 8 bits; smaller ones, scalars, counters
+            and keys stay as they are.
         block: entries of a block at most. The last axes of an array that have so many entries
             together are a row, and a row is cut into blocks of one length.
-        only: regular expression; what is kept in 8 bits are the parts of the state of `inner`
-            whose path contains it, such as `mu` or `0/mu/decoder`. By default all.
+        only: regular expression; only parts of the state of `inner` whose path contains it are
+            encoded, such as `mu` or `0/mu/decoder`. By default all.
 
     Needs: what `inner` needs.
     State: `0` bytes a leaf besides a part of the state of `inner`: of its numbers that are kept
@@ -46,14 +45,15 @@ def store_by_int8(
         Quantization", arXiv:2110.02861; the codes from Gonzalez Ortiz, Gupta, Rinard and
         Blalock, "FlashOptim: Optimizers for Memory Efficient Training", arXiv:2602.23349,
         Algorithm 3.
-    Departure: FlashOptim has a code for each of Adam's averages; here blocks say by themselves.
-        Numbers of both signs have the code that it has for squares, since with its own, all
-        below a 500th of the largest are zero, which is too many in blocks of 256. Its groups
-        are of 32, with scales in float16, in which small squares vanish.
-    Limits: what is nearest is kept, so that an average that moves by less than a code, about a
-        hundredth, moves with its block alone. Not for states that are parameters, bases or
-        factors of matrices, whose small parts matter: leave them out by `only`. What is kept
-        has no derivative: that of several updates is the sum of theirs.
+    Departure: FlashOptim has a code for each of Adam's moments; here the signs in a block choose.
+        Blocks of both signs use FlashOptim's code for squares: its code for both signs rounds all
+        below a 500th of the largest to zero, too many in blocks of 256. FlashOptim's groups are
+        of 32, with scales in float16, where small squares underflow.
+    Limits: numbers are rounded to the nearest, so an entry of an EMA that changes by less than a
+        code, about a hundredth, follows only its block's scale. Not for states that are
+        parameters, bases or factors of matrices, whose small parts matter: exclude them by
+        `only`. Encoding has no derivative: gradients do not flow through the state from one
+        update to the next.
 
     >>> tx, p = gk.store_by_int8(gk.scale_by_adam()), jnp.zeros((4, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

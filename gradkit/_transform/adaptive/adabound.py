@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class AdaBoundState(NamedTuple):
-    """What AdaBound remembers."""
+    """State of `scale_by_adabound`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -40,17 +40,18 @@ def scale_by_adabound(
         b1: decay of the EMA of the gradient.
         b2: decay of the EMA of the squared gradient.
         eps: added to the root before bias correction, in units of the gradient.
-        final_ratio: the step size of the SGD at the end, in learning rates: the release's
-            `final_lr / lr`.
+        final_ratio: the step size of SGD at the end, as a multiple of the learning rate:
+            `final_lr / lr` in the authors' code.
         gamma: speed of the narrowing, an inverse number of updates.
 
     State: `8*size` bytes a leaf, `4` once.
     Flops: at most `24*size` a leaf.
     Paper: Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning
         Rate", arXiv:1902.09843, Algorithm 2.
-    Departure: as released: step sizes are bias-corrected before they are bounded, `eps` is added,
-        and they are not divided by `sqrt(t)`. The paper's `1 - b2` in the bounds is `gamma`.
-        The bounds are in learning rates, so that a schedule moves them as the release does.
+    Departure: as in the authors' code, step sizes are bias-corrected before they are bounded,
+        `eps` is added, and there is no division by `sqrt(t)`. `gamma` replaces the paper's
+        `1 - b2` in the bounds. The bounds are multiples of the learning rate, so a schedule moves
+        them, as in that code.
     Limits: in the end it is SGD with step `final_ratio * learning_rate`, which must suit the
         problem.
 

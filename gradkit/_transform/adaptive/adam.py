@@ -20,7 +20,7 @@ from gradkit._core.types import (
 
 
 class AdamState(NamedTuple):
-    """What Adam remembers."""
+    """State of `scale_by_adam`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -37,8 +37,8 @@ def scale_by_adam(b1: Hyper = 0.9, *, b2: Hyper = 0.999, eps: Rate = 1e-8) -> Tr
     Args:
         b1: decay of the EMA of the gradient.
         b2: decay of the EMA of the squared gradient.
-        eps: added to the root, in units of the gradient; a number or a schedule, such as
-            the `1e-8 / sqrt(1 - b2^t)` of releases that add it before bias correction.
+        eps: added to the root, in units of the gradient; a number or a schedule, such as the
+            `1e-8 / sqrt(1 - b2^t)` of implementations that add it before bias correction.
 
     State: `8*size` bytes a leaf, `4` once.
     Flops: at most `24*size` a leaf.

@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class AdamAtan2State(NamedTuple):
-    """What Adam-atan2 remembers."""
+    """State of `scale_by_adam_atan2`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -39,8 +39,8 @@ def scale_by_adam_atan2(
     Paper: Everett et al., "Scaling Exponents Across Parameterizations and Optimizers",
         arXiv:2407.05872, the section on Adam-atan2.
     Departure: `b2`, `a` and `b` are those of the adam-atan2-pytorch package; the paper leaves
-        them open. Kept is the root of `v`, so that the scale of a gradient drops out exactly,
-        also where its square would overflow or vanish.
+        them open. The state keeps the root of `v`, so that the scale of a gradient cancels
+        exactly, also where its square would overflow or underflow.
     Limits: no entry exceeds `a * pi / 2`; a gradient of pure noise is not damped by any `eps`.
 
     >>> tx = gk.scale_by_adam_atan2(a=1.0)  # the size of the gradient does not matter

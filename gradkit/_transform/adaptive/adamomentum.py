@@ -12,11 +12,11 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class AdaMomentumState(NamedTuple):
-    """What AdaMomentum remembers."""
+    """State of `scale_by_adamomentum`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
-    nu: Updates  # EMA of the squared mu, and the eps gathered, like the parameters
+    nu: Updates  # EMA of the squared mu, plus the sum of eps, like the parameters
 
 
 @factory
@@ -39,7 +39,7 @@ def scale_by_adamomentum(
     Flops: at most `24*size` a leaf.
     Paper: Wang et al., "Rethinking Adam: A Twofold Exponential Moving Average Approach",
         arXiv:2106.11514, the update of AdaMomentum.
-    Departure: none known; without a release to compare with.
+    Departure: none known; it was not compared with the authors' code.
     Limits: the first direction is `1 / (1 - b1)` times Adam's; with the defaults, gradients
         much below `3e-3` feel `eps` and are damped.
 

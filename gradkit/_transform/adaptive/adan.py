@@ -12,12 +12,12 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class AdanState(NamedTuple):
-    """What Adan remembers."""
+    """State of `scale_by_adan`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
     slope: Updates  # EMA of the difference of successive gradients, like the parameters
-    nu: Updates  # EMA of the square of the gradient ahead, like the parameters
+    nu: Updates  # EMA of the squared look-ahead gradient, like the parameters
     previous: Updates  # the gradient before this one, like the parameters
 
 
@@ -25,7 +25,7 @@ class AdanState(NamedTuple):
 def scale_by_adan(
     b1: Hyper = 0.98, *, b2: Hyper = 0.92, b3: Hyper = 0.99, eps: Hyper = 1e-8
 ) -> Transform:
-    r"""Take EMAs of each gradient and its change, and divide by the RMS of the gradient ahead.
+    r"""Take EMAs of each gradient and its change, and divide by the RMS of the look-ahead gradient.
 
     $$\delta_t = g_t - g_{t-1}, \quad \delta_1 = 0, \qquad
       m_t = b_1 m_{t-1} + (1 - b_1) g_t, \qquad d_t = b_2 d_{t-1} + (1 - b_2) \delta_t$$
@@ -35,16 +35,17 @@ def scale_by_adan(
 
     Args:
         b1: decay of the EMA of the gradient.
-        b2: decay of the EMA of the difference, and how far the gradient ahead lies.
-        b3: decay of the EMA of the square of the gradient ahead.
+        b2: decay of the EMA of the difference, and its weight in the look-ahead gradient.
+        b3: decay of the EMA of the squared look-ahead gradient.
         eps: added to the root, in units of the gradient.
 
     State: `16*size` bytes a leaf, `4` once.
     Flops: at most `40*size` a leaf.
     Paper: Xie, Zhou, Li, Lin and Yan, "Adan: Adaptive Nesterov Momentum Algorithm for Faster
         Optimizing Deep Models", arXiv:2208.06677, Algorithm 1.
-    Departure: bias-corrected, as released; decays are the release's, one minus the paper's. optax
-        weighs the differences by `1 - b2` instead of `b2`, its `b2` being the release's.
+    Departure: bias-corrected, with decays that are one minus the paper's, as in the authors'
+        code. optax has the same `b2`, but multiplies the differences by `1 - b2` in place of
+        `b2`.
     Limits: four times the parameters' memory; differences of noisy gradients are noise.
 
     >>> tx = gk.scale_by_adan(eps=0.0)  # a steady gradient has no differences: Adam

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class AMSBoundState(NamedTuple):
-    """What AMSBound remembers."""
+    """State of `scale_by_amsbound`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -42,16 +42,17 @@ def scale_by_amsbound(
         b1: decay of the EMA of the gradient.
         b2: decay of the EMA of the squared gradient.
         eps: added to the root before bias correction, in units of the gradient.
-        final_ratio: the step size of the SGD at the end, in learning rates: the release's
-            `final_lr / lr`.
+        final_ratio: the step size of SGD at the end, as a multiple of the learning rate:
+            `final_lr / lr` in the authors' code.
         gamma: speed of the narrowing, an inverse number of updates.
 
     State: `12*size` bytes a leaf, `4` once.
     Flops: at most `26*size` a leaf.
     Paper: Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning
         Rate", arXiv:1902.09843, Algorithm 3.
-    Departure: that of `scale_by_adabound`: bias-corrected before bounding, `eps` added, no `sqrt(t)`,
-        `gamma` for the `1 - b2` in the bounds, all as released.
+    Departure: as in the authors' code, step sizes are bias-corrected before they are bounded,
+        `eps` is added, there is no division by `sqrt(t)`, and `gamma` replaces the paper's
+        `1 - b2` in the bounds.
     Limits: one large gradient slows its entry until the band has narrowed.
 
     >>> tx = gk.scale_by_amsbound(b1=0.0, b2=0.0, gamma=1e-9)  # no band yet: AMSGrad

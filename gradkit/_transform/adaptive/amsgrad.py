@@ -20,7 +20,7 @@ from gradkit._core.types import (
 
 
 class AMSGradState(NamedTuple):
-    """What AMSGrad remembers."""
+    """State of `scale_by_amsgrad`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -47,10 +47,10 @@ def scale_by_amsgrad(
     Flops: at most `24*size` a leaf.
     Paper: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237,
         Algorithm 2.
-    Departure: the paper leaves out bias correction for simplicity and has no `eps`; torch corrects
-        after the maximum and adds `eps`, and so does this. The paper's own step is
-        `eps=0` under a learning rate times `(1 - b1**t) / sqrt(1 - b2**t)`. optax takes
-        the maximum of bias-corrected EMAs, which are largest when least is known.
+    Departure: the paper leaves out bias correction for simplicity and has no `eps`; torch
+        corrects after the maximum and adds `eps`, and so does this. The paper's own step is
+        `eps=0` under a learning rate times `(1 - b1**t) / sqrt(1 - b2**t)`. optax takes the
+        maximum of bias-corrected EMAs, which are noisiest in the first updates.
     Limits: one large gradient slows its entry for good.
 
     >>> tx = gk.scale_by_amsgrad(b1=0.0, b2=0.0)  # the largest gradient is never forgotten

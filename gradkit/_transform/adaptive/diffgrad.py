@@ -20,7 +20,7 @@ from gradkit._core.types import (
 
 
 class DiffGradState(NamedTuple):
-    """What diffGrad remembers."""
+    """State of `scale_by_diffgrad`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -47,9 +47,9 @@ def scale_by_diffgrad(
     Flops: at most `38*size` a leaf.
     Paper: Dubey et al., "diffGrad: An Optimization Method for Convolutional Neural Networks",
         arXiv:1909.11015, the update with its friction coefficient.
-    Departure: none. The first release compared each gradient with itself, which is Adam at
-        half its learning rate; its corrected v2 adds `eps` before bias correction, which is
-        the schedule `1e-8 / sqrt(1 - b2^t)` here.
+    Departure: none. The authors' first version compares each gradient with itself, which is Adam
+        at half its learning rate. Their corrected v2 adds `eps` before bias correction: pass the
+        schedule `1e-8 / sqrt(1 - b2^t)` for it.
     Limits: the sigmoid depends on the scale of the loss: gradients much below 1 give half of
         Adam's step everywhere, much above 1 the whole.
 

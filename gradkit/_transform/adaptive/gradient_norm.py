@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class GradientNormState(NamedTuple):
-    """How long the run is, and how long gradients are."""
+    """State of `scale_by_gradient_norm`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: jax.Array  # EMA of the norm of every leaf, [leaves]
@@ -39,8 +39,9 @@ def scale_by_gradient_norm(
     Flops: at most `15*size + 80` a leaf, `20` once.
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1, its AdaGN.
-    Departure: a zero gradient stays zero. The root of `v` is kept, not `v`. Neither the
-        release's cosine schedule on `b1` nor its restart with Adam's is part of it.
+    Departure: a zero gradient stays zero. The state keeps the root of `v`. The authors' code also
+        has a cosine schedule on `b1`, and resets these EMAs when it resets Adam's; this does
+        neither.
     Limits: gradients are near unit norm, however small the loss makes them. Stands after
         `clip_by_spike` and before Adam.
 

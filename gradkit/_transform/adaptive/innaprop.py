@@ -21,7 +21,7 @@ from gradkit._core.types import (
 
 
 class INNApropState(NamedTuple):
-    """What INNAprop remembers."""
+    """State of `scale_by_innaprop`."""
 
     count: jax.Array  # updates so far, int32 []
     psi: Updates  # the dynamics' second variable, in units of the parameters, like them

@@ -20,7 +20,7 @@ from gradkit._core.types import (
 
 
 class MADGRADState(NamedTuple):
-    """What MADGRAD remembers."""
+    """State of `scale_by_madgrad`."""
 
     count: jax.Array  # updates so far, int32 []
     total: Updates  # weighted sum of gradients, like the parameters
@@ -53,8 +53,8 @@ def scale_by_madgrad(
     Flops: at most `28*size` a leaf.
     Paper: Defazio and Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual
         Averaged Gradient Method for Stochastic Optimization", arXiv:2101.11075, Algorithm 1.
-    Departure: as released, `eps` is also added to the learning rate. `anchor` is the first
-        `params` that `update` sees.
+    Departure: as in the authors' code, `eps` is also added to the learning rate. `anchor` is the
+        first `params` that `update` sees.
     Limits: bound to where training began: other changes of the parameters, weight decay too,
         are undone within `1 / (1 - momentum)` updates. Past gradients are never forgotten.
 

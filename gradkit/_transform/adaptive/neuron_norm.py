@@ -12,9 +12,9 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class NeuronNormState(NamedTuple):
-    """What is remembered of each neuron."""
+    """State of `scale_by_neuron_norm`."""
 
-    root: Updates  # of the EMA of the mean square: [..., 1, neurons] of every leaf
+    root: Updates  # root of the EMA of the mean square, [..., 1, neurons] of every leaf
 
 
 @factory
@@ -40,10 +40,10 @@ def scale_by_neuron_norm(
     Flops: at most `24*size + 64*cols` a leaf.
     Paper: Li, Liu, Liang, Chen and Zhao, "NorMuon: Making Muon more efficient and scalable",
         arXiv:2510.05491, Algorithm 1, lines 6 to 9.
-    Departure: the norm is kept, as in the authors' release, where the paper sets it to
-        $0.2 \sqrt{\mathrm{size}}$; there `gradkit.scale_by_neuron_norm` may be followed by any
-        transform that sets norms. Neurons of a convolution are its output channels, not the
-        columns of its filters as in the release. Kept is the root of `v`.
+    Departure: the norm is kept, as in the authors' code; the paper sets it to
+        $0.2 \sqrt{\mathrm{size}}$, as a transform after this one can. Neurons of a convolution
+        are its output channels; in the authors' code they are the columns of its filters. The
+        state keeps the root of `v`.
     Limits: for matrices, after `normalize_by_polar`. A neuron without a gradient so far gets
         no update.
 
@@ -57,7 +57,7 @@ def scale_by_neuron_norm(
     check.nonnegative("scale_by_neuron_norm", eps=eps)
 
     def inside(x: jax.Array) -> tuple[int, ...]:
-        """The axes of one matrix, of which the last one numbers neurons."""
+        """The axes of one matrix: those of inputs, then that of neurons."""
         fixed = {axis % x.ndim for axis in batch_axes}
         return tuple(axis for axis in range(x.ndim) if axis not in fixed)
 

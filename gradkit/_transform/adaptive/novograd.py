@@ -13,7 +13,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class NovoGradState(NamedTuple):
-    """What NovoGrad remembers."""
+    """State of `scale_by_novograd`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # decayed sum of normalized gradients, like the parameters
@@ -40,7 +40,7 @@ def scale_by_novograd(
         b1: decay of the sum of normalized gradients.
         b2: decay of the EMA of the squared norm.
         eps: added to the root, in units of the gradient's norm.
-        weight_decay: what of each parameter is added to its normalized gradient.
+        weight_decay: fraction of each parameter that is added to its normalized gradient.
         mask: see the glossary.
 
     Needs: params, unless `weight_decay` is 0.
@@ -48,9 +48,9 @@ def scale_by_novograd(
     Flops: at most `20*size + 64` a leaf.
     Paper: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
         Training of Deep Networks", arXiv:1905.11286, Algorithm 1.
-    Departure: a layer is a leaf, as in the releases: a kernel and its bias are two. Kept is
-        the root of `v`, whose square could overflow or vanish. `v` starts with a leaf's first
-        gradient that is not zero.
+    Departure: each leaf is a layer, as in published implementations: a kernel and its bias are
+        two. The state keeps the root of `v`, since `v` could overflow or underflow. `v` starts
+        with the first nonzero gradient of a leaf.
     Limits: a steady gradient grows by `1 / (1 - b1)`; weight decay passes through the
         momentum and so is not decoupled from it.
 
@@ -80,9 +80,9 @@ def scale_by_novograd(
 
         if not rate.is_zero(weight_decay):
             check.given("scale_by_novograd", params)
-            lost = decayed("scale_by_novograd", mask, params)
+            decaying = decayed("scale_by_novograd", mask, params)
             add = lambda u, p: u + weight_decay * p.astype(u.dtype)
-            unit = jax.tree.map(add, unit, lost)
+            unit = jax.tree.map(add, unit, decaying)
 
         def gather(m: jax.Array, u: jax.Array) -> jax.Array:
             return (b1 * m + u.astype(m.dtype)).astype(m.dtype)

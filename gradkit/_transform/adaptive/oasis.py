@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class OASISState(NamedTuple):
-    """What OASIS remembers."""
+    """State of `scale_by_oasis`."""
 
     count: jax.Array  # updates so far, int32 []
     curvature: Updates  # EMA of the diagonal of the Hessian, like the parameters
@@ -28,8 +28,8 @@ def scale_by_oasis(decay: Hyper = 0.99, *, min_curvature: Hyper = 1e-3) -> Trans
 
     Args:
         decay: of the EMA of the curvature.
-        min_curvature: the least curvature that is believed, in units of the gradient per
-            unit of the parameter.
+        min_curvature: lower bound of the curvature's size, in units of the gradient per unit of
+            the parameter.
 
     Needs: `hessian_diagonal`, a tree like the gradient, such as Hutchinson's estimate: `z * Hz`
         for the Hessian `H` and random signs `z`.
@@ -37,9 +37,9 @@ def scale_by_oasis(decay: Hyper = 0.99, *, min_curvature: Hyper = 1e-3) -> Trans
     Flops: at most `16*size` a leaf, `20` once.
     Paper: Jahani et al., "Doubly Adaptive Scaled Algorithm for Machine Learning Using
         Second-Order Information", arXiv:2109.05198, its preconditioner.
-    Departure: the direction alone, with a learning rate to follow where the paper's adapts
-        itself. The first estimate stands for the paper's average of several; both arguments
-        are in the range the paper searches, which names no default.
+    Departure: this is the direction alone; the paper also adapts the learning rate. $D_1$ is the
+        first estimate; the paper averages several. The paper names no defaults: these lie in the
+        ranges that it searches.
     Limits: near a saddle it flees along negative curvature as fast as it would approach along
         positive. An estimate from one batch is noisy: keep `decay` high.
 

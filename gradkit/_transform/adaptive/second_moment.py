@@ -21,7 +21,7 @@ from gradkit._core.types import (
 
 
 class SecondMomentState(NamedTuple):
-    """The EMA of the squared gradient, and what the numerator remembers."""
+    """State of `scale_by_second_moment`, and that of the numerator."""
 
     count: jax.Array  # updates so far, int32 []
     nu: Updates  # EMA of the squared gradient, like the parameters

@@ -24,7 +24,7 @@ from gradkit._core.types import (
 
 
 class SubsetNormState(NamedTuple):
-    """The EMA of the squared norms of the subsets, and what the numerator remembers."""
+    """State of `scale_by_subset_norm`, and that of the numerator."""
 
     count: jax.Array  # updates so far, int32 []
     roots: Updates  # root of the EMA of the squared norm, [subsets] of every leaf
@@ -55,8 +55,8 @@ def scale_by_subset_norm(
     Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
         Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
         arXiv:2411.07120, AdamSN.
-    Departure: the release adds `eps` before bias correction. Kept is the root of `v`, whose square
-        could overflow or vanish.
+    Departure: the authors' code adds `eps` before bias correction. The state keeps the root of
+        `v`, since `v` could overflow or underflow.
     Limits: a sum, not a mean: entries move `sqrt(k)` times less than Adam's. Sharded leaves are
         gathered, since subsets may cross shards.
 

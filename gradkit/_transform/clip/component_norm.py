@@ -20,7 +20,7 @@ def clip_by_component_norm(max_norm: Hyper = 1.0) -> Transform:
     Flops: at most `14*size + 20` a leaf.
     Paper: Yang and Ma, "Improving Stability of Fine-Tuning Pretrained Language Models via
         Component-Wise Gradient Norm Clipping", arXiv:2210.10325.
-    Departure: a component is a leaf, as in the release, which also adds 1e-6 to the norm.
+    Departure: a component is a leaf, as in the authors' code, which also adds 1e-6 to the norm.
         The paper tunes `max_norm` from 0.01 to 5 and names no default.
     Limits: turns the gradient as a whole towards the leaves that are not clipped.
 

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class EmaNormState(NamedTuple):
-    """How long the run is, and how long clipped gradients are."""
+    """State of `clip_by_ema_norm`."""
 
     count: jax.Array  # updates so far, int32 []
     norms: jax.Array  # EMA of clipped norms, [leaves], 0 until a leaf has one
@@ -49,7 +49,7 @@ def clip_by_ema_norm(
     Flops: at most `14*size + 60` a leaf, `60` once.
     Paper: Wang et al., "AdaGC: Improving Training Stability for Large Language Model
         Pretraining", arXiv:2502.11034, Algorithm 1, without its Adam.
-    Departure: a norm of zero is not counted, and a leaf that had none but zero is still in
+    Departure: a norm of zero is not counted, and a leaf whose norms were all zero stays in
         warm-up; in the paper such a leaf never moves again.
     Limits: a leaf whose gradients must grow can do so by at most
         `(1 - decay) * (max_ratio - 1)` of its EMA an update.
@@ -77,22 +77,22 @@ def clip_by_ema_norm(
         del params, extra
         g = numbers.read(updates)
         norms = of_leaves(updates).astype(state.norms.dtype)
-        whole = given_or(of_vector(norms), global_norm)
+        total_norm = given_or(of_vector(norms), global_norm)
         step = numbers.increment(state.count)
 
         unseen = state.norms == 0
         started = step.astype(norms.dtype) >= jnp.asarray(warmup, norms.dtype)
         warm = unseen | ~started
-        size = jnp.where(warm, whole, norms)
+        size = jnp.where(warm, total_norm, norms)
         limit = jnp.where(warm, max_norm, max_ratio * state.norms)
         factors = clip_factor(size, limit)
 
         clipped = factors * norms
         least = jnp.where(unseen, clipped, jnp.minimum(state.norms, clipped))
-        average = decay * state.norms + (1 - decay) * clipped
-        moved = jnp.where(clipped > 0, jnp.where(warm, least, average), state.norms)
+        ema = decay * state.norms + (1 - decay) * clipped
+        new_norms = jnp.where(clipped > 0, jnp.where(warm, least, ema), state.norms)
         return numbers.like(tree.scale_each(factors, g), updates), EmaNormState(
-            step, moved.astype(state.norms.dtype)
+            step, new_norms.astype(state.norms.dtype)
         )
 
     return transform(init, update)

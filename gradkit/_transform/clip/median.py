@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class MedianState(NamedTuple):
-    """The median as it is estimated so far."""
+    """State of `clip_by_median`: the running median."""
 
     mu: Updates  # estimate of the median gradient, like the parameters
 

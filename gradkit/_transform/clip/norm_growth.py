@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class NormGrowthState(NamedTuple):
-    """How long the last updates were."""
+    """State of `clip_by_norm_growth`."""
 
     norms: jax.Array  # last norm of every leaf that was not zero, [leaves], or 0
 
@@ -25,19 +25,19 @@ def clip_by_norm_growth(max_growth: Hyper = 1.01, *, floor: Hyper = 0.0) -> Tran
       \lVert u_{t-1,i} \rVert, \; \mathrm{floor})}{\lVert g_{t,i} \rVert}\right)$$
 
     Args:
-        max_growth: the largest norm of a leaf that passes, in its last norms. The first
-            passes as it is.
+        max_growth: the largest norm of a leaf that passes, as a multiple of its last norm. The
+            first passes as it is.
         floor: the norm up to which every leaf passes, in units of the gradient.
 
     State: `4` bytes a leaf, `0` once.
     Flops: at most `14*size + 40` a leaf, `40` once.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, its norm-growth limiter.
-    Departure: a norm of zero is not counted, from which nothing could grow. The paper has no
-        `floor`; 0 is none.
-    Limits: the limit falls at once and rises slowly: after a single gradient of a hundredth
-        the norm needs 463 updates of 1 % to come back, unless `floor` lets it. The first norm
-        is not limited.
+    Departure: a norm of zero is skipped, since nothing could grow from it. The paper has no
+        `floor`, as with `floor=0`.
+    Limits: the limit falls at once and rises slowly: after one gradient that is a hundred times
+        smaller, the norm needs 463 updates to recover at 1 % each, unless `floor` lets it pass.
+        The first norm is not limited.
 
     >>> tx = gk.clip_by_norm_growth(2.0)
     >>> _, state = tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))

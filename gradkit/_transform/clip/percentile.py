@@ -20,7 +20,7 @@ from gradkit._core.types import (
 
 
 class PercentileState(NamedTuple):
-    """The last norms, the oldest overwritten first."""
+    """State of `clip_by_percentile`: the last norms, the oldest overwritten first."""
 
     seen: jax.Array  # norms so far, int32 []
     norms: jax.Array  # the last of them, [history], zero where none was yet
@@ -35,7 +35,7 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
 
     Args:
         percentile: from 0, the least norm, to 100, the largest; linear in between.
-        history: how many norms are remembered.
+        history: how many norms are kept.
 
     Needs: nothing; `global_norm`, where given and finite, stands for the norm of the
         gradient, so that groups under `optax.partition` can share one.
@@ -43,8 +43,8 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
     Flops: at most `14*size + 20` a leaf, `100 + 64*history` once.
     Paper: Seetharaman, Wichern, Pardo and Le Roux, "AutoClip: Adaptive Gradient Clipping
         for Source Separation Networks", arXiv:2007.14469.
-    Departure: the paper remembers every norm. A norm of zero is not remembered, so that a
-        bad step leaves the percentile alone. The release adds 1e-6 to the norm.
+    Departure: the paper keeps every norm. A norm of zero is not kept, so that a bad step does not
+        change the percentile. The authors' code adds 1e-6 to the norm.
     Limits: at 100 nothing is clipped, at 0 every gradient is, to the shortest one yet.
 
     >>> tx = gk.clip_by_percentile(50.0)
@@ -53,7 +53,7 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
     -2.0
     """
     check.interval("clip_by_percentile", "[0, 100]", percentile=percentile)
-    if not isinstance(history, jax.Array):  # as which optax.inject_hyperparams has it
+    if not isinstance(history, jax.Array):  # under optax.inject_hyperparams
         check.count("clip_by_percentile", history=history)
 
     def init(params: Params) -> PercentileState:
@@ -74,15 +74,15 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
         g = numbers.read(updates)
         norm = given_or(of_tree(updates), global_norm).astype(state.norms.dtype)
         size = state.norms.size
-        place = jnp.arange(size, dtype=jnp.int32)
-        here = (place == state.seen % size) & (norm > 0)
-        norms = jnp.where(here, norm, state.norms)
+        slots = jnp.arange(size, dtype=jnp.int32)
+        newest = (slots == state.seen % size) & (norm > 0)
+        norms = jnp.where(newest, norm, state.norms)
         seen = jnp.where(norm > 0, numbers.increment(state.seen), state.seen)
 
         kept = jnp.minimum(seen, size)
         limit = of_first(norms, kept, percentile)
-        share = limit / jnp.where(norm > 0, norm, 1)
-        u = tree.scale(jnp.where(norm > limit, share, 1), g)
+        factor = limit / jnp.where(norm > 0, norm, 1)
+        u = tree.scale(jnp.where(norm > limit, factor, 1), g)
         return numbers.like(u, updates), PercentileState(seen, norms)
 
     return transform(init, update)

@@ -28,8 +28,9 @@ def clip_by_slice_norm(
     Flops: at most `18*size` a leaf.
     Paper: Pan et al., "Enhancing High-Resolution 3D Generation through Pixel-wise Gradient
         Clipping", arXiv:2310.12474.
-    Departure: takes the gradient of any leaf; the paper's is that of a rendered image, before
-        it goes on to the parameters. Its release bounds the largest channel, not the norm.
+    Departure: clips the gradient of any leaf; the paper clips that of a rendered image, before
+        backpropagation reaches the parameters. The authors' code bounds the largest channel, not
+        the norm.
     Limits: turns the gradient as a whole towards the slices that are not clipped. A scaled
         loss scales what is clipped.
 
@@ -44,8 +45,8 @@ def clip_by_slice_norm(
         del params, extra
 
         def clip(g: jax.Array) -> jax.Array:
-            own = {a % g.ndim for a in axes if -g.ndim <= a < g.ndim}
-            norm = norms.along(g, tuple(sorted(own)))
+            present = {a % g.ndim for a in axes if -g.ndim <= a < g.ndim}
+            norm = norms.along(g, tuple(sorted(present)))
             bound = jnp.asarray(max_norm, g.dtype)
             return norms.clip_factor(norm, bound) * g
 

@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class SpikeState(NamedTuple):
-    """How long the run is, and how large the largest entries are."""
+    """State of `clip_by_spike`."""
 
     count: jax.Array  # updates so far, int32 []
     largest: jax.Array  # EMA of the largest size of an entry of every leaf, [leaves]
@@ -34,7 +34,7 @@ def clip_by_spike(decay: Hyper = 0.999) -> Transform:
     Flops: at most `11*size + 40` a leaf.
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1, its AdaClip.
-    Departure: the release restarts the EMA whenever it resets Adam; here it runs on.
+    Departure: the authors' code restarts the EMA whenever it resets Adam; here it runs on.
     Limits: a spike raises the EMA for about `1 / (1 - decay)` updates, and the first
         update is never clipped. An entry just above the EMA ends below one just under it.
 
@@ -71,5 +71,5 @@ def clip_by_spike(decay: Hyper = 0.999) -> Transform:
 def shrink(g: jax.Array, largest: jax.Array, limit: jax.Array) -> jax.Array:
     """`g`, its entries above `limit` scaled so that `largest` becomes `limit`."""
     largest, limit = largest.astype(g.dtype), limit.astype(g.dtype)
-    shares = g / jnp.where(largest > 0, largest, 1)
-    return jnp.where(jnp.abs(g) > limit, shares * limit, g)
+    fractions = g / jnp.where(largest > 0, largest, 1)
+    return jnp.where(jnp.abs(g) > limit, fractions * limit, g)

@@ -28,7 +28,7 @@ def clip_by_unit_norm(max_ratio: Hyper = 0.01, *, eps: Hyper = 1e-3) -> Transfor
     Flops: at most `32*size` a leaf.
     Paper: Brock, De, Smith and Simonyan, "High-Performance Large-Scale Image Recognition
         Without Normalization", arXiv:2102.06171, Section 4.
-    Departure: the release sums a kernel of three axes over its first axis alone, and takes
+    Departure: the authors' code sums a kernel of three axes over its first axis alone, and takes
         a `[1, n]` kernel for one unit.
     Limits: an attention kernel `[in, heads, size]` has more output axes than the last:
         reshape it, or a unit is the same index of all heads. A stack `[layers, in, out]`

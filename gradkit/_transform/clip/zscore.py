@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class ZscoreState(NamedTuple):
-    """What norms have been, after clipping."""
+    """State of `clip_by_zscore`: mean and variance of clipped norms."""
 
     seen: jax.Array  # norms so far, int32 []
     mean: jax.Array  # EMA of the norm, []
@@ -27,7 +27,7 @@ def clip_by_zscore(
     warmup: Hyper = 25,
     eps: Hyper = 1e-6,
 ) -> Transform:
-    r"""Shrink a gradient whose norm stands out, the more the further it stands out.
+    r"""Shrink a gradient whose norm is an outlier, the more the larger its z-score is.
 
     $$n_t = \lVert g_t \rVert, \quad z_t = (n_t - \mu_{t-1}) / (\sigma_{t-1} + \epsilon),
       \quad c_t = \begin{cases} n_t & z_t \le \mathrm{max\_zscore} \\
@@ -36,12 +36,12 @@ def clip_by_zscore(
       \mathrm{decay}\,\sigma_{t-1}^2 + (1 - \mathrm{decay})\,(c_t - \mu_t)^2$$
     $$u_t = g_t \cdot c_t / n_t$$
 
-    The first `warmup` norms pass; `mean` and `deviation` start as those of them.
+    The first `warmup` norms pass; their mean and deviation are the first $\mu$ and $\sigma$.
 
     Args:
         max_zscore: how far above its mean a norm passes, in standard deviations.
         decay: of the mean and the variance.
-        warmup: how many norms start them.
+        warmup: how many norms the first mean and variance are taken over.
         eps: added to the deviation, in units of the gradient.
 
     Needs: nothing; `global_norm`, where given and finite, stands for the norm of the
@@ -50,13 +50,13 @@ def clip_by_zscore(
     Flops: at most `14*size + 20` a leaf, `180` once.
     Paper: Kumar, Owen, Roy Chowdhury and Gura, "ZClip: Adaptive Spike Mitigation for LLM
         Pre-Training", arXiv:2504.02507.
-    Departure: the release also limits every norm to 1: chain `clip_by_global_norm`; and it
-        adds 1e-6 to the norm. A norm of zero is not counted, so that a bad step leaves the
-        mean alone.
-    Limits: nothing is clipped in the first `warmup` updates. Norms far below `eps` never
-        stand out; set it to 0 for those.
+    Departure: the authors' code also limits every norm to 1 (chain `clip_by_global_norm`) and
+        adds 1e-6 to the norm. A norm of zero is not counted, so that a bad step does not change
+        the mean.
+    Limits: nothing is clipped in the first `warmup` updates. Norms far below `eps` are never
+        outliers; set it to 0 for those.
 
-    >>> tx = gk.clip_by_zscore(warmup=1)  # after one norm nothing is known to vary
+    >>> tx = gk.clip_by_zscore(warmup=1)  # a single norm has no deviation
     >>> _, state = tx.update(jnp.float32(1.0), tx.init(jnp.zeros([])))
     >>> print(tx.update(jnp.float32(-100.0), state)[0].round(3))
     -1.0
@@ -100,8 +100,10 @@ def clip_by_zscore(
         distance = jnp.where(warm, root(new) * root(old), new)
         spread = hypot(root(kept) * deviation, root(1 - kept) * distance)
 
-        moved = ZscoreState(seen, new_mean, spread)
-        moved = jax.tree.map(lambda a, b: jnp.where(norm > 0, a, b), moved, state)
-        return numbers.like(tree.scale(factor, g), updates), moved
+        new_state = ZscoreState(seen, new_mean, spread)
+        new_state = jax.tree.map(
+            lambda a, b: jnp.where(norm > 0, a, b), new_state, state
+        )
+        return numbers.like(tree.scale(factor, g), updates), new_state
 
     return transform(init, update)

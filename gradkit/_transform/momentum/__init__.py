@@ -1,1 +1,1 @@
-"""Directions that remember. In: a gradient. Out: a mixture of past gradients, or past and present compared."""
+"""Momentum. In: a gradient. Out: a mixture of past gradients, or past and present compared."""

@@ -19,7 +19,7 @@ from gradkit._core.types import (
 
 
 class AdEMAMixState(NamedTuple):
-    """The two EMAs."""
+    """State of `average_by_ademamix`: the two EMAs."""
 
     count: jax.Array  # updates so far, int32 []
     fast: Updates  # EMA with decay b1, like the parameters

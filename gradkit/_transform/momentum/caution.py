@@ -33,12 +33,12 @@ def direct_by_caution(inner: AnyTransform, *, eps: Hyper = 1.0) -> Transform:
     Flops: at most `18*size` a leaf, and those of `inner`.
     Paper: Liang, Chen, Liu and Liu, "Cautious Optimizers: Improving Training with One Line of
         Code", arXiv:2411.16085, Algorithm 1.
-    Departure: `eps` counts entries, 1 as in the paper's text and its C-Lion; added to a mean,
-        as in the one line of Algorithm 1, it would be `eps / size`. The later C-AdamW bounds
-        the mean below by 1e-3 instead.
+    Departure: `eps` is added to a number of entries and is 1, as in the paper's text and its
+        C-Lion; the one line of Algorithm 1 adds it to a mean, where it would be `eps / size`. The
+        later C-AdamW bounds the mean below by 1e-3 instead.
     Limits: where few entries of a leaf agree, each is enlarged by up to `size / (1 + eps)`; a
-        leaf of one entry is halved. A recipe has turned its sign: with `turn =
-        optax.scale(-1.0)`, `chain(direct_by_caution(chain(recipe, turn)), turn)` is its
+        leaf of one entry is halved. The updates of a recipe have the opposite sign: with
+        `turn = optax.scale(-1.0)`, `chain(direct_by_caution(chain(recipe, turn)), turn)` is its
         cautious form, and likewise with `direct_by_grams`; decay weights outside.
 
     >>> tx = gk.direct_by_caution(optax.scale(-1.0))  # never against the gradient

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class ComplexState(NamedTuple):
-    """What the momentum remembers."""
+    """State of `average_by_complex`."""
 
     real: Updates  # real part of the sum, like the parameters
     imaginary: Updates  # imaginary part of the sum, like the parameters

@@ -10,7 +10,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class HeavyBallState(NamedTuple):
-    """What the ball remembers."""
+    """State of `average_by_heavy_ball`."""
 
     mu: Updates  # decayed sum of gradients, like the parameters
 
@@ -35,7 +35,7 @@ def average_by_heavy_ball(decay: Hyper = 0.9) -> Transform:
         each gradient as it enters; the same while the learning rate is constant.
     Limits: a steady gradient is enlarged by `1 / (1 - decay)`; lower the learning rate by it.
 
-    >>> tx = gk.average_by_heavy_ball(0.5)  # what was seen once is halved from then on
+    >>> tx = gk.average_by_heavy_ball(0.5)  # a single gradient counts half as much at each update
     >>> u, state = tx.update(jnp.float32(2.0), tx.init(jnp.float32(0.0)))
     >>> float(u), float(tx.update(jnp.float32(0.0), state)[0])
     (2.0, 1.0)

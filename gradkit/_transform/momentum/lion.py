@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class LionState(NamedTuple):
-    """What Lion remembers."""
+    """State of `average_by_lion`."""
 
     mu: Updates  # EMA of the gradient with decay b2, like the parameters
 

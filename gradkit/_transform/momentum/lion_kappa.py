@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class LionKappaState(NamedTuple):
-    """What Lion-kappa remembers."""
+    """State of `average_by_lion_kappa`."""
 
     mu: Updates  # EMA of the gradient with decay b2, like the parameters
 
@@ -39,12 +39,11 @@ def average_by_lion_kappa(
     Flops: at most `15*size` a leaf, and what `kappa` takes.
     Paper: Chen, Liu, Liang and Liu, "Lion Secretly Solves Constrained Optimization: As Lyapunov
         Predicts", arXiv:2310.05898, Lion-kappa.
-    Departure: `kappa` sees the momentum, where the paper's sees its negative: the same
-        for every even function. The paper's norms over the whole model are norms of a leaf.
-    Limits: with weight decay, parameters are drawn to where the convex conjugate of the
-        function at `weight_decay * p` is finite. `kappa` must answer zeros with finite values.
-        Name it in the `static_args` of `optax.inject_hyperparams`, which takes functions for
-        schedules.
+    Departure: `kappa` sees the momentum, where the paper's sees its negative: the same for every
+        even function. The paper's norms are of the whole model; here they are of one leaf.
+    Limits: with weight decay, parameters are drawn to where the convex conjugate of the function
+        at `weight_decay * p` is finite. `kappa` of zeros must be finite. Name it in the
+        `static_args` of `optax.inject_hyperparams`, which takes functions for schedules.
 
     >>> tx = gk.average_by_lion_kappa(lambda x: jnp.clip(x / 0.5, -1, 1))  # of Huber's loss
     >>> u, _ = tx.update(jnp.array([1.0, -60.0, 0.0]), tx.init(jnp.zeros(3)))

@@ -10,7 +10,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class MARSState(NamedTuple):
-    """What MARS remembers."""
+    """State of `average_by_mars`."""
 
     previous: Updates  # the gradient before this one, like the parameters
 
@@ -29,8 +29,9 @@ def average_by_mars(gamma: Hyper = 0.025, *, b1: Hyper = 0.95) -> Transform:
     Flops: at most `8*size` a leaf.
     Paper: Yuan, Liu, Wu, Zhou and Gu, "MARS: Unleashing the Power of Variance Reduction for
         Training Large Models", arXiv:2411.10438, the approximate algorithm's `c_t`.
-    Departure: as released, the gradient before the first is zero, where the paper's first
-        difference is. The clipping to norm one that follows is `clip_by_component_norm`.
+    Departure: as in the authors' code, the gradient before the first counts as zero; in the paper
+        the first difference is zero. The paper then clips to norm one, as
+        `clip_by_component_norm` does.
     Limits: the change is between different batches, whose noise it contains; the exact
         algorithm takes both gradients on one batch.
 

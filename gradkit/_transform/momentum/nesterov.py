@@ -10,7 +10,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class NesterovState(NamedTuple):
-    """What the momentum remembers."""
+    """State of `average_by_nesterov`."""
 
     mu: Updates  # decayed sum of gradients, like the parameters
 

@@ -1,4 +1,4 @@
-"""Optimism: what was wrong with the last guess of a direction, made good in the next."""
+"""Optimism: a step ahead along the last direction, as a guess of the next one."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from gradkit._core.types import (
 
 
 class OptimismState(NamedTuple):
-    """The last direction, and what `inner` remembers."""
+    """State of `average_by_optimism`."""
 
     guess: Updates  # the last direction, taken in advance, like the parameters
     inner: optax.OptState
@@ -30,8 +30,8 @@ def average_by_optimism(inner: AnyTransform) -> Transform:
 
     $$d_t = \mathrm{inner}(g_t), \qquad u_t = 2 d_t - d_{t-1}, \qquad d_0 = 0$$
 
-    A step has been taken in advance, on the guess that the next direction will be the last
-    one; now it is known, the guess is taken back, and the next is made.
+    Each update also steps ahead, on the guess that the next direction will equal this one. The
+    next update takes that step back, and steps ahead on its own guess.
 
     Args:
         inner: any transform whose direction has the sign of the gradient; `scale_by_amsgrad`
@@ -42,10 +42,10 @@ def average_by_optimism(inner: AnyTransform) -> Transform:
     Flops: at most `6*size` a leaf, and those of `inner`.
     Paper: Wang, Li, Karimi and Li, "An Optimistic Acceleration of AMSGrad for Nonconvex
         Optimization", arXiv:1903.01435, OPT-AMSGrad with the last gradient as its guess.
-    Departure: the paper also guesses by extrapolating the last gradients, and squares what the
-        guess missed, not the gradient, for its denominator.
-    Limits: noise counts up to threefold; a learning rate that changes is late by one update
-        for the guess.
+    Departure: the paper also guesses by extrapolating the last gradients. Its denominator squares
+        the error of the guess, not the gradient.
+    Limits: noise counts up to threefold. A guess is taken back at the current learning rate, not
+        at the one it was made with.
 
     >>> tx = gk.average_by_optimism(optax.identity())
     >>> _, state = tx.update(jnp.float32(3.0), tx.init(jnp.float32(0.0)))

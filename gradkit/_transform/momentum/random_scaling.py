@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class RandomScalingState(NamedTuple):
-    """What the momentum remembers."""
+    """State of `average_by_random_scaling`."""
 
     mu: Updates  # EMA of the gradient, like the parameters
     key: jax.Array  # data of the key to draw from next, uint32 [2]
@@ -35,10 +35,10 @@ def average_by_random_scaling(decay: Hyper = 0.99, *, key: random.Key = 0) -> Tr
     Flops: at most `8*size` a leaf, `120` once.
     Paper: Zhang and Cutkosky, "Random Scaling and Momentum for Non-smooth Non-convex
         Optimization", arXiv:2405.09742, its SGDM with random scaling.
-    Departure: the EMA's `1 - decay` is apart from the learning rate. `decay` is a choice of
-        ours; the paper's depends on the length of the run.
+    Departure: the factor `1 - decay` of the EMA is not part of the learning rate. `decay` is a
+        choice of ours; the paper's depends on the length of the run.
     Limits: one step in twenty is over three times as long as planned. Groups under
-        `optax.partition` draw apart: give them one key to draw the same.
+        `optax.partition` draw one number each, the same if their keys are.
 
     >>> tx, g = gk.average_by_random_scaling(decay=0.0, key=1), jnp.array([2.0, -4.0])
     >>> u, _ = tx.update(g, tx.init(g))

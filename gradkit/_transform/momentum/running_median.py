@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Params, Transform, Updates, transform
 
 
 class RunningMedianState(NamedTuple):
-    """The two gradients before the next one."""
+    """State of `average_by_running_median`: the last two gradients."""
 
     count: jax.Array  # updates so far, int32 []
     last: Updates  # the gradient of the last update, like the parameters
@@ -29,7 +29,8 @@ def average_by_running_median() -> Transform:
     Paper: Chatterjee and Zielinski, "On the Generalization Mystery in Deep Learning",
         arXiv:2203.10036, RM3.
     Departure: the first gradient stands for the two that are missing before it.
-    Limits: what shows in one batch of three is lost, wanted or not; lags by one update.
+    Limits: an entry that is large in only one batch of three is lost, be it noise or signal. The
+        median lags by one update.
 
     >>> tx = gk.average_by_running_median()  # what happens once does not count
     >>> _, state = tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))
@@ -51,11 +52,11 @@ def average_by_running_median() -> Transform:
         g = numbers.like(numbers.read(updates), state.last)
         first = state.count == 0
 
-        def known(g: jax.Array, kept: jax.Array) -> jax.Array:
+        def first_or_kept(g: jax.Array, kept: jax.Array) -> jax.Array:
             return jnp.where(first, g, kept)
 
-        last = jax.tree.map(known, g, state.last)
-        before = jax.tree.map(known, g, state.before)
+        last = jax.tree.map(first_or_kept, g, state.last)
+        before = jax.tree.map(first_or_kept, g, state.before)
         u = jax.tree.map(median, g, last, before)
         return numbers.like(u, updates), RunningMedianState(
             numbers.increment(state.count), g, last

@@ -1,4 +1,4 @@
-"""Directions without a size: the gradient in a norm's dual.
+"""Normalized directions.
 
-In: a gradient. Out: a direction whose size says nothing of the gradient's. Uses `_core.matrix`.
+In: a gradient. Out: a direction whose size does not depend on the gradient's. Uses `_core.matrix`.
 """

@@ -20,7 +20,7 @@ Roles = Callable[[str, Any], str]  # the path and the array of a leaf -> its rol
 
 
 def role_of(path: str, leaf: Any) -> str:
-    """Matrices are spectral, except embeddings, which go column by column; others sign."""
+    """The default role: "column" for embeddings, "spectral" for other matrices, else "sign"."""
     if leaf.ndim < 2:
         return "sign"
     return "column" if "embed" in path.lower() else "spectral"
@@ -49,8 +49,8 @@ def normalize_by_dual_norm(roles: Roles | None = None) -> Transform:
     Flops: at most `32*size*min(rows, cols) + 32*size` a leaf.
     Paper: Bernstein and Newhouse, "Old Optimizer, New Norm: An Anthology",
         arXiv:2409.20325, with the norms it proposes for linear and embedding layers.
-    Departure: the dual norm of the gradient, the paper's length of the step, is left to the
-        learning rate. $U V^T$ is five Newton-Schulz steps: singular values from 0.7 to 1.2.
+    Departure: the learning rate sets the length of the step; in the paper it is the dual norm of
+        the gradient. $U V^T$ is five Newton-Schulz steps: singular values from 0.7 to 1.2.
     Limits: without momentum, noise comes out as large as signal. A stack of layers is one
         matrix here: use `jax.vmap`. Zero rows and matrices stay zero.
 
@@ -76,7 +76,7 @@ def normalize_by_dual_norm(roles: Roles | None = None) -> Transform:
 
 
 def role_among(roles: Roles, path: str, leaf: Any) -> str:
-    """The role of one leaf, checked."""
+    """The role of one leaf; an unknown one raises an error."""
     role = roles(path, leaf)
     if role not in ROLES or (role != "sign" and leaf.ndim < 1):
         raise ValueError(

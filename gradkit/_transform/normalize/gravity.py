@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class GravityState(NamedTuple):
-    """What rolls on."""
+    """State of `normalize_by_gravity`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # velocity, like the parameters; before the first update in units of `start`
@@ -22,7 +22,7 @@ class GravityState(NamedTuple):
 def normalize_by_gravity(
     decay: Hyper = 0.9, *, start: Hyper = 0.1, key: random.Key = 0
 ) -> Transform:
-    r"""Take an EMA of gradients, of which an entry counts less where it is steep in a steep leaf.
+    r"""Take an EMA of gradients, each entry damped by its size times the largest of its leaf.
 
     $$z_{t,ij} = \frac{g_{t,ij}}{1 + (g_{t,ij} \max_k |g_{t,ik}|)^2}, \qquad
       b_t = \frac{\mathrm{decay} \, (t - 1) + 1}{t + 1}$$
@@ -40,11 +40,11 @@ def normalize_by_gravity(
     Flops: at most `16*size` a leaf, `10` once.
     Paper: Bahrami and Pouriyan Zadeh, "Gravity Optimizer: a Kinematic Approach on Optimization
         in Deep Learning", arXiv:2101.09192.
-    Departure: updates count from 0, as in the authors' release for Keras; theirs for PyTorch
-        counts from 1.
+    Departure: updates count from 0, as in the authors' Keras code; their PyTorch code counts from
+        1.
     Limits: not for large gradients: an entry `g` that is the largest of its leaf counts most at
-        `|g| = 3^(-1/4)`, and as `|g|^-3` beyond. Groups under `optax.partition` draw their
-        first velocities apart.
+        `|g| = 3^(-1/4)`, and as `|g|^-3` beyond. Each group under `optax.partition` draws its own
+        first velocities.
 
     >>> tx = gk.normalize_by_gravity(start=0.0)  # the steeper entry moves less
     >>> print(tx.update(jnp.array([1.0, 2.0]), tx.init(jnp.zeros(2)))[0].round(3))
@@ -60,8 +60,8 @@ def normalize_by_gravity(
             jax.random.normal(k, x.shape, jnp.float32) for k, x in zip(keys, zeros)
         ]
         mu = [x + draw.astype(x.dtype) for x, draw in zip(zeros, draws)]  # sharded as x
-        kept = jnp.array(jax.random.key_data(random.typed(key)), copy=True)
-        return GravityState(jnp.zeros([], jnp.int32), structure.unflatten(mu), kept)
+        key_data = jnp.array(jax.random.key_data(random.typed(key)), copy=True)
+        return GravityState(jnp.zeros([], jnp.int32), structure.unflatten(mu), key_data)
 
     def update(
         updates: Updates, state: GravityState, params: Params = None, **extra: Extra

@@ -20,13 +20,14 @@ def normalize_by_orthograd() -> Transform:
     Flops: at most `44*size + 20` a leaf.
     Paper: Prieto, Barsbey, Mediano and Birdal, "Grokking at the Edge of Numerical
         Stability", arXiv:2501.04697.
-    Departure: the paper projects all parameters as one vector and does not restore the norm;
-        each leaf by itself and the norm are its release's. The release divides by `1e-30`
-        more, which float32 loses in a square; here both vectors are scaled to unit norm
-        first and projected twice. A gradient along its parameter up to rounding gives zero.
-    Limits: nothing of a leaf with one entry is orthogonal to it, so its update is zero: send
-        scalars past it with `optax.masked`. A zero parameter changes nothing. Stands before
-        momentum.
+    Departure: as in the authors' code, each leaf is projected by itself and its norm is restored;
+        the paper projects all parameters as one vector and does not restore the norm. The
+        authors' code adds `1e-30` to the divisor, too little beside squares that underflow in
+        float32; here both vectors are first scaled to unit norm, and projected twice. A gradient
+        that is parallel to its parameter up to rounding gives zero.
+    Limits: a leaf with one entry gets a zero update, as nothing is orthogonal to it: exempt
+        scalars with `optax.masked`. Beside a zero parameter the gradient passes unchanged. Stands
+        before momentum.
 
     >>> tx = gk.normalize_by_orthograd()
     >>> w = jnp.array([1.0, 0.0])
@@ -54,7 +55,7 @@ def project(
     g_norm, w_norm = g_norm.astype(g.dtype), w_norm.astype(w.dtype)
     o = g / jnp.where(g_norm > 0, g_norm, 1)
     w = (w / jnp.where(w_norm > 0, w_norm, 1)).astype(g.dtype)
-    for _ in range(2):  # the second takes what rounding left of the first
+    for _ in range(2):  # the second removes the rounding error of the first
         o = o - jnp.sum(w * o) * w
     size = norms.unscaled(o, tuple(range(o.ndim)))
     parallel = size <= 16 * jnp.finfo(g.dtype).eps

@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class ParallelSplitState(NamedTuple):
-    """What the reverse momentum remembers."""
+    """State of `normalize_by_parallel_split`."""
 
     mu: Updates  # alternating sum of gradients, like the parameters
 
@@ -38,11 +38,11 @@ def normalize_by_parallel_split(
     Paper: Sadat, Hilliges and Weber, "Eliminating Oversaturation and Artifacts of High
         Guidance Scales in Diffusion Models", arXiv:2410.02416.
     Departure: the paper's `g` is the difference of a diffusion model's two predictions for an
-        image and `w` the conditional one; here they are the gradient and the parameter of a
-        leaf. `max_norm` is in units of images, and wants to be set. The guider of diffusers has
-        other defaults: `parallel` 1, `max_norm` 15 and no momentum.
-    Limits: nothing of a leaf with one entry is orthogonal to it: its update is `parallel` of
-        what came in. A steady gradient is shrunk by `1 + decay`. A zero parameter has no
+        image and `w` the conditional one; here they are the gradient and the parameter of a leaf.
+        The default of `max_norm` is in the paper's units of images: set your own. The guider of
+        diffusers has other defaults: `parallel` 1, `max_norm` 15 and no momentum.
+    Limits: the update of a leaf with one entry is `parallel` times $d_t$, as nothing is
+        orthogonal to it. A steady gradient is shrunk by `1 + decay`. A zero parameter has no
         parallel part.
 
     >>> tx = gk.normalize_by_parallel_split(max_norm=5.0)

@@ -49,10 +49,10 @@ def normalize_by_polar(
         "Muon: An optimizer for hidden layers in neural networks"; the steps on Gram matrices
         of long matrices from Dao-AILab, "Gram Newton-Schulz"; `consistent_rms` from Liu and
         others, "Muon is Scalable for LLM Training", arXiv:2502.16982.
-    Departure: computed in at least float32, where Muon's release uses bfloat16; the release
-        takes the scale of a convolution from its kernel's height and width, not its matrix.
-        A matrix of more than 1.5 columns a row is iterated by its Gram matrix, which is the
-        same but for rounding, and taken anew before rounding shows.
+    Departure: computed in at least float32; Muon's own code uses bfloat16, and scales a
+        convolution by its kernel's height and width, not by the shape of its matrix. If a matrix
+        has more than 1.5 columns a row, the steps act on its Gram matrix, which is equal up to
+        rounding and is recomputed before rounding errors grow.
     Limits: matrices only, and not those whose rows are looked up: keep embeddings, readouts,
         gains and biases elsewhere. Noise of small batches comes out as large as signal.
         Singular values under 1/650 of the norm stay below 0.68. On a mesh in use

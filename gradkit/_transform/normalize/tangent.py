@@ -29,9 +29,9 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
       & \max_j |\cos(g_j, w_j)| < \delta / \sqrt{\mathrm{size}(w_j)} \\
       d_j & \text{else} \end{cases}, \qquad \hat w_j = w_j / \lVert w_j \rVert$$
 
-    The `j` are the output units, indices of the last axis of a kernel `[..., in, out]`; where
-    the test fails for them, the same is tried with the whole leaf as the one `j`. Vectors and
-    scalars keep `inner`'s direction.
+    The `j` are the output units, indices of the last axis of a kernel `[..., in, out]`; where the
+    test fails for them, the whole leaf is tested and projected as one unit. Vectors and scalars
+    keep `inner`'s direction.
 
     Args:
         inner: any transform; its direction is projected.
@@ -43,10 +43,10 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
     Flops: at most `60*size + 40*cols + 40` a leaf, and those of `inner`.
     Paper: Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on
         Scale-invariant Weights", arXiv:2006.08217, Algorithm 2.
-    Departure: takes any `inner`. The release also decays the weights that it projects ten
-        times less, and adds `1e-8` to norms and bounds their product by it.
-    Limits: a leaf is projected or not at every update anew. Stacked layers `[layers, in, out]`
-        are one leaf: use `jax.vmap`.
+    Departure: takes any `inner`. The authors' code also decays projected weights ten times less,
+        adds `1e-8` to norms, and bounds their product below by it.
+    Limits: whether a leaf is projected is decided anew at every update. Stacked layers
+        `[layers, in, out]` are one leaf: use `jax.vmap`.
 
     >>> tx = gk.normalize_by_tangent(optax.trace(0.9))
     >>> w, g = jnp.array([[2.0], [0.0]]), jnp.array([[0.0], [1.0]])
@@ -79,7 +79,7 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
 
 
 def tangent(d: jax.Array, g: jax.Array, w: jax.Array, delta: Scalar) -> jax.Array:
-    """`d` without its part along `w`: along that of every unit, or along the whole leaf."""
+    """`d` without its part along `w`, unit by unit or for the whole leaf; else `d`."""
     units, delta = tuple(range(g.ndim - 1)), jnp.asarray(delta, g.dtype)
     g_norms, w_norms = norms.along(g, units), norms.along(w, units)
     unit = tree.ratio(w, w_norms)
@@ -91,9 +91,9 @@ def tangent(d: jax.Array, g: jax.Array, w: jax.Array, delta: Scalar) -> jax.Arra
     cosine = jnp.sum(
         g_units * w_units * cosines
     )  # of the leaf, from those of its units
-    whole = jnp.sum(w_units * along) * w_units
+    along_leaf = jnp.sum(w_units * along) * w_units
 
     rows = max(math.prod(g.shape[:-1]), 1)
     of_units = jnp.max(jnp.abs(cosines), initial=0) < delta / rows**0.5
     of_leaf = jnp.abs(cosine) < delta / max(g.size, 1) ** 0.5
-    return d - jnp.where(of_units, along, jnp.where(of_leaf, whole, 0)) * unit
+    return d - jnp.where(of_units, along, jnp.where(of_leaf, along_leaf, 0)) * unit

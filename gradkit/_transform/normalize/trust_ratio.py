@@ -30,8 +30,9 @@ def normalize_by_trust_ratio(
     Where either norm is zero, the ratio is 1.
 
     Args:
-        weight_decay: what of its parameter is added to a direction, and counted apart from it
-            in the denominator, as LARS does. LAMB adds it before.
+        weight_decay: fraction of its parameter that is added to a direction. Its norm is a
+            separate term of the denominator, as in LARS; for LAMB, add the decay before this
+            transform.
         min_norm: the least norm that parameters count as, in their units.
         max_norm: the largest norm that they count as.
         mask: see the glossary.
@@ -42,7 +43,8 @@ def normalize_by_trust_ratio(
     Paper: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76
         minutes", arXiv:1904.00962, Algorithm 2; with weight decay as in You, Gitman and
         Ginsburg, "Large Batch Training of Convolutional Networks", arXiv:1708.03888.
-    Departure: the ratio of 1 is that of all releases; the papers name none.
+    Departure: the ratio of 1 at zero norms is that of published implementations; the papers name
+        none.
     Limits: parameters that begin at zero, such as biases, first move as they are, then
         stay about as small: keep them apart with `gradkit.route`, or set `min_norm`.
 
@@ -59,18 +61,18 @@ def normalize_by_trust_ratio(
         check.given("normalize_by_trust_ratio", params)
         norms = of_leaves(updates)
         weights = of_leaves(params).astype(norms.dtype)
-        wanted = jnp.clip(weights, min_norm, max_norm).astype(norms.dtype)
+        target = jnp.clip(weights, min_norm, max_norm).astype(norms.dtype)
         shrinking = decayed("normalize_by_trust_ratio", mask, params)
         added = weights if mask is None else of_leaves(shrinking).astype(norms.dtype)
         length = (norms + weight_decay * added).astype(norms.dtype)
-        trusted = (wanted > 0) & (length > 0)
+        trusted = (target > 0) & (length > 0)
 
         def with_decay(d: jax.Array, p: jax.Array) -> jax.Array:
             return (d + weight_decay * p.astype(d.dtype)).astype(d.dtype)
 
         r = jax.tree.map(with_decay, numbers.read(updates), shrinking)
         unit = tree.scale_each(jnp.where(trusted, 1 / numbers.divisible(length), 1), r)
-        u = tree.scale_each(jnp.where(trusted, wanted, 1), unit)
+        u = tree.scale_each(jnp.where(trusted, target, 1), unit)
         return numbers.like(u, updates)
 
     return stateless(update)

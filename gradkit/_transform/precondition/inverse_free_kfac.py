@@ -24,7 +24,7 @@ from gradkit._core.types import (
 
 
 class InverseFreeKFACState(NamedTuple):
-    """The factors, and how they have been moving."""
+    """State of `precondition_by_inverse_free_kfac`."""
 
     count: jax.Array  # updates so far, int32 []
     factors: kronecker.Sides  # A of the rows, B of the columns
@@ -32,7 +32,7 @@ class InverseFreeKFACState(NamedTuple):
 
 
 def warmed(step: jax.Array) -> jax.Array:
-    """How far a fit moves: the release's 2e-4 up to step 100, 2e-3 up to 500, then 1e-2."""
+    """The `fit_rate` of the authors' code: 2e-4 up to step 100, 2e-3 up to 500, then 1e-2."""
     return jnp.select([step <= 100, step < 500], [2e-4, 2e-3], 1e-2)
 
 
@@ -50,7 +50,7 @@ def precondition_by_inverse_free_kfac(
 
     $$u_t = A A^T g_t B B^T$$
 
-    When `every` divides $t - 1$ the factors, at first identities, move before:
+    The factors begin as identities. When `every` divides $t - 1$ they are fitted first:
 
     $$n_A = \tfrac12 \big( \tfrac{\mathrm{damping}}{d_B} \mathrm{tr}(B^T B) A^T A
       + \tfrac{1}{d_B} H H^T - I \big), \qquad H = A^T g_t B$$
@@ -79,15 +79,15 @@ def precondition_by_inverse_free_kfac(
     Paper: Lin and others, "Simplifying Momentum-based Positive-definite Submanifold
         Optimization with Applications to Deep Learning", arXiv:2302.09738, its update for
         Kronecker factors; from gradients alone as Lin and others, arXiv:2402.03496.
-    Departure: without `covariances` a gradient stands for both. A fit longer than 1 is shortened,
-        and one that leaves float32 is left out; the release bounds neither. Where curvature is
-        small every side over 4 is shortened from the first fit on: after 50 fits of 0.01 on zero
-        gradients of 64 x 64 a factor is 1.06, the release's 1.63. Momentum and weight
-        decay are for later in the chain.
-    Limits: curvature, not its root: directions grow where gradients shrink, so the learning
-        rate is SGD's near a minimum, not Adam's; in hundreds of updates, which factors need to
-        fit, a direction without gradients comes to be enlarged by `1 / damping`.
-        Explicitly sharded leaves are gathered first.
+    Departure: without `covariances` the gradient stands for both. A fit is shortened if
+        $\lVert m_A \rVert$ exceeds 1, and skipped if its result is not finite; the authors' code
+        does neither. Where curvature is small, this slows the growth of every side over 4 from
+        the first fit on: after 50 fits of 0.01 on zero gradients of 64 x 64 a factor is 1.06, in
+        the authors' code 1.63. Momentum and weight decay belong later in the chain.
+    Limits: gradients are divided by the curvature, not by its root: directions grow where
+        gradients shrink, so the learning rate is like SGD's near a minimum, not like Adam's. Over
+        the hundreds of updates that fitting takes, directions without gradients come to be
+        enlarged by `1 / damping`. Explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.precondition_by_inverse_free_kfac(1e-4, fit_rate=0.1, every=1), 0.1 * jnp.eye(2)
     >>> state, _ = jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=300)
@@ -117,7 +117,7 @@ def precondition_by_inverse_free_kfac(
     ) -> tuple[Updates, InverseFreeKFACState]:
         del params, extra
         g = numbers.read_square_summable(updates)
-        given = () if covariances is None else (covariances,)
+        pairs = () if covariances is None else (covariances,)
 
         def pulls(g: jax.Array, a: Any, b: Any, *pair: Any) -> tuple[Any, Any]:
             x = layout.as_matrix(g, batch_axes)
@@ -125,12 +125,14 @@ def precondition_by_inverse_free_kfac(
 
         def fit(kept: Fit) -> Fit:
             xs = paths.unboxed(g)
-            found = jax.tree.map(pulls, xs, *kept.factors, *given)
-            new = kronecker.Sides(*tree.unzip(xs, found, 2))
+            gradients = jax.tree.map(pulls, xs, *kept.factors, *pairs)
+            new = kronecker.Sides(*tree.unzip(xs, gradients, 2))
             moves = jax.tree.map(lambda m, n: decay * m + n, kept.moves, new)
-            move = functools.partial(moved, fit_rate=rate.at(fit_rate, state.count))
+            update_factor = functools.partial(
+                moved, fit_rate=rate.at(fit_rate, state.count)
+            )
             return Fit(
-                jax.tree.map(move, kept.factors, moves),
+                jax.tree.map(update_factor, kept.factors, moves),
                 jax.tree.map(if_finite, moves, kept.moves),
             )
 
@@ -146,7 +148,7 @@ def precondition_by_inverse_free_kfac(
 
 
 class Fit(NamedTuple):
-    """What a fit changes."""
+    """The parts of the state that a fit changes."""
 
     factors: kronecker.Sides
     moves: kronecker.Sides
@@ -155,18 +157,18 @@ class Fit(NamedTuple):
 def natural_gradients(
     g: jax.Array, a: Any, b: Any, damping: Scalar, covariances: Any = None
 ) -> tuple[Any, Any]:
-    r"""$n_A$ and $n_B$: half of how far the curvature that each factor sees is from the identity."""
+    r"""$n_A$ and $n_B$: half of each factor's preconditioned curvature minus the identity."""
 
-    def far(seen: Any, own: Any, other: Any, length: int) -> Any:
-        if is_none(own):
+    def half_excess(data: Any, factor: Any, other: Any, length: int) -> Any:
+        if is_none(factor):
             return NONE
         trace_of_other = length if is_none(other) else trace(other.mT @ other)
-        known = damping * trace_of_other * (own.mT @ own)
-        curvature = (known + seen) / max(length, 1)
-        return (curvature - roots.identity(own)) / 2
+        prior = damping * trace_of_other * (factor.mT @ factor)
+        curvature = (prior + data) / max(length, 1)
+        return (curvature - roots.identity(factor)) / 2
 
     rows, cols = curvatures(g, a, b, covariances)
-    return far(rows, a, b, g.shape[-1]), far(cols, b, a, g.shape[-2])
+    return half_excess(rows, a, b, g.shape[-1]), half_excess(cols, b, a, g.shape[-2])
 
 
 def curvatures(g: jax.Array, a: Any, b: Any, covariances: Any) -> tuple[Any, Any]:
@@ -190,7 +192,7 @@ def trace(x: jax.Array) -> jax.Array:
 
 
 def moved(factor: jax.Array, move: jax.Array, fit_rate: Scalar) -> jax.Array:
-    """The factor after a move, at most `fit_rate` long; as it was where that is not finite."""
+    """The factor after a step of norm at most `fit_rate`; unchanged where that is not finite."""
     length = norms.along(move, (-2, -1))
     part = jnp.asarray(fit_rate, factor.dtype) / jnp.maximum(length, 1)
     return if_finite(factor - part * (factor @ move), factor)
@@ -198,5 +200,5 @@ def moved(factor: jax.Array, move: jax.Array, fit_rate: Scalar) -> jax.Array:
 
 def if_finite(new: jax.Array, old: jax.Array) -> jax.Array:
     """`new`, or each matrix of `old` where that of `new` has an entry that is not finite."""
-    fine = jnp.all(jnp.isfinite(new), (-2, -1), keepdims=True)
-    return jnp.where(fine, new, old)
+    finite = jnp.all(jnp.isfinite(new), (-2, -1), keepdims=True)
+    return jnp.where(finite, new, old)

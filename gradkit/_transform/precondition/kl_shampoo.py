@@ -13,7 +13,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class KLShampooState(NamedTuple):
-    """The EMA of each gradient, and its two covariances."""
+    """State of `precondition_by_kl_shampoo`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -46,9 +46,9 @@ def precondition_by_kl_shampoo(
     and $S_b, \lambda_b$ likewise; all after $u_t$ is made. The first gradient gives no step, but
     the bases $Q$: the eigenvectors of its covariances. When `every` divides $t - 1$ they become
     those of $S Q$ made orthonormal. No eigenvalue of a side of $n$ falls below
-    $1 / \max(10, \min(n, 4000))^2$. Where the singular values of $u_t$ are over
-    $\mathrm{max\_norm} \sqrt{\max(d_a, d_b)}$, the size that a gradient which stays as it is
-    comes to have times `max_norm`, $u_t$ is shortened, unless `every` is 1.
+    $1 / \max(10, \min(n, 4000))^2$. Where the singular values of $u_t$ exceed
+    $\mathrm{max\_norm} \sqrt{\max(d_a, d_b)}$, $u_t$ is shortened, unless `every` is 1. Those of
+    a constant gradient come to be $\sqrt{\max(d_a, d_b)}$.
 
     Args:
         b1: decay of the EMA of the gradient.
@@ -66,23 +66,24 @@ def precondition_by_kl_shampoo(
     Flops: at most `12*size*(rows + cols) + 2*size*min(rows, cols) + 5*(rows**3 + cols**3)
         + 70*size + 30*(rows**2 + cols**2) + 100` a leaf, beside the orthonormalizations.
     Paper: Lin and others, "Understanding and Improving Shampoo and SOAP via Kullback-Leibler
-        Minimization", arXiv:2509.03378, its KL-Shampoo with QR; start, limit and order of the
-        authors' release.
-    Departure: computed in at least float32, where the release uses bfloat16. A tensor is a
-        matrix, not one side per axis. As in the release no step is made with the first
-        gradient, and the EMA is not bias-corrected. In the bases what is under 128 roundings of its
-        row, its column and the root mean square counts as zero. The limit is ours, for the
-        eigenvalues know of a gradient only after its update: a new direction is divided by the
-        least of them. It is on the eighth root of the mean eighth power of the singular values, so that none of
-        $n$ ends over $n^{1/8}$ times it. The release can set the size of every update instead.
-    Limits: of a matrix that is not square the first covariance of the longer side is singular,
-        and the basis of its null space is the choice of the machine's LAPACK: between two of
-        them early updates differ by up to a third. Eigenvalues start at a number and are limited by
-        others, so gradients should be of usual size, not much under 1e-6; after one far over all
-        before, updates are small for hundreds more. The first update costs an eigendecomposition a
-        side, and every one that renews the bases, a QR decomposition. Explicitly sharded leaves are
-        gathered first. Bases cannot be differentiated, so stop the gradient at the state that is given
-        to an update.
+        Minimization", arXiv:2509.03378, its KL-Shampoo with QR; first values, lower bound and
+        order of steps from the authors' code.
+    Departure: computed in at least float32; the authors' code uses bfloat16. A tensor is a
+        matrix, not one side per axis. As in the authors' code, the first gradient makes no step,
+        and the EMA is not bias-corrected. In the bases, entries under 128 roundings of their row,
+        their column and the root mean square count as zero. The limit `max_norm` is ours:
+        eigenvalues include a gradient only after its update, so a new direction is divided by the
+        smallest of them. It acts on the eighth root of the mean eighth power of the singular
+        values, so that none of $n$ ends over $n^{1/8}$ times it. The authors' code can set the
+        size of every update instead.
+    Limits: for a matrix that is not square, the first covariance of the longer side is singular,
+        and LAPACK is free to choose the basis of its null space: between two builds early updates
+        differ by up to a third. The first eigenvalues and their lower bound are constants, so
+        gradients should not be much under 1e-6; after one gradient far larger than all before,
+        updates are small for hundreds more. The first update costs an eigendecomposition a side,
+        and every one that renews the bases, a QR decomposition. Explicitly sharded leaves are
+        gathered first. Bases cannot be differentiated: apply `jax.lax.stop_gradient` to the state
+        that is given to an update.
 
     >>> tx, g = gk.precondition_by_kl_shampoo(b1=0.0, start=1.0), jnp.diag(jnp.arange(3.0))
     >>> _, state = tx.update(g, tx.init(g))
@@ -100,8 +101,8 @@ def precondition_by_kl_shampoo(
         check.concrete(name, max_size=max_size)
         grams = kronecker.zeros(params, max_size, batch_axes)
         bases = jax.tree.map(roots.identity, grams)
-        one = lambda s: on_axes_of(jnp.ones(s.shape[:-1], s.dtype), s)
-        ones = jax.tree.map(one, grams)
+        ones_of = lambda s: on_axes_of(jnp.ones(s.shape[:-1], s.dtype), s)
+        ones = jax.tree.map(ones_of, grams)
         mu, step = tree.zeros(params), jnp.zeros([], jnp.int32)
         return KLShampooState(step, mu, grams, bases, ones)
 
@@ -174,25 +175,25 @@ class Bases(NamedTuple):
 def white_sides(
     xs: Any, bases: kronecker.Sides, values: kronecker.Sides
 ) -> kronecker.Sides:
-    """For the rows, the matrices whose columns are made white; for the columns, transposed."""
+    """The gradients, for `rows` with whitened columns; for `cols` transposed, likewise."""
     rows = jax.tree.map(white, xs, bases.rows, bases.cols, values.cols)
     back = kronecker.transposed(xs)
     cols = jax.tree.map(white, back, bases.cols, bases.rows, values.rows)
     return kronecker.Sides(rows, cols)
 
 
-def white(g: jax.Array, own: Any, other: Any, values: Any) -> Any:
+def white(g: jax.Array, basis: Any, other: Any, values: Any) -> Any:
     r"""$g Q_b \lambda_b^{-1/2}$, for a side that has a covariance."""
-    if kronecker.is_none(own):
+    if kronecker.is_none(basis):
         return kronecker.NONE
-    x = g.astype(own.dtype)
+    x = g.astype(basis.dtype)
     if not kronecker.is_none(other):
         x = x @ other.mT / jnp.sqrt(values)[..., None, :]
     return numbers.squarable(x, x.size)
 
 
 def covariance(x: jax.Array) -> jax.Array:
-    """That of the rows of `x`."""
+    """The covariance of the rows of `x`, `[*batch, n, n]`."""
     return roots.gram(x) / max(x.shape[-1], 1)
 
 

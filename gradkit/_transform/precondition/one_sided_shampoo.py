@@ -13,7 +13,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class OneSidedShampooState(NamedTuple):
-    """The EMA of each gradient, of the covariance of its small side, and its inverse root."""
+    """State of `precondition_by_one_sided_shampoo`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -38,11 +38,11 @@ def precondition_by_one_sided_shampoo(
     $$u_t = (L + \mathrm{damping} \, \bar\lambda I)^{-1/2} \; \frac{m_t}{1 - b_1^t}$$
 
     for a $g$ with no more rows than columns; a tall one is transposed before, and back after.
-    $L = L_t / (1 - \mathrm{decay}^t)$ is that of the last $t$ for which `every` divides $t - 1$, of
-    1, 2, 4, 8 ... up to `every`, or the first not zero; $\bar\lambda$ is the mean of its
-    eigenvalues. Singular values of $u_t$ are limited to the most that a root of this $t$ could
-    give, $\sqrt{\sum_s v_s^2 / w_s}$ with the weights of gradient $s$ in $m_t$ and $L_t$: 1 at
-    first, 2.3 at last.
+    $L = L_t / (1 - \mathrm{decay}^t)$ is taken at the last $t$ for which `every` divides $t - 1$,
+    at 1, 2, 4, 8 ... up to `every`, or at the first nonzero gradient; $\bar\lambda$ is the mean
+    of its eigenvalues. Singular values of $u_t$ are limited to the most that a root of this $t$
+    could give, $\sqrt{\sum_s v_s^2 / w_s}$ with the weights of gradient $s$ in $m_t$ and $L_t$: 1
+    at first, 2.3 at last.
 
     Args:
         b1: decay of the EMA of the gradient.
@@ -58,13 +58,13 @@ def precondition_by_one_sided_shampoo(
     Paper: An and others, "ASGO: Adaptive Structured Gradient Optimization",
         arXiv:2503.20762, Algorithm 2, its practical one with EMAs; also as one-sided
         Shampoo in Xie and others, arXiv:2503.10537.
-    Departure: `damping` is under the root and relative to the mean eigenvalue, where the paper
-        adds a number to the root; the EMA of the gradient is bias-corrected, and so is the covariance.
-        What kept roots enlarge is limited as in `precondition_by_shampoo`; `every=1` never
-        reaches the limit.
-    Limits: an update that takes roots costs an eigendecomposition a matrix. Where a direction is
-        new to kept roots, the limit shortens all others too, until roots are taken. Explicitly
-        sharded leaves are gathered first.
+    Departure: `damping` is under the root and relative to the mean eigenvalue; the paper adds a
+        number to the root. The EMA of the gradient and the covariance are bias-corrected.
+        Singular values are limited, since roots kept between renewals may enlarge new directions;
+        with `every=1` the limit is never reached.
+    Limits: an update that renews roots costs an eigendecomposition a matrix. When a gradient has
+        a direction that is new to the kept roots, the limit shortens the whole update, until
+        roots are renewed. Explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.precondition_by_one_sided_shampoo(damping=0.0), jnp.array([[3.0, 4.0]])
     >>> u, _ = tx.update(g, tx.init(g))  # one gradient: its orthogonal factor

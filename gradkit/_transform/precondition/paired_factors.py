@@ -46,11 +46,13 @@ def precondition_by_paired_factors(
     Paper: Xu, Shen, Chi and Ma, "The Power of Preconditioning in Overparameterized Low-Rank
         Matrix Sensing", arXiv:2302.01186, equation 5; for pairs as in Zhang and Pilanci,
         "Riemannian Preconditioned LoRA for Fine-Tuning Foundation Models", arXiv:2402.02347.
-    Departure: rounding of the Gram matrix is added to `damping`, so that float32 can divide
-        by it. A factor beside one that is zero, with `damping` 0, stays as it is.
-    Limits: every leaf must be in one pair: send the others elsewhere with `gradkit.route`.
-        The linear rate needs a `damping` not over the smallest squared singular value of what
-        is sought, and a small start. Factors of products of layers are no such pairs.
+    Departure: a bound on the rounding error of the Gram matrix is added to `damping`, so that
+        float32 can divide by it. A factor beside one that is zero, with `damping` 0, stays as it
+        is.
+    Limits: every leaf must be in one pair: send the others elsewhere with `gradkit.route`. The
+        paper's linear convergence needs a `damping` of at most the smallest squared singular
+        value of the solution, and a small initialization. Two layers in sequence are not such a
+        pair.
     Errors: a leaf in no pair, or whose partner is missing or of another rank, is named.
 
     >>> tx, a, b = gk.precondition_by_paired_factors(damping=0.0), jnp.ones((2, 1)), jnp.eye(1)
@@ -107,7 +109,7 @@ def precondition_by_paired_factors(
 def _partner(
     pairs: Mapping[str, str], path: str, factors: Mapping[str, jax.Array]
 ) -> str | None:
-    """The path of the second factor, where `path` is that of a first."""
+    """The path of the second factor if `path` is a first one, else `None`."""
     matches = [(re.fullmatch(pattern, path), other) for pattern, other in pairs.items()]
     partner = next((m.expand(other) for m, other in matches if m), None)
     check.holds(

@@ -27,7 +27,7 @@ from gradkit._core.types import (
 
 
 class PSGDState(NamedTuple):
-    """The EMA of each gradient, and the factors that whiten it."""
+    """State of `precondition_by_psgd`."""
 
     count: jax.Array  # updates so far, int32 []
     key: jax.Array  # data of the key of the next update, uint32
@@ -38,7 +38,7 @@ class PSGDState(NamedTuple):
 
 
 def annealed(step: jax.Array) -> jax.Array:
-    """The fraction of updates that fit: all of the first 500, then fewer, at last 3 %."""
+    """The default `fit_probability`: 1 for 500 updates, then decaying to 0.03."""
     return jnp.clip(jnp.exp(-1e-3 * (step - 499).astype(jnp.float32)), 0.03, 1)
 
 
@@ -71,15 +71,16 @@ def precondition_by_psgd(
     $$Q_1 \leftarrow Q_1 - \frac{\mathrm{fit\_rate}}{\lambda_1}
       \mathrm{triu}(A A^T - B B^T) \, Q_1$$
 
-    and $Q_2$ likewise by $A^T A$ and $B^T B$. Where gradients are white after $Q$, it rests.
+    and $Q_2$ likewise by $A^T A$ and $B^T B$. $Q$ stays as it is once it makes gradients white.
 
     Args:
         b1: decay of the EMA of the gradient, at most.
-        fit_rate: how far a fit moves, as a fraction of what would at once be too far.
+        fit_rate: step size of a fit, relative to the inverse of the curvature that it has
+            measured.
         fit_probability: the probability of a fit; a number, or a schedule of updates so far.
-        decay: decay of the EMA of the curvature, which is no smaller than the newest.
+        decay: decay of the EMA of the curvature, which is at least the newest.
         damping: noise added to the gradient fitted to, in its units.
-        scale: times the factors, which begin as identities; its square is the first gain.
+        scale: multiplies the factors, which begin as identities; its square is the first gain.
         max_rms: the largest RMS of a matrix of updates.
         max_entry: the largest size of an entry of an update.
         max_size: a longer side has a diagonal factor, as have vectors.
@@ -92,15 +93,16 @@ def precondition_by_psgd(
         bytes a leaf, `12` once.
     Flops: at most `10*size*(rows + cols) + 5*(rows**3 + cols**3) + 80*size + 60*(rows**2
         + cols**2) + 400` a leaf, `100` once, beside the triangular solves.
-    Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858: triangular
-        factors, gradient whitening; clips and EMAs as in the author's release, whose newer
-        forms without inverses are other methods.
+    Paper: Li, "Stochastic Hessian Fitting on Lie Group", arXiv:2402.11858: triangular factors,
+        gradient whitening; clipping and EMAs from the author's code, whose newer inverse-free
+        forms are other methods.
     Departure: a tensor is a matrix, not one side per axis. The largest eigenvalue of
         $A A^T + B B^T$ is exact up to side 32, else a lower bound by eight power steps; the
-        release's is random. Its balancing of the factors changes no update, and is left out.
-    Limits: keeps $Q_1^T Q_1$ and $Q_2^T Q_2$ too, so that updates without a fit cost half. A
-        fit costs two triangular solves, and a gradient far over all before stops it for some
-        hundred updates. Explicitly sharded leaves are gathered first.
+        author's code estimates it at random, and also balances the factors, which changes no
+        update.
+    Limits: the state also keeps $Q_1^T Q_1$ and $Q_2^T Q_2$, so that updates without a fit cost
+        half. A fit costs two triangular solves. A gradient far larger than all before stops
+        fitting for some hundred updates. Explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.precondition_by_psgd(fit_probability=1.0), jnp.array([1e3, -1e3])
     >>> state, _ = jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=300)
@@ -148,7 +150,7 @@ def precondition_by_psgd(
         groups = stacks.groups_of([*zip(kept, leaves(mu), ms)])
 
         def fit(kept: list[Sides]) -> list[Sides]:
-            # not outside, where it would be stored
+            # read here again, as outside it would be stored
             g = numbers.like(numbers.read_square_summable(updates), mu)
             keys = jax.random.split(seed, len(ms))
             noise = [keys[np.array(group)] for group in groups]
@@ -163,18 +165,20 @@ def precondition_by_psgd(
                 return fitted(sides, scale * h, v / scale, pull, decay)
 
             stacked = stacks.stack(groups, kept), stacks.stack(groups, leaves(g)), noise
-            found = [stacks.map_stack(fit_one, *group) for group in zip(*stacked)]
-            return stacks.unstack(groups, found)
+            stacked_sides = [
+                stacks.map_stack(fit_one, *group) for group in zip(*stacked)
+            ]
+            return stacks.unstack(groups, stacked_sides)
 
         probability = jnp.asarray(rate.at(fit_probability, state.count), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < probability
-        found = when(due, fit, kept)
-        limits = scale, max_rms, max_entry  # not of stacks, which would be copied
+        new_sides = when(due, fit, kept)
+        limits = scale, max_rms, max_entry  # leaf by leaf, as stacks would be copied
         whiten = tree.by_shape(lambda grams, m: whitened(grams, m, *limits))
-        us = [whiten(fields(sides)[1], m) for sides, m in zip(found, ms)]
+        us = [whiten(fields(sides)[1], m) for sides, m in zip(new_sides, ms)]
         u = [layout.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]
-        rows = structure.unflatten(sides.rows for sides in found)
-        cols = structure.unflatten(sides.cols for sides in found)
+        rows = structure.unflatten(sides.rows for sides in new_sides)
+        cols = structure.unflatten(sides.cols for sides in new_sides)
         after = jax.random.key_data(following)
         new = PSGDState(step, after, mu, *fields(Sides(rows, cols)))
         u = paths.boxed(structure.unflatten(u), mu)
@@ -187,17 +191,18 @@ def precondition_by_psgd(
 
 
 class Side(NamedTuple):
-    """What is kept of the rows or of the columns of one leaf."""
+    """The state of the rows or of the columns of one leaf."""
 
-    factor: jax.Array
-    gram: jax.Array
-    curvature: jax.Array
+    factor: jax.Array  # Q
+    gram: jax.Array  # Q^T Q
+    curvature: jax.Array  # lambda
 
 
 def first_side(p: Any, axis: int, max_size: int, batch_axes: layout.Axes) -> Any:
-    """The first factor of a side: the identity, a triangle if the leaf is a matrix, up to `max_size`.
+    """The first state of a side, whose factor is the identity.
 
-    A side of length 1 has none, unless it is the only one.
+    It is a triangle for matrices up to `max_size`, else a diagonal. A side of length 1 has none,
+    unless it is the only one.
     """
     lengths, rows, cols = layout.shape(p, batch_axes)
     n, dtype = (rows, cols)[axis], numbers.wide_dtype(p)
@@ -206,8 +211,8 @@ def first_side(p: Any, axis: int, max_size: int, batch_axes: layout.Axes) -> Any
     full = rows > 1 and cols > 1 and n <= max_size
 
     def identity() -> jax.Array:
-        one = jnp.eye(n, dtype=dtype) if full else jnp.ones(n, dtype)
-        return on_axes_of(jnp.broadcast_to(one, (*lengths, *one.shape)), p)
+        first = jnp.eye(n, dtype=dtype) if full else jnp.ones(n, dtype)
+        return on_axes_of(jnp.broadcast_to(first, (*lengths, *first.shape)), p)
 
     return Side(identity(), identity(), on_axes_of(jnp.zeros(lengths, dtype), p))
 
@@ -224,7 +229,7 @@ def fields(sides: Sides) -> tuple[Sides, Sides, Sides]:
 def fitted(
     sides: Sides, h: jax.Array, v: jax.Array, fit_rate: Scalar, decay: Scalar
 ) -> Sides:
-    r"""The sides of a leaf after a step towards those that make `h` as white as `v` is."""
+    """The sides of a leaf after one fit, towards factors that make `h` as white as `v`."""
     factors, _, _ = fields(sides)
     a, b = product(factors, h), quotient(factors, v)
     a, b = (numbers.squarable(x, x.size) for x in (a, b))
@@ -237,7 +242,7 @@ def fitted(
 def moved(
     side: Any, a: jax.Array, b: jax.Array, fit_rate: Scalar, decay: Scalar
 ) -> Any:
-    r"""$Q - \mathrm{fit\_rate} \, / \, \lambda \, \mathrm{triu}(A A^T - B B^T) \, Q$, and what follows from it."""
+    r"""The side with $Q - \mathrm{fit\_rate} \, / \, \lambda \, \mathrm{triu}(A A^T - B B^T) \, Q$."""
     if is_none(side):
         return side
     q, old = side.factor, side.curvature
@@ -260,7 +265,7 @@ def moved(
 def whitened(
     grams: Sides, x: jax.Array, scale: Scalar, max_rms: Scalar, max_entry: Scalar
 ) -> jax.Array:
-    r"""$\mathrm{scale}^2 Q_1^T Q_1 x Q_2^T Q_2$, its RMS and then its entries at most these.
+    r"""$\mathrm{scale}^2 Q_1^T Q_1 x Q_2^T Q_2$, limited to `max_rms`, then to `max_entry`.
 
     The factors see entries of at most 1, so that nothing overflows before it is limited.
     """
@@ -284,7 +289,7 @@ def product(factors: Sides, x: jax.Array) -> jax.Array:
 
 
 def quotient(factors: Sides, x: jax.Array) -> jax.Array:
-    r"""$Q_1^{-T} x Q_2^{-1}$, of transposes throughout: these are LAPACK's columns in memory."""
+    r"""$Q_1^{-T} x Q_2^{-1}$, solved on transposes, which lie in memory as LAPACK's columns."""
     solve, y = functools.partial(lapack.solve_triangular, lower=True), x.mT
     q, r = factors
     if not is_none(r):

@@ -12,7 +12,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class ShampooState(NamedTuple):
-    """The EMA of each gradient, of its covariances, and their inverse roots."""
+    """State of `precondition_by_shampoo`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
@@ -41,12 +41,12 @@ def precondition_by_shampoo(
       \frac{m_t}{1 - b_1^t} \;
       (R + \mathrm{damping} \, \bar\lambda_R I)^{-\mathrm{cols\_power}}$$
 
-    $L = L_t / (1 - \mathrm{decay}^t)$ and $R$ likewise are those of the last $t$ for which
-    `every` divides $t - 1$, of 1, 2, 4, 8 ... up to `every`, or of the first not zero;
-    $\bar\lambda$ is the mean of their eigenvalues. A side that is alone takes both powers. What
-    $u_t$ has over the most that roots of this $t$ could give is taken off: for powers that add up
-    to 1/2, singular values over $\sqrt{\sum_s v_s^2 / w_s}$, with the weights $v_s$ and $w_s$ of
-    gradient $s$ in $m_t$ and $L_t$, which is 1 at first and 2.3 at last.
+    $L = L_t / (1 - \mathrm{decay}^t)$ and $R$ likewise are taken at the last $t$ for which
+    `every` divides $t - 1$, at 1, 2, 4, 8 ... up to `every`, or at the first nonzero gradient;
+    $\bar\lambda$ is the mean of their eigenvalues. A side that is alone takes both powers.
+    Singular values of $u_t$ are limited to the most that roots of this $t$ could give: for powers
+    that add up to 1/2, $\sqrt{\sum_s v_s^2 / w_s}$, with the weights $v_s$ and $w_s$ of gradient
+    $s$ in $m_t$ and $L_t$: 1 at first, 2.3 at last.
 
     Args:
         b1: decay of the EMA of the gradient.
@@ -66,18 +66,20 @@ def precondition_by_shampoo(
     Paper: Gupta, Koren and Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
         arXiv:1802.09568, Algorithm 1; exponents apart and relative damping as Ishikawa and
         Karakida, arXiv:2312.12226, need for widths.
-    Departure: EMAs where the paper sums, and steps do not shrink by themselves; as in
-        Anil and others, arXiv:2002.09018. A tensor is a matrix, not one side per axis.
-        A lone side has the exponent 1/2 as in their release. Damping is relative to the mean
-        eigenvalue, and eigenvalues under a rounding of the largest count as that. No grafting:
-        instead what kept roots enlarge is limited, by the bound of Kingma and Ba,
-        arXiv:1412.6980, section 2.1, made exact and for matrices (`every=1` never reaches it),
-        as the eighth root of the mean eighth power of the singular values, so that none of $n$
-        ends over $n^{1/8}$ times it.
-    Limits: an update that takes roots costs an eigendecomposition a side. Where a direction is
-        new to kept roots, the limit shortens all others too, until roots are taken; there is
-        none where `decay <= b1**2`. Statistics of entries under about 1e-19 vanish: such a leaf
-        is left as it is. Explicitly sharded leaves are gathered first.
+    Departure: EMAs in place of sums, as in Anil and others, arXiv:2002.09018, so that steps do
+        not shrink by themselves. A tensor is a matrix, not one side per axis. A side that is
+        alone has the exponent 1/2, as in their code. Damping is relative to the mean eigenvalue,
+        and eigenvalues under a rounding of the largest count as that rounding. There is no
+        grafting. Instead singular values are limited, since roots kept between renewals may
+        enlarge new directions: by the bound of Kingma and Ba, arXiv:1412.6980, section 2.1, made
+        exact and extended to matrices (`every=1` never reaches it). The limit acts on the eighth
+        root of the mean eighth power of the singular values, so that none of $n$ ends over
+        $n^{1/8}$ times it.
+    Limits: an update that renews roots costs an eigendecomposition a side. When a gradient has a
+        direction that is new to the kept roots, the limit shortens the whole update, until roots
+        are renewed. There is no limit where `decay <= b1**2`. Covariances of entries under about
+        1e-19 underflow: such a leaf is left as it is. Explicitly sharded leaves are gathered
+        first.
 
     >>> tx, g = gk.precondition_by_shampoo(damping=0.0), jnp.diag(jnp.array([1.0, 2.0, 4.0]))
     >>> u, _ = tx.update(g, tx.init(g))  # one gradient: its orthogonal factor

@@ -21,7 +21,7 @@ from gradkit._core.types import (
 
 
 class SOAPState(NamedTuple):
-    """Adam's moments in the bases, and what these are made from."""
+    """State of `precondition_by_soap`: Adam's moments in the eigenbases, and the covariances."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient in the bases, like the parameters
@@ -69,18 +69,18 @@ def precondition_by_soap(
         + cols**2) + 60` a leaf, beside the orthonormalizations.
     Paper: Vyas and others, "SOAP: Improving and Stabilizing Shampoo using Adam",
         arXiv:2409.11321, Algorithms 3 and 4.
-    Departure: a tensor is a matrix, not one side per axis. In the bases what is under 128
-        roundings of the norms of its row and column, and of the root mean square, counts as
-        zero, in $g'$ and in the rotated $m$: the release makes what rounding leaves of zeros as
-        large as all else, and moves weights that have no gradient. Else the release's numbers:
-        as there, no step is made with the first gradient, and leaves of fewer than two axes,
-        here also those of one row or column, get Adam's, one step late too. The release also
-        offers to merge axes, to normalize directions, and Adam without bias correction.
+    Departure: a tensor is a matrix, not one side per axis. In $g'$ and in the rotated $m$,
+        entries under 128 roundings of the norms of their row and column, and of the root mean
+        square, count as zero: the authors' code enlarges rounding errors like all else, and moves
+        weights that have no gradient. Otherwise the numbers are those of the authors' code: the
+        first gradient makes no step, and leaves of fewer than two axes get Adam, one step late
+        too; here so do leaves of one row or column. That code can also merge axes, normalize
+        directions, and leave out bias correction.
     Limits: 2 covariances and 2 bases of each matrix are kept. The first update costs an
         eigendecomposition a side, and every one that renews the bases, a QR decomposition.
-        Explicitly sharded leaves are gathered first. Eigenvectors of close eigenvalues turn into
-        each other with rounding, and what Adam makes of them turns too. Bases cannot be differentiated,
-        so stop the gradient at the state that is given to an update.
+        Explicitly sharded leaves are gathered first. Rounding rotates eigenvectors of close
+        eigenvalues into each other, and Adam's directions with them. Bases cannot be
+        differentiated: apply `jax.lax.stop_gradient` to the state that is given to an update.
 
     >>> tx, p = gk.precondition_by_soap(), jnp.zeros((3, 2))
     >>> u, state = tx.update(jnp.ones((3, 2)), tx.init(p))  # the first only sets the bases
@@ -139,7 +139,7 @@ def precondition_by_soap(
         return numbers.like(u, updates), SOAPState(step, mu, nu, grams, bases)
 
     def multiply(rows: Any, updates: Updates, cols: Any) -> Updates:
-        """In full precision, so that zeros are told from rounding."""
+        """Multiply in full precision, so that zeros can be told from rounding errors."""
         with jax.default_matmul_precision("highest"):
             return kronecker.multiply(rows, updates, cols, batch_axes)
 
@@ -147,7 +147,7 @@ def precondition_by_soap(
 
 
 class InBases(NamedTuple):
-    """What changes with the bases: they and the moments, and the covariances they are made from."""
+    """The parts of the state that a renewal of the bases reads or changes."""
 
     grams: kronecker.Sides
     bases: kronecker.Sides
@@ -158,9 +158,9 @@ class InBases(NamedTuple):
 def power_step(
     grams: kronecker.Sides, bases: kronecker.Sides
 ) -> tuple[kronecker.Sides, kronecker.Sides]:
-    """Bases after one step of power iteration, and the order their vectors were put in.
+    """Bases after one step of power iteration, and the permutation that sorted their vectors.
 
-    That is the order of the eigenvalues as the old bases see them, the largest first.
+    They are sorted by the eigenvalues estimated in the old bases, the largest first.
     """
 
     def order(q: jax.Array, moved: jax.Array) -> jax.Array:
@@ -179,9 +179,9 @@ def power_step(
 def permute(
     updates: Updates, orders: kronecker.Sides, batch_axes: layout.Axes
 ) -> Updates:
-    """The rows and columns of every leaf's matrices in these orders, where there are any.
+    """Permute rows and columns of every leaf's matrices; a side without an order stays.
 
-    On a mesh of whole matrices: XLA fails to take columns of shards.
+    Matrices are replicated first, since XLA fails to take columns of shards.
     """
 
     def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:

@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class AnnealingState(NamedTuple):
-    """How far the annealing is."""
+    """State of `mask_by_annealing`."""
 
     count: jax.Array  # updates so far, int32 []
 
@@ -30,19 +30,19 @@ def mask_by_annealing(
 
     Args:
         threshold: the size up to which weights count as pruned, in their units.
-        alpha: what is left of the gradient of a pruned weight at first.
-        steps: the update from which nothing is left of it.
+        alpha: factor on the gradient of a pruned weight at first.
+        steps: the update from which that factor is zero.
 
-    Needs: params: the weights before the threshold is taken off.
+    Needs: params: the weights before the threshold is subtracted.
     State: `0` bytes a leaf, `4` once.
     Flops: at most `8*size` a leaf, `30` once.
     Paper: Kundu and others, "AUTOSPARSE: Towards Automated Sparse Training of Deep Neural
         Networks", arXiv:2304.06941, with sigmoid-cosine decay.
-    Departure: the model's forward pass takes the threshold off the sizes of the weights, with
-        a derivative of 1; this is what its backward pass does. There the threshold is the
-        sigmoid of a trained number for each layer, here one number, which
-        `optax.inject_hyperparams` can set. The paper sets `alpha` to zero a tenth of the run
-        before its end: choose `steps` so.
+    Departure: this is the paper's backward pass alone. Its forward pass also subtracts the
+        threshold from the sizes of the weights, with a derivative of 1: do that in the model. The
+        paper's threshold is the sigmoid of a trained number for each layer; here it is one
+        number, which `optax.inject_hyperparams` can set. The paper sets `alpha` to zero a tenth
+        of the run before its end: choose `steps` so.
     Limits: momentum after the mask goes on moving pruned weights for a while.
 
     >>> tx = gk.mask_by_annealing(threshold=1.0, alpha=0.5)
@@ -63,12 +63,12 @@ def mask_by_annealing(
         del extra
         check.given("mask_by_annealing", params)
         x = state.count.astype(jnp.result_type(float)) / steps
-        left = jnp.maximum((1 + jnp.cos(jnp.pi * x)) / 2, jax.nn.sigmoid(6 - 12 * x))
-        left = jnp.where(x < 1, alpha * left, 0)
+        factor = jnp.maximum((1 + jnp.cos(jnp.pi * x)) / 2, jax.nn.sigmoid(6 - 12 * x))
+        factor = jnp.where(x < 1, alpha * factor, 0)
 
         def shrink(g: jax.Array, p: jax.Array) -> jax.Array:
-            there = jnp.abs(p) > jnp.asarray(threshold, p.dtype)
-            return jnp.where(there, g, left.astype(g.dtype) * g)
+            active = jnp.abs(p) > jnp.asarray(threshold, p.dtype)
+            return jnp.where(active, g, factor.astype(g.dtype) * g)
 
         u = jax.tree.map(shrink, numbers.read(updates), numbers.wide(params))
         return numbers.like(u, updates), AnnealingState(numbers.increment(state.count))

@@ -1,4 +1,4 @@
-"""MUDMAN's mask: only what does not undo what is to be retained."""
+"""MUDMAN's mask: only entries whose sign agrees with the gradient to retain."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class DisruptionState(NamedTuple):
-    """Where the loss that is to stay low slopes."""
+    """State of `mask_by_disruption`."""
 
     mu: Updates  # EMA of the gradient of the retained loss, like the parameters
 
@@ -28,14 +28,14 @@ def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
     Args:
         decay: of the EMA of retained gradients.
 
-    Needs: `retain_gradient`, like the gradients: that of the loss which is to stay low. Where
-        it is not given, the gradient itself stands for it. `global_norm`, where given and
-        finite, stands for the norm of the gradient.
+    Needs: `retain_gradient`, a tree like the gradients: the gradient of the loss that is to stay
+        low. Without it, the gradient itself is used. `global_norm`, where given and finite,
+        stands for the norm of the gradient.
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `21*size + 20` a leaf, `20` once.
-    Paper: Sondej, Yang, Kniejski and Windys, "Robust LLM Unlearning with MUDMAN:
-        Meta-Unlearning with Disruption Masking And Normalization", arXiv:2506.12484;
-        the simplified release.
+    Paper: Sondej, Yang, Kniejski and Windys, "Robust LLM Unlearning with MUDMAN: Meta-Unlearning
+        with Disruption Masking And Normalization", arXiv:2506.12484; the authors' simplified
+        code.
     Departure: this is its mask and norm alone. The adversary whose gradient is masked, and the
         step along `r` that retains, belong to the loop.
     Limits: entries that were never retained, with `r` at zero, do not move.

@@ -12,16 +12,16 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class FisherState(NamedTuple):
-    """How much every entry matters, and from where on it counts."""
+    """State of `mask_by_fisher`."""
 
     count: jax.Array  # updates so far, int32 []
     nu: Updates  # root of the sum of squares of the first gradients, like the parameters
-    threshold: jax.Array  # the smallest kept root, [], out of reach at first
+    threshold: jax.Array  # the least kept root, []; at first the largest float
 
 
 @factory
 def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transform:
-    r"""Give only entries of the largest mean squared gradient, of all leaves together.
+    r"""Keep the entries with the largest mean squared gradient, of all leaves together.
 
     $$F_i = \frac{1}{\mathrm{samples}} \sum_{t \le \mathrm{samples}} g_{t,i}^2, \qquad
       u_{t,i} = \begin{cases} 0 & t \le \mathrm{samples} \\
@@ -40,10 +40,10 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
     Flops: at most `40*size + 20` a leaf, `1000` once.
     Paper: Sung, Nair and Raffel, "Training Neural Networks with Fixed Sparse Masks",
         arXiv:2111.09839.
-    Departure: squares gradients of the batches it is given, one example each in the paper.
-        An entry that never had a gradient is not kept. The number kept is rounded, and at least
-        1, where the authors' code truncates it. The paper always trains a new
-        classifier: send it elsewhere with `gradkit.route`.
+    Departure: squares the gradient of each batch; the paper squares those of single examples. An
+        entry that never had a gradient is not kept. The number kept is rounded, and at least 1,
+        where the authors' code truncates it. The paper always trains a new classifier: send it
+        elsewhere with `gradkit.route`.
     Limits: the squared mean gradient of a batch is less than the mean squared one of its
         examples, and ranks entries otherwise. Under `optax.partition` every group has a mask
         of its own. Decay that comes after moves the entries left out.
@@ -58,8 +58,8 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
 
     def init(params: Params) -> FisherState:
         dtype = tree.zero_per_leaf(params).dtype
-        never = varying_as(jnp.full([], jnp.finfo(dtype).max, dtype), params)
-        return FisherState(jnp.zeros([], jnp.int32), tree.zeros(params), never)
+        largest_number = varying_as(jnp.full([], jnp.finfo(dtype).max, dtype), params)
+        return FisherState(jnp.zeros([], jnp.int32), tree.zeros(params), largest_number)
 
     def update(
         updates: Updates,
@@ -72,9 +72,9 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
         del params, extra
         g = numbers.read(updates)
         step = numbers.increment(state.count)
-        wanted = jnp.asarray(samples, jnp.float32)
-        counting = state.count.astype(jnp.float32) < wanted
-        complete = step.astype(jnp.float32) >= wanted
+        required = jnp.asarray(samples, jnp.float32)
+        counting = state.count.astype(jnp.float32) < required
+        complete = step.astype(jnp.float32) >= required
 
         root = g
         if fisher_diagonal is not None:
@@ -87,8 +87,8 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
             return jnp.where(counting, total, old)
 
         nu = jax.tree.map(add, state.nu, root)
-        found = lambda old: largest.threshold(nu, density).astype(old.dtype)
-        threshold = when(complete & counting, found, state.threshold)
+        new_threshold = lambda old: largest.threshold(nu, density).astype(old.dtype)
+        threshold = when(complete & counting, new_threshold, state.threshold)
 
         def keep(x: jax.Array, n: jax.Array) -> jax.Array:
             kept = (n >= threshold.astype(n.dtype)) & (n > 0) & ~counting

@@ -1,4 +1,4 @@
-"""RigL: a few weights, of which some are given up and others found in their place."""
+"""RigL: sparse weights; now and then small ones are pruned and others regrown."""
 
 from typing import Any, NamedTuple
 
@@ -21,10 +21,10 @@ from gradkit._core.types import (
 
 
 class RegrowthState(NamedTuple):
-    """Which weights are there, and what `inner` remembers."""
+    """State of `mask_by_regrowth`."""
 
     count: jax.Array  # updates so far, int32 []
-    mask: Any  # bool, like the parameters: this weight is there
+    mask: Any  # bool, like the parameters: whether the weight is active
     inner: optax.OptState
 
 
@@ -39,19 +39,19 @@ def mask_by_regrowth(
 ) -> Transform:
     r"""Let `inner` train a fraction of the weights, all others zero; now and then change which.
 
-    Every `every` updates, of the $k = \mathrm{density} \cdot \mathrm{size}$ weights of a leaf
-    that are there, the smallest $n_t$ go, and of all the others those with the largest
-    gradient come, from zero:
+    Every `every` updates, of the $k = \mathrm{density} \cdot \mathrm{size}$ active weights of a
+    leaf the smallest $n_t$ are pruned, and as many of all others, those with the largest
+    gradients, become active, from zero:
 
     $$n_t = \tfrac{1}{2} \mathrm{fraction} \, (1 + \cos(\pi t / \mathrm{until})) \, k, \qquad
       u = \begin{cases} \mathrm{inner}(m \, g) & m = 1 \\ -p & m = 0 \end{cases}$$
 
     Args:
-        inner: a whole chain with its learning rate; is given gradients of the weights there.
-        density: fraction of the weights of each leaf that is there.
-        every: updates between two changes.
-        fraction: how much of the weights there changes at first.
-        until: the update from which nothing changes any more.
+        inner: a whole chain with its learning rate; is given the gradients of active weights.
+        density: fraction of the weights of each leaf that is active.
+        every: updates between two changes of the mask.
+        fraction: the fraction of active weights that changes at first.
+        until: the update from which the mask is fixed.
 
     Needs: params, and what `inner` needs. Stands last: it sets weights to zero.
     State: `size` bytes a leaf, `4` once, and the state of `inner`.
@@ -59,11 +59,11 @@ def mask_by_regrowth(
     Paper: Yildirim and others, "Continual Learning with Dynamic Sparse Training: Exploring
         Algorithms for Effective Model Updates", arXiv:2308.14831, with RigL's growth: Evci
         and others, arXiv:1911.11134, Algorithm 1.
-    Departure: the first weights there are the largest of each leaf, not random ones. Every
-        leaf has one density: give others with `gradkit.route`. Leaves of fewer than two axes
-        are whole. An update that changes the mask also trains. `inner` keeps what it
-        remembers of a weight that goes, and is given a gradient of zero until it comes back.
-    Limits: saves no memory or time by itself: weights that are not there are zeros.
+    Departure: the first active weights are the largest of each leaf, not random ones. All leaves
+        have the same density: set others with `gradkit.route`. Leaves of fewer than two axes are
+        dense. An update that changes the mask also trains. `inner` keeps its state of a pruned
+        weight, and is given a gradient of zero until the weight is active again.
+    Limits: saves no memory or time by itself: inactive weights are stored as zeros.
 
     >>> tx = gk.mask_by_regrowth(optax.sgd(0.5), density=0.5)
     >>> p, g = jnp.array([[4.0, 1.0, -3.0, 2.0]]), jnp.ones((1, 4))
@@ -90,10 +90,10 @@ def mask_by_regrowth(
 
         def change(old: list[jax.Array]) -> list[jax.Array]:
             k = largest.count(density, [gs[i].size for i in sparse])
-            gone = jnp.where(state.count > 0, jnp.round(changing * k), 0)
-            kept = largest.largest([ps[i] for i in sparse], old, k - gone)
+            pruned = jnp.where(state.count > 0, jnp.round(changing * k), 0)
+            kept = largest.largest([ps[i] for i in sparse], old, k - pruned)
             free = [~m for m in kept]
-            new = largest.largest([gs[i] for i in sparse], free, gone)
+            new = largest.largest([gs[i] for i in sparse], free, pruned)
             return [a | b for a, b in zip(kept, new)]
 
         due = (state.count == 0) | ((state.count % every == 0) & (time < 1))
@@ -102,10 +102,10 @@ def mask_by_regrowth(
             masks[i] = m
 
         masked = structure.unflatten(jnp.where(m, g, 0) for m, g in zip(masks, gs))
-        moved, inner_state = inner.update(masked, state.inner, params, **extra)
+        inner_updates, inner_state = inner.update(masked, state.inner, params, **extra)
         u = structure.unflatten(
             jnp.where(m, x, -p.astype(x.dtype))
-            for m, x, p in zip(masks, jax.tree.leaves(moved), ps)
+            for m, x, p in zip(masks, jax.tree.leaves(inner_updates), ps)
         )
         mask = jax.tree.structure(state.mask).unflatten(masks)
         step = numbers.increment(state.count)

@@ -21,11 +21,11 @@ from gradkit._core.types import (
 
 
 class SaliencyState(NamedTuple):
-    """How salient every entry is, from where on it counts, and what `inner` remembers."""
+    """State of `mask_by_saliency`."""
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # sum of the first gradients, like the parameters
-    threshold: jax.Array  # the smallest kept size of `mu`, [], out of reach at first
+    threshold: jax.Array  # the least kept size of `mu`, []; at first the largest float
     inner: optax.OptState
 
 
@@ -52,10 +52,10 @@ def mask_by_saliency(
     Flops: at most `24*size + 20` a leaf, `1000` once, and those of `inner`.
     Paper: Fan and others, "SalUn: Empowering Machine Unlearning via Gradient-based Weight
         Saliency in Both Image Classification and Generation", arXiv:2310.12508.
-    Departure: an entry without any gradient is not kept; the release keeps a fraction of all
-        entries, whatever their gradients. The number kept is rounded, and at least 1, where the
-        release cuts it off. Entries outside the mask do not move at all, as in the later release;
-        the first one masked gradients alone, so that decay moved them.
+    Departure: an entry without any gradient is not kept; the authors' code keeps a fraction of
+        all entries, whatever their gradients. The number kept is rounded, and at least 1; the
+        authors' code truncates it. Entries outside the mask do not move at all, as in the
+        authors' later code; their first code masked gradients alone, so that decay moved them.
     Limits: entries outside the mask do not move at all, whatever `inner` does. Under
         `optax.partition` every group has a mask of its own.
 
@@ -70,18 +70,20 @@ def mask_by_saliency(
 
     def init(params: Params) -> SaliencyState:
         dtype = tree.zero_per_leaf(params).dtype
-        never = varying_as(jnp.full([], jnp.finfo(dtype).max, dtype), params)
+        largest_number = varying_as(jnp.full([], jnp.finfo(dtype).max, dtype), params)
         step = jnp.zeros([], jnp.int32)
-        return SaliencyState(step, tree.zeros(params), never, inner.init(params))
+        return SaliencyState(
+            step, tree.zeros(params), largest_number, inner.init(params)
+        )
 
     def update(
         updates: Updates, state: SaliencyState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, SaliencyState]:
         g = numbers.read(updates)
         step = numbers.increment(state.count)
-        wanted = jnp.asarray(samples, jnp.float32)
-        counting = state.count.astype(jnp.float32) < wanted
-        complete = step.astype(jnp.float32) >= wanted
+        required = jnp.asarray(samples, jnp.float32)
+        counting = state.count.astype(jnp.float32) < required
+        complete = step.astype(jnp.float32) >= required
 
         def add(old: jax.Array, new: jax.Array) -> jax.Array:
             most = jnp.finfo(old.dtype).max
@@ -89,8 +91,8 @@ def mask_by_saliency(
             return jnp.where(counting, total, old)
 
         mu = jax.tree.map(add, state.mu, g)
-        found = lambda old: largest.threshold(mu, density).astype(old.dtype)
-        threshold = when(complete & counting, found, state.threshold)
+        new_threshold = lambda old: largest.threshold(mu, density).astype(old.dtype)
+        threshold = when(complete & counting, new_threshold, state.threshold)
 
         def move(
             stay: tuple[Updates, optax.OptState],

@@ -1,4 +1,4 @@
-"""SaRA's mask: only weights that are small, and were small whenever that was tested."""
+"""SaRA's mask: only weights that were small at every test so far."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class SmallWeightState(NamedTuple):
-    """Which weights are free to move."""
+    """State of `mask_by_small_weight`: the mask of weights that may move."""
 
     count: jax.Array  # updates so far, int32 []
     mask: Any  # bool, like the parameters: was below the threshold at every test
@@ -25,7 +25,7 @@ def mask_by_small_weight(threshold: Hyper = 2e-3, *, every: Hyper = 2500) -> Tra
       divides } t - 1 \\ m_{t-1} & \text{else} \end{cases}, \qquad u_t = m_t \, g_t$$
 
     Args:
-        threshold: the size that weights are below when they are free, in their units.
+        threshold: the size below which a weight may move, in units of the parameters.
         every: updates between two tests of the weights.
 
     Needs: params. Stands before momentum, or after everything: the mask is of weights.
@@ -33,9 +33,9 @@ def mask_by_small_weight(threshold: Hyper = 2e-3, *, every: Hyper = 2500) -> Tra
     Flops: at most `9*size` a leaf, `30` once.
     Paper: Hu and others, "SaRA: High-Efficient Diffusion Model Fine-tuning with Progressive
         Sparse Low-Rank Adaptation", arXiv:2409.06633.
-    Departure: the paper tests twice, before the first update and half way, and there begins
-        its EMAs anew. Its penalty on the nuclear norm belongs to the loss. The release
-        trains the sizes of the weights, without their signs.
+    Departure: the paper tests twice, before the first update and half way, where it also resets
+        its EMAs. Its penalty on the nuclear norm belongs to the loss. The authors' code trains
+        the sizes of the weights, without their signs.
     Limits: momentum and decay that come after the mask move weights that have left it.
 
     >>> tx = gk.mask_by_small_weight(0.1)

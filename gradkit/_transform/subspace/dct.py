@@ -1,4 +1,4 @@
-"""Projection onto columns of the discrete cosine transform, of which only the indices are kept."""
+"""Projection onto columns of the discrete cosine transform, kept as indices."""
 
 from gradkit import subspace
 from gradkit._core.factory import factory
@@ -27,9 +27,9 @@ def project_by_dct(
 
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.
-        overlap: how little of the first fraction of the gradient's norm is too little, from 0,
-            never, to 1, always.
-        scale: times what `inner` returns.
+        overlap: columns are chosen again once the fraction of the gradient's norm in them is
+            `overlap` times what it was at first; from 0, never, to 1, always.
+        scale: factor on what `inner` returns.
         rank, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
@@ -41,8 +41,8 @@ def project_by_dct(
         Selection for Low-Rank Adaptive Optimization of Large Language Models",
         arXiv:2505.17967; the basis that of Ahmed, Natarajan and Rao,
         doi:10.1109/T-C.1974.223784.
-    Departure: chosen when the fraction falls, not every few updates; a product with the
-        basis, not an FFT, which costs less only above some thousand rows.
+    Departure: columns are chosen when the fraction falls, not every few updates. The projection
+        is a product with the basis, not an FFT, which costs less only above some thousand rows.
     Limits: neurons have no order, so cosines hold little more of a gradient than random
         directions would; they are free to keep and to renew.
 

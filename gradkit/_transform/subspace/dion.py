@@ -14,7 +14,7 @@ from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transf
 
 
 class DionState(NamedTuple):
-    """The momentum, and the factor $Q$ of its low-rank part."""
+    """State of `project_by_dion`: the momentum, and the factor $Q$ of its low-rank part."""
 
     mu: Updates  # the momentum with its error feedback, like the parameters
     bases: Updates  # Q of every leaf, [*batch, rows, rank], columns of norm 1
@@ -55,11 +55,11 @@ def project_by_dion(
     Flops: at most `9*size*min(rank, rows, cols) + 32*size` a leaf, and a QR decomposition.
     Paper: Ahn, Xu, Abreu, Fan, Magakyan, Sharma, Zhan and Langford, "Dion: Distributed
         Orthonormalized Updates", arXiv:2504.05295, Algorithm 1.
-    Departure: kernels are `[..., in, out]` here, the paper's matrices transposed. A column of
-        $R$ that is zero, or under 128 roundings of the longest, gives no update and leaves
-        that of $Q$ as it was, where the paper's would stay zero for ever, or come out as noise
-        of full size. The release may orthonormalize by a randomized Cholesky QR.
-        `consistent_rms` is not theirs; it is Moonlight's, arXiv:2502.16982, for any rank.
+    Departure: kernels are `[..., in, out]` here, the paper's matrices transposed. A column of $R$
+        that is zero, or under 128 roundings of the longest, gives no update and leaves its column
+        of $Q$ unchanged; in the paper it would stay zero for ever, or come out as noise of full
+        size. The authors' code can orthonormalize by a randomized Cholesky QR. `consistent_rms`
+        is Moonlight's, arXiv:2502.16982, extended to any rank.
     Limits: matrices only, and not those whose rows are looked up. $Q_t$ has columns of norm
         one that need not be orthogonal: the update's spectral norm is at most
         $\sqrt{\mathrm{rank}}$ times its scale. An update cannot be differentiated.
@@ -69,7 +69,7 @@ def project_by_dion(
     >>> bool(jnp.allclose(u * 2**0.5, g / 5, atol=1e-6))
     True
     """
-    if not isinstance(rank, jax.Array):  # as inject_hyperparams makes it
+    if not isinstance(rank, jax.Array):  # under optax.inject_hyperparams
         check.count("project_by_dion", rank=rank)
     check.interval("project_by_dion", "[0, 1)", decay=decay)
     check.nonnegative("project_by_dion", eps=eps, key=key)
@@ -119,8 +119,8 @@ def project_by_dion(
         r = b @ p
         norms = along(r, -2)
         largest = jnp.max(norms, -1, keepdims=True, initial=0)
-        shown = linalg.above_rounding(norms, largest) > 0
-        new = jnp.where(shown, r / jnp.where(shown, norms + eps, 1), 0)
+        significant = linalg.above_rounding(norms, largest) > 0
+        new = jnp.where(significant, r / jnp.where(significant, norms + eps, 1), 0)
         mu = b - (1 - decay) * (r @ p.mT)
         if consistent_rms is None:
             size = (cols / max(1, rows)) ** 0.5
@@ -131,7 +131,7 @@ def project_by_dion(
         return (
             like(mu.astype(b.dtype)),
             like(u),
-            jnp.where(shown, new, q).astype(q.dtype),
+            jnp.where(significant, new, q).astype(q.dtype),
         )
 
     return transform(init, update)

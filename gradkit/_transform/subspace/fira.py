@@ -35,7 +35,7 @@ def project_by_fira(
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.
         every: update interval of the projector.
-        scale: times what `inner` returns, and the part of $P r$ that is taken from $g$.
+        scale: factor on what `inner` returns, and the fraction of $P r$ that is taken from $g$.
         eps: added to the norms of the columns of $r$ and to the last norm of $s$.
         rank, growth, floor, batch_axes: see the glossary.
 
@@ -46,18 +46,19 @@ def project_by_fira(
         a leaf, and those of `inner`.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
-    Departure: as in the release, with which the paper's results were made, $s$ is apart from
-        `scale`, and with `scale` below 1 has a part of $P r$; the paper's $s$ is
-        $g - P r$, and scaled. With `scale=1.0` they agree. $s$ may grow freely from the zero it
-        begins with, and one of zeros is not counted, where both would restart at $\epsilon$ and
-        need thousands of updates. The basis is that of `project_by_svd`, with its departures.
-    Limits: an update that renews the bases costs an eigendecomposition for each matrix. A column of
-        $r$ near zero beside a large residual makes a large $s$: nothing limits the first one. The
-        limit falls at once and rises by `growth` an update: after gradients a thousand times
+    Departure: as in the authors' code, which made the paper's results, `scale` does not multiply
+        $s$, which contains a part of $P r$ if `scale` is below 1; in the paper $s$ is made of
+        $g - P r$, and multiplied by `scale`. With `scale=1.0` they agree. The norm of $s$ may
+        grow freely from its initial zero, and a later zero does not reset the limit; the paper
+        and the authors' code would restart at $\epsilon$ and need thousands of updates. The basis
+        is that of `project_by_svd`: eigenvectors of $g g^T$ with fixed signs.
+    Limits: an update that renews the bases costs an eigendecomposition for each matrix. A column
+        of $r$ near zero beside a large residual makes a large $s$: nothing limits the first one.
+        The limit falls at once and rises by `growth` an update: after gradients a thousand times
         smaller, for one update or for many, the residual needs about 550 updates to come back to
-        half its norm, but for what `floor` allows. A `floor` of 0.1 leaves it 230 at most, where
-        `inner` is Adam, whose directions have an RMS of about 1. An update cannot be differentiated
-        through its factorizations.
+        half its norm, unless `floor` allows more. A `floor` of 0.1 shortens this to 230 at most,
+        where `inner` is Adam, whose directions have an RMS of about 1. An update cannot be
+        differentiated through its factorizations.
 
     >>> tx = gk.project_by_fira(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.diag(jnp.array([3.0, 2.0]))  # without a projection the residual has no scale

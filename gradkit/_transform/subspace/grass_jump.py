@@ -34,7 +34,7 @@ def project_by_grass_jump(
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.
         every: updates between two jumps.
-        scale: times what `inner` returns, and the part of $P r$ that is taken from $g$.
+        scale: factor on what `inner` returns, and the fraction of $P r$ that is taken from $g$.
         eps: added to the norms of the columns of $r$ and to the last norm of $s$.
         b1: decay of the EMA `mu` that `inner` keeps.
         b2: decay of the EMA of squares `nu` that `inner` keeps.
@@ -47,7 +47,8 @@ def project_by_grass_jump(
         + 40*size` a leaf, and those of `inner`.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassJump.
-    Departure: that of `project_by_grass_walk`, but for its first basis and its steps.
+    Departure: as in `project_by_grass_walk`, moments are rotated in bias-corrected form, and the
+        residual is scaled as in Fira's code.
     Limits: two random subspaces have little in common: moments lose all but about `rank / m` of
         their squared norm at a jump.
 

@@ -45,7 +45,7 @@ def project_by_grass_walk(
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.
         every: updates between two steps of the walk.
-        scale: times what `inner` returns, and the part of $P r$ that is taken from $g$.
+        scale: factor on what `inner` returns, and the fraction of $P r$ that is taken from $g$.
         angle: length of a step of the walk, in radians: about the largest angle between the old
             subspace and the new one.
         eps: added to the norms of the columns of $r$ and to the last norm of $s$.
@@ -60,10 +60,10 @@ def project_by_grass_walk(
         + 200*min(rank, rows, cols)*min(rows, cols) + 40*size` a leaf, and those of `inner`.
     Paper: Rajabi and others, "Randomized Gradient Subspaces for Efficient Large Language Model
         Training", arXiv:2510.01878, GrassWalk.
-    Departure: the moments are rotated as if bias-corrected, by $w$; the paper's second line reads as if
-        they were not kept, and its factor $1 - b_2^{t-1}$ is theirs already. The residual is
-        scaled as in Fira's release. The first basis is `project_by_svd`'s; the length of a step is
-        a choice of ours.
+    Departure: the moments are rotated in bias-corrected form, hence $w$. The paper's second line,
+        read literally, does not keep the old moments, and applies a factor $1 - b_2^{t-1}$ that
+        they contain already. The residual is scaled as in Fira's code. The first basis is that of
+        `project_by_svd`; the length of a step is our choice.
     Limits: after its start a walk does not depend on the gradient, so `rank` must be high enough
         for any subspace to do. An update cannot be differentiated through its factorizations.
 

@@ -17,8 +17,8 @@ def project_by_null_space(batch_axes: layout.Axes = ()) -> Transform:
 
     $$u = g - P P^T g, \qquad P = \mathrm{basis}$$
 
-    for a $g$ of shape `[inputs, outputs]`, so that $x^T u = 0$ for all inputs $x$ in the span
-    of $P$: what the layer makes of them does not change.
+    for a $g$ of shape `[inputs, outputs]`, so that $x^T u = 0$ for all inputs $x$ in the span of
+    $P$: the layer's outputs for them do not change.
 
     Args:
         batch_axes: see the glossary.
@@ -30,9 +30,9 @@ def project_by_null_space(batch_axes: layout.Axes = ()) -> Transform:
     Flops: at most `4*size*min(rows, 128) + 20*size` a leaf, for at most 128 directions.
     Paper: Saha, Garg and Roy, "Gradient Projection Memory for Continual Learning",
         arXiv:2103.09762, Algorithm 1, equation 6.
-    Departure: the basis comes from outside; collecting a layer's inputs is the model's affair.
-        What of $u$ is under 128 roundings of the column of $g$ that it is made of counts as zero,
-        so that nothing after it makes it as large as all else.
+    Departure: the basis is an argument; collecting a layer's inputs is left to the model. Entries
+        of $u$ under 128 roundings of their column of $g$ count as zero, so that no later
+        transform enlarges rounding errors.
     Limits: place it last: momentum, weight decay and elementwise scaling step out of the null
         space. It empties as tasks fill it.
 
@@ -50,16 +50,16 @@ def project_by_null_space(batch_axes: layout.Axes = ()) -> Transform:
         del params, extra
         check.matrix(name, updates, batch_axes)
         gs, structure = jax.tree.flatten(updates)
-        given = jax.tree.leaves(basis)
+        bases = jax.tree.leaves(basis)
         check.holds(
             name,
-            len(given) == len(gs),
+            len(bases) == len(gs),
             "basis must have a matrix for each leaf",
-            f"{len(given)} for {len(gs)}",
+            f"{len(bases)} for {len(gs)}",
             "Call tx.update(grads, state, params, basis=bases).",
         )
         paths = [path for path, _ in check.leaves(updates)]
-        return structure.unflatten(map(leaf, paths, gs, given))
+        return structure.unflatten(map(leaf, paths, gs, bases))
 
     def leaf(path: str, x: jax.Array, basis: jax.Array) -> jax.Array:
         g = layout.as_matrix(numbers.read(x), batch_axes)

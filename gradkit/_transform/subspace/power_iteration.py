@@ -29,7 +29,7 @@ def project_by_power_iteration(
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.
         every: update interval of the projector: updates between two steps of the iteration.
-        scale: times what `inner` returns.
+        scale: factor on what `inner` returns.
         rank, key, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
@@ -40,10 +40,10 @@ def project_by_power_iteration(
         Low-Rank Gradient Compression for Distributed Optimization", arXiv:1905.13727,
         Algorithm 1, without its error feedback.
     Departure: a matrix with a gradient of zeros keeps its basis.
-    Limits: the first bases are near random; they come to a steady gradient's singular vectors as
-        fast as its singular values fall. Columns keep their order and sign while the gradient is
-        steady, so that the moments of `inner` keep their meaning. An update cannot be
-        differentiated through its factorizations.
+    Limits: the first bases are near random; they converge to the singular vectors of a steady
+        gradient, the faster the faster its singular values fall. Columns keep their order and
+        sign while the gradient is steady, so that the moments of `inner` keep their meaning. An
+        update cannot be differentiated through its factorizations.
 
     >>> tx = gk.project_by_power_iteration(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.outer(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 0.0]))

@@ -36,7 +36,7 @@ def project_by_random(
         inner: any transform; is given a tree like the parameters, of the projections.
         rank: rows of the random projection, at most the small side of a matrix.
         every: update interval of the projector.
-        scale: times the whole direction.
+        scale: factor on the whole direction.
         eps: added to the norms of the columns of $r$ and to the last norm of $s$.
         growth, floor, key, batch_axes: see the glossary.
 
@@ -47,10 +47,11 @@ def project_by_random(
         + 30*size` a leaf, and those of `inner`.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by channels.
-    Departure: the paper's $P_{ij}$ are normal, of the same mean and variance; signs keep norms
-        as well, and cost a fraction to make. `scale` multiplies; the release's is the square of
-        it. $s$ may grow freely from the zero it begins with, and one of zeros is not counted,
-        where the release's restarts at $\epsilon$. The release keeps $P$.
+    Departure: the paper's $P_{ij}$ are normal, of the same mean and variance; signs preserve
+        norms as well, at a fraction of the cost. The scale of the authors' code is the square of
+        `scale`. The norm of $s$ may grow freely from its initial zero, and a later zero does not
+        reset the limit; in the authors' code it restarts at $\epsilon$. The authors' code stores
+        $P$; here it is made anew from its seeds.
     Limits: directions are those of the gradient: with momentum as `inner`, nothing but their norms
         is averaged.
 

@@ -21,12 +21,10 @@ from gradkit._core.types import (
 
 
 class RandomSubspaceState(NamedTuple):
-    """The mixture, and what `inner` remembers of its few numbers."""
+    """State of `project_by_random_subspace`."""
 
     signs: jax.Array  # of the numbers before they are mixed, 1 or -1, [dimension]
-    key: (
-        jax.Array
-    )  # data of the key that all other random numbers come from, uint32 [2]
+    key: jax.Array  # data of the key of all other random numbers, uint32 [2]
     inner: optax.OptState
 
 
@@ -64,7 +62,7 @@ def project_by_random_subspace(
     2
     """
     name = "project_by_random_subspace"
-    if not isinstance(dimension, jax.Array):  # as inject_hyperparams makes it
+    if not isinstance(dimension, jax.Array):  # under optax.inject_hyperparams
         check.count(name, dimension=dimension)
     check.nonnegative(name, key=key)
     inner = optax.with_extra_args_support(inner)
@@ -109,8 +107,8 @@ def project_by_random_subspace(
         sums = sum(map(gather, range(len(leaves)), leaves), jnp.zeros(n, dtype))
         v = length * state.signs * hadamard(sums[jnp.argsort(order)])[:d]
         direction, inner_state = inner.update(v, state.inner, None, **extra)
-        (moved,) = jax.tree.leaves(direction)
-        mixed = hadamard(jnp.pad(state.signs * moved, (0, n - d)))[order]
+        (step,) = jax.tree.leaves(direction)
+        mixed = hadamard(jnp.pad(state.signs * step, (0, n - d)))[order]
         u = structure.unflatten(spread(i, x, mixed) for i, x in enumerate(leaves))
         return numbers.like(u, updates), state._replace(inner=inner_state)
 

@@ -31,7 +31,7 @@ def project_by_range_finder(
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.
         every: update interval of the projector of each leaf.
-        scale: times what `inner` returns.
+        scale: factor on what `inner` returns.
         rank, key, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
@@ -40,11 +40,11 @@ def project_by_range_finder(
     Flops: at most `16*size*min(rank, rows, cols) + 88*size` a leaf, and those of `inner`.
     Paper: Halko, Martinsson and Tropp, "Finding structure with randomness: Probabilistic
         algorithms for constructing approximate matrix decompositions", arXiv:0909.4061,
-        Algorithms 4.1 and 5.1; in GaLore's place for an SVD.
+        Algorithms 4.1 and 5.1; used where GaLore has an SVD.
     Departure: the paper's $\Omega$ is normal; uniform numbers span as much and cost less. The
-        small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed: $\sum_k (2 +
-        \cos k) p_k > 0$ of each vector. A matrix with a gradient of zeros keeps its
-        basis; its first is that of its first other one.
+        small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed:
+        $\sum_k (2 + \cos k) p_k > 0$ of each vector. A matrix keeps its basis while its gradient
+        is zero, and gets its first one from its first nonzero gradient.
     Limits: where singular values fall slowly the basis holds less of the gradient than the best
         one. The moments of `inner` are kept when the basis changes, and read in the new one. An
         update cannot be differentiated through its factorizations.

@@ -36,9 +36,9 @@ def project_by_subspace_momentum(
     Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
         Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
         arXiv:2411.07120, the subspace momentum.
-    Departure: the release renews where `every` divides $t$, and there still moves by the old
-        momentum in the new basis, then drops that update's gradient. The basis is that of
-        `project_by_svd`, with its departures.
+    Departure: the authors' code renews where `every` divides $t$; that update still moves by the
+        old momentum, in the new basis, and drops its gradient. The basis is that of
+        `project_by_svd`: eigenvectors of $g g^T$ with fixed signs.
     Limits: the residual has no momentum: its noise is not averaged. An update cannot be
         differentiated through its factorizations.
 

@@ -28,7 +28,7 @@ def project_by_svd(
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.
         every: update interval of the projector.
-        scale: times what `inner` returns.
+        scale: factor on what `inner` returns.
         side: which side is projected: the "small" one, or the "large" one, with larger bases and a
             smaller state of `inner`. With Adam that is less state in all.
         rank, batch_axes: see the glossary.
@@ -41,13 +41,13 @@ def project_by_svd(
         a leaf, and those of `inner`.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 1.
-    Departure: singular vectors come from the eigenvectors of $g g^T$; in float32, where
-        singular values under about 1/1000 of the largest are lost in it, fixed directions,
-        made orthonormal to the others, stand for theirs. Signs are
-        fixed: $\sum_k (2 + \cos k) p_k > 0$ of each vector. As in the release, the
-        moments of `inner` are kept when the basis changes, and read in the new one. A matrix keeps
-        its basis while its gradient is zero; its first is that of its first gradient that is not.
-        `inner` is given zeros for what may be rounding, as in all of `gradkit.subspace.project`.
+    Departure: singular vectors come from the eigenvectors of $g g^T$. In float32 this loses
+        singular values under about 1/1000 of the largest; fixed directions, made orthonormal to
+        the other vectors, replace theirs. Signs are fixed: $\sum_k (2 + \cos k) p_k > 0$ of each
+        vector. As in the authors' code, the moments of `inner` are kept when the basis changes,
+        and used in the new basis as they are. A matrix keeps its basis while its gradient is
+        zero, and gets its first one from its first nonzero gradient. `inner` is given zeros in
+        place of entries that may be rounding errors.
     Limits: an update that renews the bases costs an eigendecomposition for each matrix. A gradient
         with no component in the basis gives no update. An update cannot be differentiated through
         its factorizations.

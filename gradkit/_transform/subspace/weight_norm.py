@@ -22,7 +22,7 @@ from gradkit._core.types import (
 
 
 class WeightNormState(NamedTuple):
-    """What is remembered of the directions of columns, and of their norms."""
+    """State of `project_by_weight_norm`."""
 
     directions: Any  # a `SubspaceState`
     lengths: optax.OptState  # of `inner` on a tree of [*batch, 1, cols]
@@ -52,7 +52,7 @@ def project_by_weight_norm(
         inner: any transform; is given a tree like the parameters, of the projections of
             directions, and apart from it a tree of `[*batch, 1, cols]`, the norms.
         every: update interval of the projector.
-        scale: times what `inner` returns for directions.
+        scale: factor on what `inner` returns for directions.
         rank, batch_axes: see the glossary.
 
     Needs: `params`, and what `inner` needs, but `inner` gets no params.
@@ -63,13 +63,13 @@ def project_by_weight_norm(
         a leaf, and those of `inner`.
     Paper: Huang and others, "Gradient Weight-normalized Low-rank Projection for Efficient LLM
         Training", arXiv:2412.19616, Algorithm 1.
-    Departure: $v$ is made unit at every update, and the parameters move along the tangent
-        $u$, where the paper keeps $v$ and $\ell$ apart and multiplies them after their steps.
-        The release has two classes. `WeightNormGaLoreAdamW` gives the direction no factor
+    Departure: $v$ is normalized at every update, and the parameters move along the tangent $u$;
+        the paper keeps $v$ and $\ell$ separately and multiplies them after their steps. The
+        authors' code has two classes. `WeightNormGaLoreAdamW` gives the direction no factor
         $\ell$ and reads neither back into the parameters; `LowRankWeightNormAdamW`, which its
         README runs, steps $v$ by GaLore's Adam of the whole gradient, without the tangent, and
-        $\ell$ by Adam of $\langle g, v / \lVert v \rVert \rangle$. Neither is this.
-    Limits: a column of zeros has no direction, and moves by none. A step along the tangent makes
+        $\ell$ by Adam of $\langle g, v / \lVert v \rVert \rangle$. This equals neither.
+    Limits: a column of zeros has no direction, and does not move. A step along the tangent makes
         columns a little longer: by the square of the learning rate. An update cannot be
         differentiated through its factorizations.
 
