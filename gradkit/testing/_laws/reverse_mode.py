@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gradkit.testing._compare import finite, require
@@ -19,7 +20,7 @@ SAID = "cannot be differentiated"
 
 @law(30)
 def reverse_mode(s: Subject) -> None:
-    """What three updates come to has a finite derivative, also where gradients are zero.
+    """The derivative through three updates is finite, also where gradients or entries are zero.
 
     By gradients, parameters and float hyperparameters. Where this does not hold, no learning rate,
     loss or data can be learned through training. A transform without one says in its docstring
@@ -37,7 +38,15 @@ def reverse_mode(s: Subject) -> None:
     require(not said, f"the docstring must not say {SAID!r}, as there is a derivative")
     zero, first = jax.tree.map(jnp.zeros_like, drawn), next(iter(drawn))
     one = {**drawn, first: zero[first]}
-    cases = {"drawn": drawn, "zero": zero, f"drawn, of {first} zero": one}
+    sparse = {k: np.array(g) for k, g in drawn.items()}
+    for g in sparse.values():
+        g[:, *[0] * (g.ndim - 1)] = 0
+    cases = {
+        "drawn": drawn,
+        "zero": zero,
+        f"drawn, of {first} zero": one,
+        "drawn, the first entry of each leaf zero": sparse,
+    }
     for what, grads in cases.items():
         by = dict(zip(("hyper", "grads", "params"), derivative(hyper, grads, s.params)))
         finite(f"the derivative where gradients are {what}", by)
