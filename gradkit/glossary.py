@@ -45,7 +45,7 @@ TERMS = {
     "about this times the learning rate, as AdamW's is, in place of a scale by shape.",
     "coefficients": "of the Newton-Schulz steps, one triple a step, from `gradkit.newton_schulz`.",
     # Words
-    "EMA": "exponential moving average, `m <- decay m + (1 - decay) x`. It remembers about "
+    "EMA": "exponential moving average, `m <- decay m + (1 - decay) x`. It averages over about "
     "`1 / (1 - decay)` updates. `optax.ema` keeps one of gradients, and "
     "`optax.incremental_update` one of parameters.",
     "RMS": "root mean square: of the entries of an array, or over time, the root of the EMA of a "

@@ -1,1 +1,1 @@
-"""What is worth knowing of a run, and changes nothing."""
+"""Measurements of a run. In: updates, losses, parameters; out: numbers. They change nothing."""

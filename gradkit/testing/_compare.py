@@ -1,4 +1,4 @@
-"""What must hold of trees, said so that a failure names the leaf, what was due and what came."""
+"""Assertions about trees, whose messages name the leaf, what it must be and what it is."""
 
 import contextlib
 import importlib

@@ -1,4 +1,4 @@
-"""What makes a function a law: a number, one way to be called, one way to fail."""
+"""The decorator of laws: each has a number, one way to be called, and one way to fail."""
 
 import functools
 import importlib

@@ -22,7 +22,7 @@ class Program:
         return self._unflatten(self._run(*jax.tree.leaves(args)))
 
     def in_detail(self, *args: Any) -> Any:
-        """What it does to these arguments, computed with what every operation returns."""
+        """Call it in a program that returns the result of every operation, so that none is fused away."""
         found = self._in_detail(*jax.tree.leaves(args))
         return self._unflatten(found[: len(self.traced.out_avals)])
 

@@ -1,4 +1,4 @@
-"""What a docstring states; under `State:` and `Flops:` numbers, as formulas of a leaf's shape."""
+"""Statements of docstrings; those of `State:` and `Flops:` are formulas of a leaf's shape."""
 
 import functools
 import inspect
@@ -56,7 +56,7 @@ def docstring(s: Subject) -> str:
 
 
 def words(s: Subject, part: str) -> str | None:
-    """What the factory's docstring says under `part`, None where it has no such part."""
+    """The text of the factory's docstring under `part`; None where it has no such part."""
     text = inspect.getdoc(_function(s)) or ""
     found = re.search(rf"^{part}:(.*?)(?=^\S|^$|\Z)", text, re.DOTALL | re.MULTILINE)
     return " ".join(found[1].split()) if found else None
@@ -102,7 +102,7 @@ def stated_in(said: str, arguments: Mapping[str, Any]) -> Stated:
 
 
 def _measures(path: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What a formula may say of a leaf."""
+    """Numbers of a leaf that a formula may name."""
     rows, cols = math.prod(shape[:-1]), (1, *shape)[-1]
     sizes = {"size": rows * cols, "rows": rows, "cols": cols}
     return {"path": path, "ndim": len(shape), **sizes}

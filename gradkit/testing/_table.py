@@ -11,7 +11,7 @@ LAWS = every()
 
 
 class Row(NamedTuple):
-    """What one law found."""
+    """The outcome of one law."""
 
     law: str
     outcome: str  # "pass", "fail", "excused", "unstated" or "unavailable"
@@ -82,7 +82,7 @@ def check(
 
 
 def row(name: str, subject: Subject, excuse: str | None) -> Row:
-    """What one law finds."""
+    """Try one law."""
     try:
         LAWS[name](subject)
     except AssertionError as error:

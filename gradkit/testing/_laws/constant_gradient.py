@@ -34,7 +34,7 @@ def constant_gradient(s: Subject) -> None:
         return s.update(grads, state, params)
 
     def after(case: Case, steps: int) -> list[tuple[Any, Any]]:
-        """What updates without jit return, one after the other."""
+        """Run this many updates without jit; return the results of each."""
         state, out = first, []
         for _ in range(steps):
             out.append(update(case, state, given))

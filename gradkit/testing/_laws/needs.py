@@ -36,7 +36,7 @@ def needs(s: Subject) -> None:
 
 
 def of_params(s: Subject, said: str, known: bool) -> None:
-    """What is said of parameters is true."""
+    """Check what `Needs:` says of parameters."""
     lacks, first = refusal(s, "params", known), re.split("[.;]", said)[0]
     needed, unless = re.match(r"`?params\b", first), re.search(r"`(\w+)` is 0", first)
     if needed and unless and s.arguments.get(unless[1]) is not None:
@@ -65,7 +65,7 @@ def told(what: str, said: str, lacks: str) -> str:
 
 
 def refusal(s: Subject, what: str, known: bool) -> str:
-    """What an update without `what` says is missing; nothing if it needs it not."""
+    """The error of an update without the argument `what`, as text; empty if there is none."""
     grads, state = s.grads(0), s.state_kinds
     extra = {k: x for k, x in s.extra.items() if k != what}
     params = None if what == "params" else s.params

@@ -35,7 +35,7 @@ SORTS = {"approx_top_k", "sort", "top_k"}
 
 @law(27)
 def rare_work(s: Subject) -> None:
-    """What an update computes now and then, it computes now and then under `jax.vmap` too.
+    """Under `jax.vmap` too, expensive operations that are rarely due are computed rarely.
 
     Of a batch, `lax.cond` computes both branches at every update. Where this does not hold, each
     update of a population, or of a sweep over hyperparameters, factors or sorts every matrix.

@@ -12,7 +12,7 @@ from gradkit.testing._subject import Subject
 
 
 class Mapped:
-    """What a leaf of a state was mapped to: the parameter whose it is, if any."""
+    """The image of a leaf of a state: the name of the parameter it belongs to, or None."""
 
     def __init__(self, name: str | None):
         self.name = name
@@ -54,5 +54,5 @@ def is_masked(x: Any) -> bool:
 
 
 def name_of(x: Any, name: str) -> Any:
-    """What stands for a leaf that was reached."""
+    """Map a leaf that was reached to the name of its parameter."""
     return x if is_masked(x) else Mapped(name)
