@@ -38,6 +38,12 @@ MADE = {m.name for m in METHODS if m.family == "recipe"} | {  # of parts under t
     "store_by_bfloat16_plus8",
     "store_by_fp8",
 }
+# One recipe of every mechanism: what is not of one method's own is tried on these by `make test`,
+# on all by `make check-full`.
+REPRESENTATIVE = {
+    "adamw", "apollo", "dion", "galore", "hspg", "lamb", "lawn", "lion", "muon", "novograd",
+    "sgd", "stable_spam", "zclip_adamw",
+}  # fmt: skip
 ENTRIES: dict[str, "Entry"] = {}
 GOLDEN: dict[str, "Golden"] = {}
 

@@ -1,7 +1,8 @@
 """Every transform, wrapper and recipe holds every law of `gradkit.testing`, or says why it cannot.
 
 On what is made of parts that are held to all laws one by one, the laws that take longest are left
-to `make check-full`; so are most of these on preconditioners, which compile longest. What an
+to `make check-full`; so are most of these on what compiles longest, and on what differs from
+`transfer_by_mup` in its factors alone. What an
 optimizing compiler can break is tried on programs that are optimized; `make check-full` tries
 all laws on these too.
 """
@@ -39,13 +40,15 @@ LONG = {
 OPTIMIZED = {"extreme_gradient", "jit"}
 STATED = {"flops", "state_bytes"}  # formulas of the shapes
 PRECONDITIONERS = {m.name for m in METHODS if m.family == "precondition"}
+HEAVY = PRECONDITIONERS | {"project_by_random_subspace", "project_by_weight_norm"}
+TRANSFERS = {m.name for m in METHODS if m.family == "transfer"} - {"transfer_by_mup"}
 
 
 def is_slow(name: str, law: str) -> bool:
     """Whether the law is tried on the method by `make check-full` alone."""
-    heavy = name in PRECONDITIONERS and law not in ("jit", "manual_mesh", "sharding")
+    heavy = name in HEAVY and law not in ("jit", "manual_mesh", "sharding")
     at_defaults = law == "follows_float64"  # where it shows more, a test of its own
-    return at_defaults or (law in LONG and (name in MADE or heavy))
+    return at_defaults or (law in LONG and (name in MADE | TRANSFERS or heavy))
 
 
 def each() -> list[Any]:

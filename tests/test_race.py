@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from entry import REPRESENTATIVE
 from typer.testing import CliRunner
 
 import gradkit as gk
@@ -315,7 +316,13 @@ def test_every_run_of_a_sweep_is_an_ordinary_run(tiny, name, given):
     np.testing.assert_allclose(state.losses[:, 1, 1], losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(k, marks=[pytest.mark.slow] * (k not in REPRESENTATIVE))
+        for k in RECIPES
+    ],
+)
 def test_every_recipe_can_race(tiny, name):
     task, ground = tiny
     traced = program.program(task, getattr(gk, name), [0.1], ground)

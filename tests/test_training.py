@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from entry import REPRESENTATIVE
 
 import gradkit
 from gradkit.catalogue import METHODS
@@ -62,11 +63,12 @@ def loss(p: Any, batch: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(weights * of_each) / jnp.sum(weights)
 
 
-SLOW = {"psgd", "shampoo", "soap"}  # left to make check-full
-
-
 @pytest.mark.parametrize(
-    "name", [pytest.param(k, marks=[pytest.mark.slow] * (k in SLOW)) for k in RECIPES]
+    "name",
+    [
+        pytest.param(k, marks=[pytest.mark.slow] * (k not in REPRESENTATIVE))
+        for k in RECIPES
+    ],
 )
 def test_trains(name: str) -> None:
     tx = getattr(gradkit, name)()
