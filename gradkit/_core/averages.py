@@ -16,11 +16,11 @@ class AverageState(NamedTuple):
     """State of every `average_params_by_`, the type that `eval_params` looks for."""
 
     count: jax.Array  # updates so far, int32 []
-    average: Tree  # of the parameters after updates, like them; zeros at first
+    average: Tree  # of parameters after updates, a tree like them; zeros at first
 
 
 def after(params: Tree, updates: Tree) -> Tree:
-    """Parameters after the update, in at least float32; a non-finite entry moves nothing."""
+    """Parameters after the update, in at least float32; non-finite updates count as zero."""
 
     def leaf(p: jax.Array, u: jax.Array) -> jax.Array:
         wide = numbers.wide_dtype(p)

@@ -23,6 +23,7 @@ from gradkit._core.paths import leaf_paths
 def _require(
     method: str, want: str, holds: Callable[[Any], bool], values: dict[str, Any]
 ) -> None:
+    """Check that each number `holds`, which `want` says in words; arrays and schedules pass."""
     for name, value in values.items():
         scalar = value if isinstance(value, float | int) else number(value)
         if isinstance(scalar, Real):
@@ -36,7 +37,7 @@ def _require(
 
 
 def number(value: Any) -> Any:
-    """Return a one-element array as a Python number, unless traced or sharded over other hosts."""
+    """A one-element array as a Python number; all else, and arrays without known values, as is."""
     is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
     if not is_array or isinstance(value, Tracer) or value.size != 1:
         return value
@@ -47,12 +48,15 @@ def number(value: Any) -> Any:
 
 
 def number_or_schedule(method: str, name: str, value: Any) -> None:
-    """Check that `value` is one number of at least float32; the message allows a schedule."""
+    """`one_number`, with a message that offers a schedule."""
     one_number(method, name, value, " or a schedule")
 
 
 def one_number(method: str, name: str, value: Any, or_what: str = "") -> None:
-    """Check that `value` is one number of at least float32; `or_what` names the alternative."""
+    """Check that `value` is one finite number of at least float32; infinity passes as a `max_...`.
+
+    `or_what` is an alternative for the message.
+    """
     must = f"{name} must be one number{or_what}"
     scalar = value if isinstance(value, float | int) else number(value)
     if isinstance(scalar, float) and math.isinf(scalar) and not name.startswith("max_"):
@@ -79,7 +83,7 @@ def one_number(method: str, name: str, value: Any, or_what: str = "") -> None:
 
 
 def whole(method: str, name: str, value: Any) -> None:
-    """Check that `value` is one integer, traced or not."""
+    """Check that `value` is one integer; it may be traced."""
     one_number(method, name, value)
     dtype = getattr(value, "dtype", None)
     if isinstance(value, Integral) or (
@@ -91,7 +95,7 @@ def whole(method: str, name: str, value: Any) -> None:
 
 
 def key(method: str, name: str, value: Any) -> None:
-    """Check that `value` is a seed, a `jax.random` key, or a key's data."""
+    """Check that `value` is a seed, a `jax.random` key, or the data of a key."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return
     kinds = jax.dtypes.prng_key, jnp.integer
@@ -124,7 +128,7 @@ def flag(method: str, name: str, value: Any) -> None:
 
 
 def _is_precise(dtype: Any) -> bool:
-    """Whether this dtype is integer, or floating of at least 32 bits."""
+    """Whether a dtype is integer, or floating of at least 32 bits."""
     floating = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
     return floating or jnp.issubdtype(dtype, jnp.integer)
 
@@ -170,7 +174,7 @@ def at_least(method: str, limit: float, **values: Any) -> None:
 
 
 def below(method: str, bound: str, limit: Any, **values: Any) -> None:
-    """Check that each value is below `limit`, an argument of name `bound`."""
+    """Check that each value is below `limit`, the value of the argument `bound`."""
     limit = number(limit)
     if isinstance(limit, Real):
         _require(method, f"below {bound} = {limit!r}", lambda x: x < limit, values)
@@ -189,7 +193,7 @@ def count(method: str, **values: Any) -> None:
 
 
 def concrete(method: str, **values: Any) -> None:
-    """Check that no value is traced; `inject_hyperparams` traces them in a jitted `init`."""
+    """Check that no value is traced, as `optax.inject_hyperparams` does in a jitted `init`."""
     for name, value in values.items():
         if isinstance(value, Tracer):
             raise error(
@@ -235,7 +239,7 @@ def transforms(method: str, name: str, values: Sequence[Any]) -> None:
 
 
 def anything(method: str, name: str, value: Any) -> None:
-    """Accept any `value`: it is static, a part of the program."""
+    """Accept any `value`: the program is compiled for it."""
 
 
 def expression(method: str, name: str, value: Any) -> None:
@@ -253,7 +257,7 @@ def expression(method: str, name: str, value: Any) -> None:
 
 
 def not_array(method: str, name: str, value: Any) -> None:
-    """Check that `value` is no array, as `optax.inject_hyperparams` makes of a callable."""
+    """Check that `value` is no array; `optax.inject_hyperparams` replaces a callable by one."""
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         text = (
             f"{name} must be no array, got {jax.typeof(value)}. optax.inject_hyperparams takes "
@@ -272,7 +276,7 @@ def reading(method: str, name: str, value: Any) -> None:
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
-    """Path and value of every leaf, with paths as `route` takes them."""
+    """Path and value of every leaf; paths are written as for `route`."""
     return list(zip(leaf_paths(tree), jax.tree.leaves(tree)))
 
 
@@ -319,7 +323,7 @@ def alike(method: str, updates: Any, params: Any) -> None:
 
 
 def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:
-    """Check that every leaf has at least two axes besides `batch_axes`."""
+    """Check that every leaf has the axes `batch_axes`, and at least two others."""
     if not isinstance(batch_axes, Sequence):
         raise error(
             TypeError,

@@ -15,12 +15,12 @@ from gradkit._core.versions import vary
 def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     """Return `f(x)` where `due`, else `x`; `f` keeps structure, shapes and dtypes.
 
-    A while loop of at most one step stands for `lax.cond`. Under `vmap` a `cond` on a batched
+    A while loop of at most one step replaces `lax.cond`. Under `vmap` a `cond` on a batched
     predicate becomes a select, and `f` runs at every update; the loop runs only if some entry is
-    due. XLA also copies the outputs of a `cond` at every update. Of a loop's carry it copies
-    only what it sees pass unchanged through a step, and the barrier hides that. XLA hoists
+    due. XLA also copies the outputs of a `cond` at every update. It copies an array of a loop's
+    carry only if it sees that a step returns it unchanged, and a barrier hides this. XLA hoists
     computations on arrays that `f` closes over out of the loop, and then runs them at every
-    update. So the step is inside a `cond` whose predicate is true, behind a barrier.
+    update. So the step is inside a `cond` whose predicate is true, which a barrier hides.
 
     In a `shard_map`, `x` may be replicated where `f(x)` varies by device. A while loop has no
     reverse-mode derivative: under differentiation `f` runs at every update.
@@ -50,7 +50,7 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     @chosen.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
         (due, *ins), (_, *changes) = primals, tangents
-        select = lambda new, old: new if is_none(new) else jnp.where(due, new, old)
+        select = lambda new, old: new if _is_float0(new) else jnp.where(due, new, old)
         # zero tangents where not due, so that no nan comes back
         due_tangents = jax.tree.map(lambda t: select(t, 0), changes)
         ys, dys = jax.jvp(step, tuple(ins), tuple(due_tangents))
@@ -59,8 +59,8 @@ def when(due: jax.Array, f: Callable[[Any], Any], x: Any) -> Any:
     return structure.unflatten(chosen(due, traced.consts, xs))
 
 
-def is_none(tangent: Any) -> bool:
-    """Whether a tangent is `float0`, that of an integer."""
+def _is_float0(tangent: Any) -> bool:
+    """Whether a tangent is `float0`, the tangent of an integer."""
     return tangent.dtype == jax.dtypes.float0
 
 
@@ -73,7 +73,7 @@ def on_axes_of(x: jax.Array, y: Any) -> jax.Array:
 
 
 def _is_manual() -> bool:
-    """Whether the caller is traced in a `shard_map`."""
+    """Whether the caller is traced inside a `shard_map`."""
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 

@@ -12,8 +12,8 @@ def refuse(method: str, x: Any) -> Any:
     """Return the tree `x`; differentiating through it raises an error that names `method`.
 
     It marks the input of a factorization whose derivative is not finite if eigenvalues are equal
-    or the rank is deficient. The name is read at trace time, so call this outside of functions
-    that several methods share jitted.
+    or the rank is deficient. The name is read at trace time, so call this outside of jitted
+    functions that several methods share.
     """
 
     name = called(method)
@@ -36,7 +36,7 @@ def refuse(method: str, x: Any) -> Any:
 
 @jax.custom_jvp
 def root(x: jax.Array) -> jax.Array:
-    """The square root, with derivative 0 at 0, where infinity times 0 would be nan."""
+    """The square root, with derivative 0 at 0; that of `jnp.sqrt` is infinite, or nan times 0."""
     return jnp.sqrt(x)
 
 

@@ -1,7 +1,7 @@
 """The largest entries of a leaf or a tree by bisection on bits, without a sort or a concatenation.
 
 Floats of at least 0 are ordered as the integers with the same bits. The threshold is such an
-integer, set bit by bit from the top. Each bit takes one count of the entries above it.
+integer, set bit by bit from the top. Each bit takes one count of the entries at or above it.
 """
 
 import itertools
@@ -24,13 +24,13 @@ def count(density: Scalar, sizes: Sequence[int]) -> jax.Array:
 
 
 def top(t: Any, k: jax.Array) -> Any:
-    """Masks of the `k[i]` largest entries by size of each leaf `i`, and all ties of the last."""
+    """For each leaf `i` a mask of the `k[i]` largest absolute values, with all ties of the last."""
     sizes, structure = _sizes(t), jax.tree.structure(t)
     return structure.unflatten(x >= y for x, y in zip(sizes, _every_kth(sizes, k)))
 
 
 def threshold(t: Any, density: Scalar) -> jax.Array:
-    """The smallest absolute value among the fraction `density` of largest entries of a tree."""
+    """The smallest of the fraction `density` of largest absolute values in the tree `t`."""
     sizes, dtype = _sizes(t), tree.zero_per_leaf(t).dtype
     k = count(density, [sum(x.size for x in sizes)])
 
@@ -39,11 +39,11 @@ def threshold(t: Any, density: Scalar) -> jax.Array:
         return sum((n.astype(k.dtype) for n in counts), jnp.zeros(1, k.dtype))
 
     least = jnp.zeros(1, _integers(dtype))
-    return _floats(_halve(above, k, varying_as(least, (sizes, k))), dtype)[0]
+    return _floats(_bisect(above, k, varying_as(least, (sizes, k))), dtype)[0]
 
 
 def largest(t: Any, allowed: Any, k: jax.Array) -> Any:
-    """Masks of the `k[i]` largest `allowed` entries of each leaf `i`; of ties, the first."""
+    """For each leaf `i` a mask of the `k[i]` largest `allowed` absolute values; first ties win."""
     structure = jax.tree.structure(t)
     masks = jax.tree.leaves(allowed)
     sizes = [jnp.where(a, x + 1, 0) for a, x in zip(masks, _sizes(t))]
@@ -51,7 +51,8 @@ def largest(t: Any, allowed: Any, k: jax.Array) -> Any:
     above = [x > y for x, y in zip(sizes, least)]
     room = k - _count(above, k)
     tied = [
-        jnp.where((x == y) & (x > 0), _from_the_end(x), 0) for x, y in zip(sizes, least)
+        jnp.where((x == y) & (x > 0), _places_from_end(x), 0)
+        for x, y in zip(sizes, least)
     ]
     last = jnp.maximum(_every_kth(tied, room), 1)
     return structure.unflatten(a | (x >= y) for a, x, y in zip(above, tied, last))
@@ -61,12 +62,13 @@ def _every_kth(xs: Sequence[jax.Array], k: jax.Array) -> jax.Array:
     """The `k[i]`-th largest integer of each leaf `i`, 0 if it has fewer entries."""
     dtype = xs[0].dtype if xs else jnp.dtype(jnp.int32)
     least = varying_as(jnp.zeros(k.shape, dtype), (xs, k))
-    return _halve(lambda t: _count([x >= y for x, y in zip(xs, t)], k), k, least)
+    return _bisect(lambda t: _count([x >= y for x, y in zip(xs, t)], k), k, least)
 
 
-def _halve(
+def _bisect(
     above: Callable[[jax.Array], jax.Array], k: jax.Array, zero: jax.Array
 ) -> jax.Array:
+    """The largest integers `y` with `above(y) >= k`; `above` counts entries of at least `y`."""
     dtype = zero.dtype
     bits = jnp.iinfo(dtype).bits - 1
     one = jnp.ones([], dtype)
@@ -101,7 +103,7 @@ def _floats(x: jax.Array, dtype: Any) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, dtype)
 
 
-def _from_the_end(x: jax.Array) -> jax.Array:
+def _places_from_end(x: jax.Array) -> jax.Array:
     """Row-major positions of the entries, counted from 1 at the end."""
     axes = [jax.lax.broadcasted_iota(x.dtype, x.shape, i) for i in range(x.ndim)]
     strides = itertools.accumulate(reversed((*x.shape[1:], 1)), lambda a, b: a * b)

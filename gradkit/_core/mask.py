@@ -10,7 +10,7 @@ import numpy as np
 from gradkit._core.call import error
 from gradkit._core.types import Params
 
-# A prefix of the tree of params with bools as leaves, or a function that makes one of params.
+# A prefix of the tree of parameters with bools as leaves, or a function that makes one from them.
 Mask = Any | Callable[[Params], Any] | None
 
 

@@ -1,8 +1,9 @@
 """Euclidean norms without overflow or underflow, by two algorithms.
 
 Norms along axes of one array divide by the largest entry before they square. This takes three
-passes, and each norm has its own scale. Norms of trees sum squares in one pass, and sum again at
-other scales only if that sum left its exact range. No norm exceeds the largest number of its dtype.
+passes, and each norm has its own scale. Norms of trees sum squares in one pass. They sum again at
+other scales only if the first sum is out of its exact range. No norm exceeds the largest number of
+its dtype.
 """
 
 import functools
@@ -24,7 +25,8 @@ def along(x: jax.Array, axis: Axes) -> jax.Array:
     """Norms along `axis`, with `keepdims`; safe for entries of 1e25 and of 1e-30."""
     x = numbers.opaque(x)
     largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
-    divisor = numbers.divisible(jax.lax.stop_gradient(largest))  # any scale is exact
+    # no derivative: the norm does not depend on the scale
+    divisor = numbers.divisible(jax.lax.stop_gradient(largest))
     norm = divisor * unscaled(x / divisor, axis)
     return jnp.minimum(norm, jnp.finfo(x.dtype).max)
 
@@ -42,7 +44,8 @@ def unscaled(x: jax.Array, axis: Axes) -> jax.Array:
 def finite_along(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:
     """Norms of the finite entries of each array along its axes, with `keepdims`.
 
-    By `unscaled` if that is exact for all of them, as for most gradients, else by `along`.
+    Squares are summed as they are if this is exact for all arrays, as for most gradients. If not,
+    `along` computes all norms.
     """
     if not pairs:
         return []
@@ -116,10 +119,10 @@ def _roots(
     total: Callable[..., jax.Array],
     squares: Callable[[jax.Array, list[jax.Array]], jax.Array],
 ) -> jax.Array:
-    """The roots of `total(sums)` of each leaf's sum of squares, at a scale where that is exact.
+    """The root of `total` of the leaves' sums of squares, at a scale where these are exact.
 
-    The scale is 1 for most gradients. Otherwise `squares` sums again at `far`, 1 and `1 / far`; the
-    largest of these without overflow is the most exact. A while loop, unlike `cond`, skips this
+    The scale is 1 for most gradients. Otherwise `squares` sums again at `far`, 1 and `1 / far`. The
+    largest scale without overflow is the most exact. A while loop, unlike `cond`, skips this
     under `vmap` too if no sum needs it. The barrier keeps XLA from hoisting computations on the
     leaves out of the loop.
     """
@@ -168,7 +171,7 @@ def _squares_of_each(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
 
 
 def _squares_of_all(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
-    """`sum((scale * x)^2)` over groups of leaves, concatenated; a sharded leaf is its own group."""
+    """`sum((scale * x)^2)` of each group of leaves, `[groups]`; a sharded leaf is a group alone."""
     sharded = [any(jax.typeof(x).sharding.spec) for x in leaves]
     groups = _groups([i if s else -1 for i, s in enumerate(sharded)])
 
@@ -181,9 +184,10 @@ def _squares_of_all(scale: jax.Array, leaves: list[jax.Array]) -> jax.Array:
 
 
 def _groups(alike: list[Any]) -> list[list[int]]:
-    """Indices of leaves that are summed together: on a CPU those of a kind, to compile faster.
+    """Groups of indices of leaves that are summed together.
 
-    On an accelerator or a mesh each leaf is its own group.
+    On a CPU these are the leaves of equal `alike`, which compiles faster. On an accelerator or a
+    mesh each leaf is its own group.
     """
     if jax.default_backend() != "cpu" or shard.devices() > 1:
         return [[i] for i in range(len(alike))]
@@ -191,7 +195,7 @@ def _groups(alike: list[Any]) -> list[list[int]]:
 
 
 def given_or(measured: jax.Array, norm: Any = None) -> jax.Array:
-    """The caller's `norm` if it is finite, else `measured`."""
+    """`norm` if it is given and finite, else `measured`."""
     if norm is None:
         return measured
     norm = jnp.asarray(norm).astype(measured.dtype)

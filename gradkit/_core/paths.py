@@ -8,14 +8,14 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from gradkit._core.numbers import Tree
 
-CACHED = 1024  # structures in the cache, as every trace needs paths
+CACHED = 1024  # structures in the cache: every trace needs their paths
 _cache: dict[Any, list[str]] = {}
 
 
 def leaf_paths(t: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """Paths of all leaves, names joined by `/`: the same for dicts, linen, NNX and dataclasses.
 
-    The path leaves out an NNX variable's own key, as only `init` sees variables.
+    An NNX variable adds a key to the path, which is left out: only `init` sees variables.
     """
     if is_leaf is not None:
         return _leaf_paths(t, is_leaf)
@@ -48,8 +48,8 @@ def _leaf_paths(t: Tree, is_leaf: Callable[[Any], bool] | None) -> list[str]:
 def unboxed(t: Tree) -> Tree:
     """`t`, with each Flax box, which holds sharding metadata, replaced by its array.
 
-    State of another shape than its parameter is kept unboxed, as the metadata does not fit it. NNX
-    removes its boxes before an update, linen does not.
+    The metadata does not fit state of another shape than its parameter, so such state has no box.
+    NNX removes its boxes before an update, linen does not.
     """
 
     def leaf(x: Any) -> Any:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 
 def uniform(seeds: jax.Array, length: int, dtype: Any) -> jax.Array:
-    """Pseudorandom numbers in [-1, 1), `[*batch, length, seeds]`, one column a seed.
+    """Pseudorandom numbers in [-1, 1), `[*batch, length, seeds]`, one column for each seed.
 
-    Each is a hash of its seed and place by Wellons' lowbias32, cheaper than `jax.random`.
+    Each is a hash of its seed and row by Wellons' lowbias32, which is cheaper than `jax.random`.
     """
     word = seeds.dtype.type
     shape = (*seeds.shape, length)
@@ -34,11 +34,11 @@ def typed(key: Key) -> jax.Array:
 
 
 def split(data: jax.Array, count: int, like: Key) -> jax.Array:
-    """`count` keys split from key data, of the implementation (`threefry2x32`, ...) of `like`."""
+    """`count` keys split from the key data `data`, with the PRNG implementation of `like`."""
     impl = jax.random.key_impl(typed(like))
     return jax.random.split(jax.random.wrap_key_data(data, impl=impl), count)
 
 
 def normals(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Standard normal numbers, drawn in float32 and cast, so that every dtype gets the same."""
+    """Standard normal numbers, drawn in float32 and cast: the same ones for every dtype."""
     return jax.random.normal(key, shape, jnp.float32).astype(dtype)

@@ -43,9 +43,8 @@ def lr_scaled_decay(learning_rate: Rate, weight_decay: Scalar) -> Rate:
 def before_bias_correction(eps: Scalar, b2: Scalar) -> Schedule:
     """A schedule of `eps / sqrt(1 - b2^t)`, for an `eps` added before bias correction.
 
-    `(sqrt(v) + eps) / sqrt(1 - b2^t)` is the bias-corrected root plus this.
+    `(sqrt(v) + eps) / sqrt(1 - b2^t)` is the bias-corrected root plus this number.
     """
-
     check.nonnegative("scale_by_adam", eps=eps)
 
     def schedule(step: jax.Array) -> jax.Array:
@@ -72,7 +71,7 @@ def adam_bias_correction(b1: Scalar, b2: Scalar) -> Callable[[ArrayLike], jax.Ar
 
 
 def checked_schedule(method: str, name: str, schedule: Callable[..., Any]) -> Schedule:
-    """Return `schedule`, the argument `name` of `method`, checked to return one number."""
+    """`schedule`, the argument `name` of `method`; a call raises unless it returns one number."""
     subject = f"{name}, a schedule,"
     try:
         inspect.signature(schedule).bind(0)

@@ -28,7 +28,7 @@ def alike(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def replicated(x: jax.Array) -> jax.Array:
-    """`x`, replicated on every device of the current mesh, in Auto and Explicit mode."""
+    """`x`, replicated on every device of the current mesh, whose axes are Auto or Explicit."""
     return _constrain(x, PartitionSpec()) if _size(_axes()) > 1 else x
 
 
@@ -60,7 +60,7 @@ def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
 
 
 def where_it_is(f: Callable[[Any], Any], stacks: Any) -> Any:
-    """`f(stacks)`, where each device works its shard of the first axis."""
+    """`f(stacks)`, computed by each device on its own shard of the first axis."""
     first = jax.typeof(stacks[0]).sharding.spec[0]
     axes = (first,) if isinstance(first, str) else first
     if not axes:
@@ -73,7 +73,7 @@ def where_it_is(f: Callable[[Any], Any], stacks: Any) -> Any:
 def _axes() -> tuple[str, ...]:
     """Axes of the current mesh that no `shard_map` around has made manual.
 
-    JAX 0.7 cannot use the others inside a `shard_map` over some axes, so there are none.
+    Inside a `shard_map` over some axes JAX 0.7 cannot use the others: the result is then empty.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if AxisType.Manual in mesh.axis_types and not jax_is("0.8"):

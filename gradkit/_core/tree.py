@@ -15,12 +15,12 @@ from gradkit._core.numbers import Tree
 
 
 def by_shape(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f`, a function of trees of arrays, traced once for all arguments of equal shapes."""
+    """`f`, jitted in a compiled update, so that arguments of equal shapes share one trace."""
     return jax.jit(f) if numbers.is_compiled() else f
 
 
 def map_by_shape(f: Callable[..., Any], t: Tree, *trees: Tree) -> Tree:
-    """`jax.tree.map` of an `f` of arrays, traced once for all leaves of a shape."""
+    """`jax.tree.map` of `by_shape(f)`: leaves of equal shapes share one trace."""
     return jax.tree.map(by_shape(f), t, *trees)
 
 
@@ -53,7 +53,7 @@ def ema_of_squares(decay: Any, old: Tree, new: Tree) -> Tree:
 def ema_rms(decay: Any, old: Tree, new: Tree) -> Tree:
     """The root of `decay * old^2 + (1 - decay) * new^2`, kept in `old`'s dtype.
 
-    By `hypot`, without squares: entries of 1e25 stay finite, and of 1e-30 above zero.
+    `hypot` squares nothing, so entries of 1e25 stay finite, and entries of 1e-30 above zero.
     """
 
     def leaf(o: jax.Array, n: jax.Array) -> jax.Array:
@@ -142,6 +142,6 @@ def any_true(t: Tree) -> jax.Array:
 
 
 def unzip(t: Tree, tuples: Tree, count: int) -> tuple[Tree, ...]:
-    """Split a tree like `t` with tuples for leaves into `count` trees, one for each element."""
+    """Split `tuples`, like `t` with a tuple at each leaf, into `count` trees, one per element."""
     part = lambda i: jax.tree.map(lambda _, parts: parts[i], t, tuples)
     return tuple(part(i) for i in range(count))

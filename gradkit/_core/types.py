@@ -11,7 +11,7 @@ from gradkit._core.call import are_widened
 
 Params = Any  # a pytree of real arrays
 Updates = Any  # a pytree like Params: gradients, directions, or updates
-Extra = Any  # keyword arguments of `update` that a method ignores
+Extra = Any  # further keyword arguments of `update`
 Scalar = float | jax.Array  # a number, which may be traced
 Schedule = Callable[[jax.Array], Any]  # updates made so far -> a number
 Rate = Scalar | Schedule
@@ -23,8 +23,8 @@ AnyTransform = optax.GradientTransformation  # of optax or gradkit, as wrappers 
 class Rounding(optax.GradientTransformationExtraArgs):
     """A transform that is last in a chain and rounds parameters to their dtype itself.
 
-    Its update is in at least float32, and leads exactly to the numbers it chose, so `chain` does
-    not round it.
+    Its update is in at least float32, so that the parameters become exactly the numbers that it
+    chose. `chain` does not round it.
     """
 
 

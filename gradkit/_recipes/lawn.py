@@ -1,4 +1,4 @@
-"""Adam-LAWN: Adam that keeps the norms of weights after a free start."""
+"""Adam-LAWN: Adam that fixes the norms of weights after some free updates."""
 
 from gradkit._apply.manifold.fixed_norm import retract_by_fixed_norm
 from gradkit._core.chain import chain
@@ -17,12 +17,12 @@ def lawn(
     eps: Hyper = 1e-8,
     free_steps: Hyper = 1000,
 ) -> Transform:
-    """Adam on the spheres of constant weight norm, after some free updates.
+    """Adam that keeps the norm of each leaf, after some free updates.
 
     `scale_by_adam` -> `step_by_learning_rate` -> `retract_by_fixed_norm`
 
     Args:
-        free_steps: updates before the norms are fixed. The paper's best are a few epochs.
+        free_steps: updates before the norms are fixed. In the paper a few epochs are best.
         learning_rate, b1, b2, eps: see the glossary.
 
     Needs: params.
@@ -30,9 +30,9 @@ def lawn(
     Flops: at most `64*size + 40` a leaf, `40` once.
     Paper: Gupta and others, "Logit Attenuating Weight Normalization", arXiv:2108.05839,
         Adam-LAWN.
-    Departure: updates are projected onto the tangent space, not gradients, and moments are kept
-        when norms become fixed (`retract_by_fixed_norm`). The default of `free_steps` is ours.
-    Limits: leaves of fewer than two axes stay free.
+    Departure: updates, not gradients, are projected onto the tangent space. Moments are kept
+        when norms become fixed. The default of `free_steps` is ours.
+    Limits: the norms of leaves of fewer than two axes stay free.
     """
     return chain(
         scale_by_adam(b1, b2=b2, eps=eps),

@@ -83,19 +83,18 @@ def rescale_init(
 ) -> Params:
     """Scale initial parameters to the RMS that a rule asks for: the base RMS times its multiplier.
 
-    Every leaf is multiplied by one number. The result is idempotent; leaves of zeros stay zeros.
-    Vectors that hold no random or constant scale stay as the model made them: their entries
-    differ, and are sorted or not centered at zero, as frequencies, spectra, decays and step sizes
-    are.
+    Every leaf is multiplied by one number. Scaling again changes nothing. Leaves of zeros stay
+    zeros. A vector of at least 8 entries stays as the model made it if its entries differ in size
+    and are sorted or not centered at zero, as frequencies, spectra, decays and step sizes are.
 
     Args:
         params: initial parameters at the target size, from any initializer.
         parametrization: from `infer_parametrization`.
         base: initial parameters at the base size, or a number in place of each: its
-            standard deviation there. Leaves are found by path, those of more layers by that
-            of a like one. None only for a rule without a base (`spectral`, `umup`).
+            standard deviation there. Leaves are found by path, those of added layers by the
+            path of a like one. None only for a rule without a base (`spectral`, `umup`).
         rule: as in `multipliers`.
-        keep: a regular expression, searched for in the path: these leaves stay too.
+        keep: a regular expression, searched for in the path; leaves with a match stay as they are.
 
     >>> base, w = {"w": jnp.ones((2, 2))}, {"w": jnp.full((8, 8), 3.0)}
     >>> grown = gk.infer_parametrization(base=base, target=w)
@@ -160,7 +159,7 @@ def _check_base_shape(path: str, shape: tuple[int, ...], parameter: Parameter) -
 
 
 def _is_random_scale(x: jax.Array) -> jax.Array:
-    """Whether all entries have one magnitude, or are unsorted and centered at zero."""
+    """Whether entries have one magnitude, are unsorted and centered at zero, or are too few."""
     flat = x.ravel()
     size = jnp.abs(flat)
     is_constant = jnp.max(size, initial=0) - jnp.min(

@@ -1,4 +1,4 @@
-"""Methods of matrices with `model=`: every leaf is shown as the matrices that were read."""
+"""Methods of matrices with `model=`: they see every leaf as the matrices that were read."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ def by_model(
     takes: Collection[str],
     model: "ModelReading",
 ) -> Transform:
-    """Build the factory `name` for stacks of matrices, and show it the views of `model`."""
+    """Build the transform `name` for stacks of matrices, and show it the views of `model`."""
     forbidden = [
         k for k in ("hidden", "batch_axes") if arguments.get(k) not in (None, ())
     ]

@@ -24,7 +24,8 @@ def growth(
     """Depth at the target size over depth at the base size, by path.
 
     Depth counts layers in series. Experts, branches and towers run in parallel and add no depth,
-    and neither does a layer that is applied repeatedly.
+    and neither does a layer that is applied repeatedly. `twins` maps paths of the target model to
+    paths of the base model.
     """
     if shapes.keys() == base_shapes.keys():
         return dict.fromkeys(shapes, 1.0)

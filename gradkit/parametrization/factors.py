@@ -24,10 +24,10 @@ def joined(
     for path, p in parameters.items():
         at_target = path if path in target.uses else twins[path]
         factors = []
-        for back in (False, True) if p.role == "tied" else (None,):
+        for as_readout in (False, True) if p.role == "tied" else (None,):
             old, new = (
-                _use_factors(base, twins[path], back),
-                _use_factors(target, at_target, back),
+                _use_factors(base, twins[path], as_readout),
+                _use_factors(target, at_target, as_readout),
             )
             if len(old) != len(new):
                 old, new = [*dict.fromkeys(old)], [*dict.fromkeys(new)]
@@ -37,16 +37,16 @@ def joined(
                     f"{pattern(path)} is multiplied by several numbers that do not grow alike, "
                     f"{_format(old)} then {_format(new)}: its multipliers leave them out."
                 )
-        (old, new), *back = [pair or (1.0, 1.0) for pair in factors]
+        (old, new), *readout = [pair or (1.0, 1.0) for pair in factors]
         with_factors[path] = p._replace(base_factor=old, factor=new)
-        if back:
-            ((old, new),) = back
+        if readout:
+            ((old, new),) = readout
             with_factors[path] = with_factors[path]._replace(readout_factor=new / old)
     return with_factors, [*doubts, *_activation_notes(base, target)]
 
 
 def _activation_notes(base: Trace, target: Trace) -> Iterator[str]:
-    """Notes on factors of activations that no parameter made, if they change with size."""
+    """Notes on factors of activations that are no sum of uses, if they change with size."""
     if len(base.unassigned_factors) == len(target.unassigned_factors):
         pairs = zip(
             base.unassigned_factors.values(), target.unassigned_factors.values()
@@ -67,7 +67,7 @@ def _common_factor(old: list[float], new: list[float]) -> tuple[float, float] | 
 
 
 def _use_factors(trace: Trace, path: str, as_readout: bool | None) -> list[float]:
-    """Factor of every use, in order; of a tied table only uses as readout, or only others."""
+    """Factors of uses, in order; of a tied table, of uses as the output matrix or of the others."""
     uses = trace.uses[path]
     if as_readout is not None:
         chosen = [use for use in uses if _is_readout_use(use, uses) == as_readout]

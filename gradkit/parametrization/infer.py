@@ -28,7 +28,7 @@ def infer_parametrization(
     inputs: Axes | None = None,
     stacks: Axes | None = None,
 ) -> Parametrization:
-    """Compare one model at two sizes: which axes are widths, and what sums over them.
+    """Infer the role and growth of each parameter, by comparing one model at two sizes.
 
     Nothing is computed: `init` and `apply` are only traced, for their shapes and equations.
 
@@ -39,13 +39,13 @@ def infer_parametrization(
             `init(**base)`.
         target: the size to train.
         delta: a third size in which every width differs from `base`. Needed where `target`
-            leaves a width as it is; without it what differs between the other two is a width.
+            leaves a width as it is. Without it, an axis that differs in the other two is a width.
         apply: the forward pass, without a gradient in it: `apply(params, example)`; with a
-            tuple, `apply(params, *example)`. Arguments with the name of a size are given it.
-            With it, each parameter is followed to the equations that use it; without, all axes
-            but the last count as inputs.
+            tuple, `apply(params, *example)`. An argument named like a size is given that size.
+            With `apply`, each parameter is followed to the equations that use it. Without it,
+            all axes but the last count as inputs.
         example: arrays, or their shapes.
-        roles: the role, where the model leaves doubt, by path or by regular expression on it.
+        roles: the role, where the model leaves doubt, by path or by a regular expression for it.
         inputs: the axes summed over, likewise.
         stacks: the axes that number layers, or experts, likewise.
 
@@ -164,14 +164,15 @@ def _trace(
     example: Any,
     grown: Mapping[str, Labels],
 ) -> Trace:
-    """Trace `apply` at one size; arguments with the name of a size are passed to it."""
+    """Trace `apply` at one size, with that size for each argument that is named like one."""
     if example is None:
         raise ValueError(
             f"{NAME}: example must be given with apply, got None. Pass a batch, or its shapes."
         )
     sizes_asked = inspect.signature(apply).parameters.keys() & built.names.keys()
     sizes_asked = {name: built.names[name] for name in sizes_asked}
-    args = example if type(example) is tuple else (example,)  # not a named one
+    # A named tuple is one argument.
+    args = example if type(example) is tuple else (example,)
     try:
         return follow(
             functools.partial(apply, **sizes_asked), built.params, *args, grown=grown
@@ -194,8 +195,8 @@ def _of_width_alone(
 ) -> tuple[Trace, list[str]]:
     """Trace the model at the target widths and the base depth, if it can be built.
 
-    Factors that change with width are told apart from those that change with depth, which belong
-    to the rule for depth. Return the trace, and a note if it is of the target instead.
+    This separates factors that change with width from those that change with depth, which the
+    rule for depth covers. Return the trace, and a note if it is of the target instead.
     """
     if all(p.depth == 1 for p in parameters.values()):
         return trace, []

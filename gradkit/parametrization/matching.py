@@ -75,7 +75,7 @@ def _once(params: Any) -> Any:
 
 
 def numbered(paths: Iterable[str]) -> dict[str, str]:
-    """Number the first of each list of layers: `linear` beside `linear_1` becomes `linear_0`."""
+    """Names by path, with the first of a list numbered: `linear_0` for `linear` by `linear_1`."""
     paths = [*paths]
     parts = {tuple(path.split("/")[:i]) for path in paths for i in range(1, 99)}
     first_of_lists = {
@@ -95,7 +95,7 @@ def numbered(paths: Iterable[str]) -> dict[str, str]:
 
 
 def matched(new: Shapes, old: Shapes, method: str, names: str) -> dict[str, str]:
-    """Match every path of `new` to a path of `old`: itself, or a layer of the same kind."""
+    """Match every path of `new` to the same one of `old`, or that of a layer of the same kind."""
     if new.keys() == old.keys():
         return {path: path for path in new}
     name = numbered([*new, *old])
@@ -147,7 +147,7 @@ def _nearest(
 def _by_ends(
     new_paths: list[str], old_paths: list[str], shapes: Shapes
 ) -> dict[str, str]:
-    """Match a longer list of layers by first, last and inner layers; {} if shapes do not differ."""
+    """Match first, last and inner layers of one longer list, if only its ends differ; else {}."""
     inner = old_paths[1:-1]
     is_one_list = all(len(re.findall(r"\d+", path)) <= 1 for path in old_paths)
     differ = len({shapes[path] for path in old_paths}) > 1
@@ -160,7 +160,7 @@ def _by_ends(
 
 
 def twins(new: Shapes, old: Shapes) -> dict[str, str]:
-    """`matched`, after checking that matched leaves have equally many axes, none of them empty."""
+    """`matched`, and check that matched leaves have equally many axes, none of them empty."""
     matches = matched(new, old, NAME, "base, target and delta")
     for path, twin in matches.items():
         if len(new[path]) != len(old[twin]) or 0 in new[path] + old[twin]:
@@ -192,7 +192,7 @@ def depths(new: Shapes, old: Shapes) -> dict[str, float]:
 def _layer(name: str) -> str:
     """The path of a layer, without the numbers of parallel lists."""
     parts = name.split("/")
-    lists = zip(["", *parts], parts)  # a bare number counts what stands before it
+    lists = zip(["", *parts], parts)  # a bare number belongs to the name before it
     named = (before if part.isdigit() else part for before, part in lists)
     return "/".join(
         re.sub(r"\d+", "*", part) if EXPERTS.search(_bare(list_)) else part
@@ -206,7 +206,7 @@ def _bare(part: str) -> str:
 
 
 def check_proportions(base: Built, other: Built, twin: Mapping[str, str]) -> None:
-    """Raise unless every axis grows as a product of powers of the sizes; trees have no sizes."""
+    """Raise unless every axis grows as a product of powers of the sizes, if there are sizes."""
     old, new = base.names, other.names
     if old.keys() != new.keys():
         raise ValueError(

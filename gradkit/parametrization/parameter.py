@@ -36,7 +36,7 @@ class Parameter(NamedTuple):
     outputs: tuple[int, ...] = ()  # axes kept in the output
     stacks: tuple[int, ...] = ()  # axes that number layers or experts
     widths: tuple[int, ...] = ()  # axes that are widths, grown or not
-    depth: float = 1.0  # growth of the number of layers like its own; 1 outside
+    depth: float = 1.0  # growth of the number of layers like its own; 1 if in none
     why: str = ""  # what decided the role
     factor: float = (
         1.0  # constant that the model multiplies it or its output by, at the target
@@ -58,7 +58,7 @@ class Parameter(NamedTuple):
 
     @property
     def fan_out(self) -> int:
-        """Number of outputs that one input has."""
+        """Number of outputs that one input enters."""
         return math.prod(self.shape[axis] for axis in self.outputs)
 
     @property
@@ -121,7 +121,7 @@ class Parametrization(Mapping[str, Parameter]):
     def table(
         self, columns: Mapping[str, Callable[[Parameter], float]] | None = None
     ) -> str:
-        """Table with one line per parameter, one for like layers, and `columns` at the right."""
+        """Table of parameters, with one line for like layers, and `columns` at the right."""
         heads = "parameter", "role", "base", "target", "in", "out", "depth"
         rows = collections.defaultdict(list)
         for path, p in self.items():

@@ -242,7 +242,7 @@ def read_model(
         params: parameters, or their shapes; a module that is a pytree will do. The tree that the
             optimizer is given.
         example: arrays, or their shapes.
-        kinds: the kind, where the model leaves doubt, by path or by regular expression on it:
+        kinds: the kind, where the model leaves doubt, by path or by a regular expression for it:
             `matrix`, `embedding`, `readout`, `router`, `vector` ... Where the axes are in doubt
             too, the last one is the output.
 
@@ -269,7 +269,8 @@ def read_model(
             raise ValueError(
                 f"{NAME}: kinds must match a leaf, got {rule!r}. Choose from {sorted(shapes)}."
             )
-    args = example if type(example) is tuple else (example,)  # not a named one
+    # A named tuple is one argument.
+    args = example if type(example) is tuple else (example,)
     try:
         trace = follow(apply, built.params, *args)
     except Exception as error:
@@ -383,7 +384,7 @@ def _stacked(used: Used) -> Labels:
     by_use = (use.layers | use.experts | use.indexed | use.blocks for use in used.uses)
     by_other_leaves = used.trace.experts(used.path) - used.trace.sums(
         used.path
-    )  # not heads
+    )  # axes that are summed over are heads
     return NONE.union(*by_use) | by_other_leaves
 
 

@@ -43,7 +43,7 @@ class Leaf(NamedTuple):
 class Reading(NamedTuple):
     """How a parameter meets data, and the role of its axes. `Labels` are its axes."""
 
-    way: str  # it meets data in a "product", a "lookup", "both" or by "entries"
+    way: str  # how it meets data: "product", "lookup", "both" or "entries"
     inputs: Labels
     outputs: Labels
     layers: Labels
@@ -51,7 +51,7 @@ class Reading(NamedTuple):
     why: str
 
 
-# how roles meet data, if not in a product
+# how parameters of a role meet data, if not in a product
 WAYS = {"embedding": "lookup", "tied": "both", "vector": "entries"}
 
 
@@ -204,8 +204,8 @@ def _vector_reading(
     outputs, over = reading.outputs, NONE.union(*(use.over for use in uses))
     stacks = reading.layers | reading.experts
     last = max({*range(len(leaf.shape))} - stacks, default=-1)
-    by_hand = outputs & leaf.changed - (over & leaf.changed or {last})
-    if by_hand and any(use.by in ("mul", "div") for use in uses):
+    unexplained = outputs & leaf.changed - (over & leaf.changed or {last})
+    if unexplained and any(use.by in ("mul", "div") for use in uses):
         must = "be a gain along its last axis only, or the matrix of a product"
         got = f"{_names(uses)} over axes {values.listed(outputs)}"
         say = f"If it is a gain, say {leaf.say('roles', 'vector')}; if not, its inputs."

@@ -1,4 +1,4 @@
-"""Rules: multipliers of the hyperparameters of one parameter, for each parametrization."""
+"""Rules: functions that give the multipliers of one parameter in a parametrization."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -21,15 +21,14 @@ from gradkit.parametrization.scaling import (
     grown,
 )
 
-Rule = Callable[
-    [Parameter, Optimizer], Multipliers | None
-]  # None: no rule for this role and optimizer
+# None where the rule does not know the parameter's role, or the optimizer
+Rule = Callable[[Parameter, Optimizer], Multipliers | None]
 
 
 def in_layout(
     layout: Layout, parameter: Parameter, optimizer: Optimizer, **exponents: Scalar
 ) -> Multipliers | None:
-    """Multipliers in one layout; None for a tied table, unless the layout has muP's readout."""
+    """Multipliers in one layout; None for a tied embedding, unless the readout is muP's."""
     if parameter.role == "tied" and layout.readout != 1:
         return None
     return grown(layout, parameter, optimizer, **exponents)
@@ -38,7 +37,7 @@ def in_layout(
 def completep(
     parameter: Parameter, optimizer: Optimizer, branch: Scalar = 1.0
 ) -> Multipliers:
-    """muP in width and `L^-branch` in depth, with a weight decay that depends on depth."""
+    """muP in width, `L^-branch` in depth, and a decay that depends on depth; none for vectors."""
     growth = grown(READOUT, parameter, optimizer, branch=branch)
     matrix = len(parameter.shape) - len(parameter.stacks) > 1
     decay = parameter.depth ** (branch - 1) if matrix else 0.0
@@ -46,21 +45,21 @@ def completep(
 
 
 def spectral(parameter: Parameter, optimizer: Optimizer) -> Multipliers:
-    """Weights and updates whose spectral norm is about `sqrt(fan_out / fan_in)`."""
+    """Multipliers for weights and updates of spectral norm about `sqrt(fan_out / fan_in)`."""
     (i, o), factor = fans(parameter, parameter.shape), parameter.factor
     init = (min(1, o / i) / i) ** 0.5 / factor
     return derive(optimizer, (i, o), factor, init)._replace(forward=1.0)
 
 
 def umup(parameter: Parameter, optimizer: Optimizer) -> Multipliers | None:
-    """Weights drawn at size 1, and gradients of size 1, for which SGD steps as Adam does."""
+    """u-muP: weights and gradients of size 1, so that SGD and Adam have the same rates."""
     is_known = optimizer in (OPTIMIZERS["sgd"], OPTIMIZERS["adam"])
     if not is_known or parameter.role == "tied":
         return None
     i, o = fans(parameter, parameter.shape)
     forward = i ** (-1 if parameter.kind == "output" else -1 / 2)
-    table = o**-0.5 if parameter.role == "embedding" else 1.0  # found by experiment
-    rate = table / (i * forward) * parameter.depth**-0.5
+    by_role = o**-0.5 if parameter.role == "embedding" else 1.0  # found by experiment
+    rate = by_role / (i * forward) * parameter.depth**-0.5
     return Multipliers(1.0, forward / parameter.factor, rate, 1 / rate, 1.0)
 
 
@@ -83,7 +82,7 @@ RULES: Mapping[str, Rule] = {
 
 
 def chosen(method: str, what: str, choices: Mapping[str, Any], given: Any) -> Any:
-    """Look up `given` in `choices` if it is a name; else return it."""
+    """Return `choices[given]` if `given` is a name; else `given` itself."""
     if not isinstance(given, str):
         return given
     names = f"{what} must be one of {', '.join(choices)}"
@@ -98,15 +97,14 @@ def follow(
     rule: str | Rule,
     optimizer: str | Optimizer,
 ) -> dict[str, Multipliers]:
-    """Apply a rule to every parameter; return multipliers by path. Errors name `method`."""
+    """Apply a rule to every parameter, and return multipliers by path. Errors name `method`."""
     apply_rule = chosen(method, "rule", RULES, rule)
     optimizer_row = chosen(method, "optimizer", OPTIMIZERS, optimizer)
     multipliers_by_path = {
         path: apply_rule(p, optimizer_row) for path, p in parametrization.items()
     }
-    for path in [
-        path for path, multipliers in multipliers_by_path.items() if multipliers is None
-    ]:
+    unknown = [path for path, row in multipliers_by_path.items() if row is None]
+    for path in unknown:
         text = (
             f"leaf {path} must have a role and an optimizer that the rule knows, got role "
             f"{parametrization[path].role!r} and optimizer {optimizer!r}. Untie a tied "
@@ -119,7 +117,7 @@ def follow(
 def multiplier_columns(
     rule: str | Rule = "mup", optimizer: str | Optimizer = "adam"
 ) -> dict[str, Callable[[Parameter], float]]:
-    """A rule's multipliers as columns of `Parametrization.table`.
+    """Columns for `Parametrization.table`: by title, a function of a parameter to a multiplier.
 
     >>> p = gk.Parametrization({"w": gk.Parameter((8, 8), (2, 2), "hidden", (0,), (1,))})
     >>> p.table(gk.multiplier_columns("mup")).split()[-5:]  # init, forward, rate, decay and eps
@@ -136,9 +134,9 @@ def _column(
     rule: str | Rule, optimizer: str | Optimizer, field: str, parameter: Parameter
 ) -> float:
     """One field of the multipliers of a parameter."""
-    path = f"of shape {parameter.shape}"
-    row = follow("multiplier_columns", {path: parameter}, rule, optimizer)
-    return float(getattr(row[path], field))
+    path = f"of shape {parameter.shape}"  # in place of a path, for an error
+    by_path = follow("multiplier_columns", {path: parameter}, rule, optimizer)
+    return float(getattr(by_path[path], field))
 
 
 def multipliers(
@@ -150,13 +148,12 @@ def multipliers(
 
     Args:
         parametrization: from `infer_parametrization`.
-        rule: the name of a parametrization, as in `transfer_by_...`, of a table of
-            `transfer_by_alignment` (its muP is `abc_mup`), or a function of a `Parameter` and
-            an `Optimizer`.
+        rule: a name, as in `transfer_by_...`; the name of a table of `transfer_by_alignment`
+            (its muP is `abc_mup`); or a function of a `Parameter` and an `Optimizer`.
         optimizer: the name of a class of optimizers, or an `Optimizer`.
 
-    Returns: `Multipliers` by parameter path: relative to the base size; for `spectral` and
-        `umup`, which have no base size, absolute.
+    Returns: `Multipliers` by parameter path. They are relative to the base size; those of
+        `spectral` and `umup`, which have no base size, are absolute.
 
     >>> w, wide = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((8, 8))}
     >>> m = gk.multipliers(gk.infer_parametrization(base=w, target=wide))["w"]

@@ -1,8 +1,8 @@
 r"""Multipliers of learning rate, init and eps: the rules of several papers, from one algebra.
 
 A weight sums $i$ inputs into each of $o$ outputs. Its entries are drawn with size `init`, and the
-model uses the weight times `forward`. The product of both should move by
-$i^{-\mathrm{alignment}}$ an entry in one step, because $i$ terms add up: of one sign
+model uses the weight times `forward`. Each entry of this product should move by
+$i^{-\mathrm{alignment}}$ in one step, because $i$ terms add up: of one sign
 (alignment 1) or of random signs (1/2). The gradient of an output is $o^{-\mathrm{readout}}$,
 the size of the entries of the output matrix, and the gradient of the weight is `forward` times
 that. Each of $L$ residual branches is multiplied by $L^{-\mathrm{branch}}$. So are its
@@ -147,7 +147,7 @@ def grown(
     ):
         i, o = fans(parameter, shape)
         n = o if is_input else i
-        forward = n**-a if a else factor  # in all
+        forward = n**-a if a else factor  # the model's factor included
         init = n**-b if a else n**-b / factor
         multipliers = derive(
             optimizer, (i, o), forward, init, readout, alignment, layers, power

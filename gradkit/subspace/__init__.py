@@ -1,6 +1,6 @@
-"""Low-rank projections of gradients: `project`, and the parts to make it of.
+"""Low-rank projections of gradients: `project`, and the parts that it is made of.
 
-In: a gradient matrix `g`. Out: a direction, made from what `inner` made of its projection
+In: a gradient matrix `g`. Out: a direction, made from what `inner` returns for the projection
 `r = P^T g` onto a basis `P` of few columns.
 
 `project(inner, rank, basis=, schedule=, residual=, realign=)` takes any of
@@ -10,8 +10,8 @@ In: a gradient matrix `g`. Out: a direction, made from what `inner` made of its 
   (GrassJump), `gaussian` (APOLLO), `rademacher`;
 - `schedule`, when it is renewed: `every_n`, `staggered`, `on_energy_drop`;
 - `residual`, what becomes of `g - P r`: `discard_residual` (GaLore), `pass_residual` (subspace
-  momentum), `error_feedback` (PowerSGD), `fira_residual` (Fira), `norm_matched` (APOLLO, which is
-  `channelwise` or `tensorwise`); the last two use the `norm_growth_limiter`;
+  momentum), `error_feedback` (PowerSGD), `fira_residual` (Fira), `norm_matched` (APOLLO, with
+  axes `channelwise` or `tensorwise`); the last two use the `norm_growth_limiter`;
 - `realign`, what becomes of moments in a new basis: `rotate_moments` (LDAdam), `reset_moments`
   (subspace momentum), or none;
 

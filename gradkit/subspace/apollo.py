@@ -14,12 +14,12 @@ Axes = int | tuple[int, ...]
 
 
 def channelwise(x: Projected) -> Axes:
-    """One factor for each channel: for each column, or each row if the columns are projected."""
+    """The axis for one factor per column, or one per row if the columns are projected."""
     return x.axis
 
 
 def tensorwise(x: Projected) -> Axes:
-    """One factor for each matrix."""
+    """The axes for one factor per matrix."""
     return -2, -1
 
 
@@ -37,15 +37,15 @@ def norm_matched(
     $$s = g \, \mathrm{diag}\left(
       \frac{\lVert d[:, i] \rVert}{\lVert r[:, i] \rVert + \epsilon}\right)$$
 
-    whose norm is limited by the `norm_growth_limiter`.
+    The `norm_growth_limiter` limits the norm of $s$.
 
     Args:
         scale: factor on the whole direction.
         growth: by what factor the norm of $s$ may grow in one update; `inf` is no limit.
         eps: added to the norms of the columns of $r$ and to the last norm of $s$.
-        floor: the RMS up to which $s$ grows freely, in units of what `inner` returns; without one
-            a single small gradient is felt for hundreds of updates.
-        axes: what shares a factor: `channelwise`, or `tensorwise` as in APOLLO-Mini.
+        floor: the RMS up to which $s$ grows freely, in units of what `inner` returns; at 0, one
+            small gradient shrinks $s$ for hundreds of updates.
+        axes: which entries share a factor: `channelwise`, or `tensorwise` as in APOLLO-Mini.
 
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1.

@@ -12,19 +12,19 @@ from gradkit.subspace.parts import BasisState
 
 
 def first_axes(shape: tuple[int, ...], dtype: Any, key: Any) -> jax.Array:
-    """The first `rank` axes, an orthonormal basis before one is found."""
+    """The first `rank` coordinate axes, the basis before one is found."""
     return jnp.broadcast_to(jnp.eye(*shape[-2:], dtype=dtype), shape)
 
 
 def itself(data: jax.Array, projected: int, dtype: Any) -> jax.Array:
-    """The basis itself, for bases whose data are their vectors."""
+    """`data`, for bases whose data are their vectors."""
     return data
 
 
 def each(
     renew: Callable[[BasisState, jax.Array, Any], jax.Array],
 ) -> Callable[[Sequence[BasisState], Sequence[jax.Array], Any], list[jax.Array]]:
-    """`renew` for all leaves: each has a key of its own, and `g` a largest entry of size 1."""
+    """`renew` for all leaves, each with its own key, and with `g` scaled by `unit`."""
 
     def renew_all(
         states: Sequence[BasisState], gs: Sequence[jax.Array], key: Any
@@ -51,7 +51,7 @@ def left_singular_vectors(g: jax.Array, rank: int) -> jax.Array:
 
 
 def unit(g: jax.Array) -> jax.Array:
-    """`g` with its largest entry of size 1."""
+    """`g`, scaled to a largest absolute value of 1."""
     return g / numbers.divisible(jnp.max(jnp.abs(g), initial=0))
 
 
@@ -61,5 +61,5 @@ def nonzero(g: jax.Array) -> jax.Array:
 
 
 def factored(x: Any) -> Any:
-    """The tree `x`, to be factorized; a derivative through it is refused."""
+    """The tree `x`, for a factorization; a derivative through it raises an error."""
     return derivative.refuse("subspace.project", x)

@@ -10,7 +10,7 @@ from gradkit.subspace.parts import Basis, BasisState
 
 
 def dct() -> Basis:
-    r"""The columns of the discrete cosine transform in which the gradient has most energy.
+    r"""The columns of the discrete cosine transform in which the gradient has the most energy.
 
     $$C_{ik} = \sqrt{2 / m} \cos(\pi (2i + 1) k / 2m), \qquad C_{i0} = \sqrt{1 / m}$$
 
@@ -33,10 +33,10 @@ def dct() -> Basis:
 
 
 def cosines(indices: jax.Array, rows: int, dtype: Any) -> jax.Array:
-    """Columns of the orthonormal cosine transform of type II, `[*batch, rows, indices]`."""
+    """Columns `indices` of the orthonormal DCT-II, `[*batch, rows, indices]`."""
     k = indices[..., None, :]
     shape = (*k.shape[:-2], rows, k.shape[-1])
     i = jax.lax.broadcasted_iota(k.dtype, shape, k.ndim - 2)
-    quarters = (2 * i + 1) * k % max(4 * rows, 1)  # exact, unlike floats
+    phase = (2 * i + 1) * k % max(4 * rows, 1)  # exact, unlike floats
     length = jnp.sqrt(jnp.where(k == 0, 1, 2).astype(dtype) / max(rows, 1))
-    return length * jnp.cos(quarters.astype(dtype) * (jnp.pi / max(2 * rows, 1)))
+    return length * jnp.cos(phase.astype(dtype) * (jnp.pi / max(2 * rows, 1)))

@@ -16,7 +16,7 @@ def error_feedback(scale: Scalar = 1.0) -> Residual:
     $$a_t = g_t + e_{t-1}, \quad r_t = P_t^T a_t, \quad d_t = \mathrm{inner}(r_t), \qquad
       e_t = a_t - P_t r_t$$
 
-    The sum of all $P r$ is the sum of all $g$, less the last $e$. The basis is renewed from $a$.
+    The sum of all $P r$ is the sum of all $g$, less the last $e$. The basis is found from $a$.
 
     Args:
         scale: factor on what `inner` returns.
@@ -26,8 +26,8 @@ def error_feedback(scale: Scalar = 1.0) -> Residual:
     Departure: the paper's momentum is given $P r$; `inner` is given $r$. LDAdam,
         arXiv:2410.16103, also adds to $e$ what its moments lose in a change of basis; here that
         is lost.
-    Limits: $e$ is as large as the parameters. It needs orthonormal bases that are renewed: along
-        directions that no basis has, it grows for ever.
+    Limits: $e$ takes as much memory as the parameters. It needs orthonormal bases that are renewed:
+        along directions that no basis has, it grows for ever.
     """
     check.nonnegative("subspace.error_feedback", scale=scale)
 

@@ -22,14 +22,14 @@ def fira_residual(
     $$s = (g - \mathrm{scale} \, P r) \, \mathrm{diag}\left(
       \frac{\lVert d[:, i] \rVert}{\lVert r[:, i] \rVert + \epsilon}\right)$$
 
-    whose norm is limited by the `norm_growth_limiter`.
+    The `norm_growth_limiter` limits the norm of $s$.
 
     Args:
-        scale: factor on what `inner` returns, and the fraction of $P r$ that is taken from $g$.
+        scale: factor on what `inner` returns, and on $P r$ where it is subtracted from $g$.
         growth: by what factor the norm of $s$ may grow in one update; `inf` is no limit.
         eps: added to the norms of the columns of $r$ and to the last norm of $s$.
-        floor: the RMS up to which $s$ grows freely, in units of what `inner` returns; without one
-            a single small gradient is felt for hundreds of updates.
+        floor: the RMS up to which $s$ grows freely, in units of what `inner` returns; at 0, one
+            small gradient shrinks $s$ for hundreds of updates.
 
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.

@@ -18,8 +18,8 @@ def norm_growth_limiter(
 ) -> tuple[jax.Array, jax.Array]:
     """The factor that limits `norm` to `growth` times the `last` one, and the next `last`.
 
-    Up to `floor`, and from the zero it begins with, the norm grows freely; a later zero leaves the
-    last one as it was.
+    The norm grows freely up to `floor`, and from the initial `last` of zero. A `norm` of zero
+    leaves `last` as it was.
 
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1, the norm-growth limiter.
@@ -32,7 +32,7 @@ def norm_growth_limiter(
 
 
 def norm_of_rms(rms: Scalar, x: jax.Array) -> jax.Array:
-    """The norm of each matrix of `x`, if its entries had this RMS."""
+    """The norm that each matrix of `x` has if its entries have this RMS."""
     return jnp.asarray(rms, x.dtype) * math.prod(x.shape[-2:]) ** 0.5
 
 

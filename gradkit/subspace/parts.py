@@ -15,7 +15,7 @@ Memory = Any  # the state of a part, a tree of arrays
 class BasisState(NamedTuple):
     """The state of the basis of one leaf."""
 
-    data: jax.Array  # what the basis is made from, [*batch, ..., rank]
+    data: jax.Array  # from which `Basis.vectors` makes the basis, [*batch, ..., rank]
     found: Any  # whether each matrix has its basis yet, bool [*batch, 1, 1]; `()` if not lazy
 
 
@@ -26,8 +26,8 @@ class Basis(NamedTuple):
     - `renew(states, gs, key)` gives the data of new bases of all leaves; every `g` is finite;
     - `vectors(data, projected, dtype)` gives `p`.
 
-    A lazy basis is kept while `g` is zero: a matrix gets its first one from its first nonzero `g`.
-    Its data are `p`.
+    A lazy basis is kept while `g` is zero, and a matrix gets its first one from its first nonzero
+    `g`. The data of a lazy basis are `p` itself.
     """
 
     init: Callable[[tuple[int, ...], Any, Any], jax.Array]
@@ -40,7 +40,7 @@ class Basis(NamedTuple):
 class UpdateSchedule(NamedTuple):
     """A rule for when bases are renewed.
 
-    - `init(leaves)` gives the first memory, for so many leaves;
+    - `init(leaves)` gives the first memory, for this number of leaves;
     - `renew(memory, count, leaves)` says whether to renew, after `count` updates: one answer for
       all leaves, or one for each;
     - `update(memory, renewed, fractions)` gives the next memory, where `fractions()`
@@ -55,12 +55,12 @@ class UpdateSchedule(NamedTuple):
 class Projected(NamedTuple):
     """One leaf at one update, as matrices `[*batch, rows, cols]`."""
 
-    g: jax.Array  # the gradient, its non-finite entries counted as zero
+    g: jax.Array  # the gradient that was projected, with zeros for non-finite entries
     p: jax.Array  # the basis, [*batch, rows or cols, rank]
     r: jax.Array  # the gradient in the basis
     d: jax.Array  # what `inner` made of `r`
     axis: int  # the axis of `g` that is projected, and of `r` that is the rank
-    raw: jax.Array  # the gradient as it came
+    raw: jax.Array  # `g` before these zeros
 
     def project_back(self, x: jax.Array) -> jax.Array:
         """`x`, shaped like `r`, mapped back to the shape of `g`: `p x`, or `x p^T`."""
@@ -88,7 +88,7 @@ class Residual(NamedTuple):
 class BasisChange(NamedTuple):
     """The change of the basis of one leaf."""
 
-    r: jax.Array  # its projection now, [*batch, rank, cols] or [*batch, rows, rank]
+    r: jax.Array  # the new projection, [*batch, rank, cols] or [*batch, rows, rank]
     c: jax.Array  # `new^T old`, [*batch, rank, rank]; the identity if it is not renewed
     axis: int  # the axis of `r` that is the rank
 
@@ -97,7 +97,7 @@ class BasisChange(NamedTuple):
         return c @ x if self.axis == -2 else x @ c.mT
 
 
-# From the state of `inner`, a tree of basis changes like the parameters, and the updates so far.
+# (state of `inner`, tree of `BasisChange` like the parameters, updates so far) -> state of `inner`
 Realign = Callable[[optax.OptState, Any, jax.Array], optax.OptState]
 
 

@@ -1,4 +1,4 @@
-"""PowerSGD's basis: one step of subspace iteration from the last one."""
+"""PowerSGD's basis: one step of subspace iteration from the last basis."""
 
 from typing import Any
 
@@ -14,7 +14,8 @@ from gradkit.subspace.parts import Basis, BasisState
 def subspace_iteration() -> Basis:
     """One step of subspace iteration from the last basis, `orth(g g^T p)`; the first is random.
 
-    Columns keep their order and sign while the gradient is steady, and stay where it is zero.
+    Columns keep their order and sign while the gradient is steady, and do not change where it is
+    zero.
 
     Paper: Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression
         for Distributed Optimization", arXiv:1905.13727, Algorithm 1.

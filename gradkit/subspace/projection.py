@@ -46,7 +46,7 @@ OTHER_STATE = (
 
 
 class SubspaceState(NamedTuple):
-    """State of `project`; `()` for parts without a memory."""
+    """State of `project`; a part without a memory has `()`."""
 
     count: jax.Array  # updates so far, int32 []
     bases: Any  # what each leaf's basis is made from, a tree like the parameters
@@ -54,7 +54,7 @@ class SubspaceState(NamedTuple):
     schedule: Memory
     residual: Any  # memory of each leaf, a tree like the parameters
     key: Any  # `jax.random.key_data` of the next key, uint32 [2]
-    inner: optax.OptState  # of a tree like the parameters
+    inner: optax.OptState  # for the projections, a tree like the parameters
 
 
 @part
@@ -76,14 +76,15 @@ def project(
     $$r_t = P_t^T g_t, \qquad d_t = \mathrm{inner}(r_t), \qquad
       u_t = \mathrm{residual}(g_t, P_t, r_t, d_t)$$
 
-    for a $g$ whose rows are projected, else $r_t = g_t P_t$: nothing is transposed.
+    where the rows of $g$ are projected. Where the columns are, $r_t = g_t P_t$, without a
+    transposition.
 
     Args:
-        inner: any transform; is given a tree like the parameters, of the projections.
+        inner: any transform; it is given the projections, a tree like the parameters.
         rank: columns of a basis, at most the small side of a matrix.
         basis: how $P$ is found, and what of it is kept; `svd()` if none is given.
         schedule: when $P$ is renewed; `every_n()`, every 200 updates, if none is given.
-        residual: the update that is made of the gradient and of what `inner` returns;
+        residual: how the update is made from the gradient and from what `inner` returns;
             `discard_residual()` if none is given.
         realign: what becomes of the state of `inner` when a basis is renewed; by default it stays.
         key: a seed or a `jax.random` key, for bases that are drawn.
@@ -91,16 +92,16 @@ def project(
             is the columns and the rest are the rows.
         side: which side is projected: the "small" one, or the "large" one, with larger bases and
             a smaller state of `inner`.
-        model: what `gradkit.read_model` read: it says in place of `batch_axes` which matrices each
-            leaf holds. All leaves but hidden matrices go to `inner` as they are.
+        model: what `gradkit.read_model` returns. In place of `batch_axes` it says which matrices
+            each leaf holds. All leaves but hidden matrices go to `inner` as they are.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: the bases, `rank` columns of the projected side of each leaf, or what they are made
         from; the memory of each part; and the state of `inner` on the projections.
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 1; the parts are variations of it.
-    Departure: entries of $r$ under 128 roundings of the column (or row) of $g$ that they are made
-        from count as zero, so that no `inner` enlarges rounding errors.
+    Departure: entries of $r$ up to 128 eps times the norm of the column (or row) of $g$ that they
+        are made from count as zero, so that no `inner` enlarges rounding errors.
     Limits: matrices only. Bases that are drawn depend on the order of the leaves: a new parameter
         changes those after it.
 
@@ -191,9 +192,9 @@ def project(
             changed = mask & (state.count > 0)
 
             def move(inner_state: optax.OptState) -> optax.OptState:
-                lasts = renewal.vectors(basis, old, gs)
+                old_ps = renewal.vectors(basis, old, gs)
                 masks = jnp.broadcast_to(changed, len(gs))
-                changes = map(renewal.change, masks, lasts, ps, rs, gs)
+                changes = map(renewal.change, masks, old_ps, ps, rs, gs)
                 return realign(inner_state, structure.unflatten(changes), state.count)
 
             return when(jnp.any(changed), move, state.inner)
@@ -223,7 +224,7 @@ def project(
         )
 
     def fits(state: SubspaceState, gs: list[View], ps: list[jax.Array]) -> bool:
-        """Whether the state is of this rank and residual; an update might run with another one."""
+        """Whether the state is of this rank and residual; one of others might run unnoticed."""
         if isinstance(rank, Tracer):
             return True
         first = lambda: [residual.init(x.g.shape, x.g.dtype) for x in gs]

@@ -1,4 +1,4 @@
-"""The randomized SVD of Halko, Martinsson and Tropp: about the leading singular vectors."""
+"""The randomized SVD of Halko, Martinsson and Tropp: approximate leading singular vectors."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ OVERSAMPLING = 8  # columns of the sketch besides the rank
 
 
 def randomized_svd() -> Basis:
-    r"""About the leading left singular vectors, found in the range of a random sketch.
+    r"""Approximate leading left singular vectors, found in the range of a random sketch.
 
     $$Q = \mathrm{orth}(g \Omega), \quad \Omega_{ij} \sim U(-1, 1), \qquad
       P = Q \; (\text{first rank left singular vectors of } Q^T g)$$
@@ -23,7 +23,7 @@ def randomized_svd() -> Basis:
     Paper: Halko, Martinsson and Tropp, "Finding structure with randomness: Probabilistic
         algorithms for constructing approximate matrix decompositions", arXiv:0909.4061,
         Algorithms 4.1 and 5.1.
-    Departure: the paper's `Omega` is normal; uniform numbers span as much and cost less.
+    Departure: the paper's `Omega` is normal; uniform numbers serve as well and cost less.
     """
 
     def renew(state: BasisState, g: jax.Array, key: jax.Array) -> jax.Array:

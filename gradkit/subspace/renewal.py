@@ -20,12 +20,12 @@ Views = Sequence[View]
 def renewed(
     basis: Basis, mask: jax.Array, old: States, views: Views, key: Any
 ) -> list[BasisState]:
-    """The bases, renewed where `mask` is true.
+    """The states of the bases, renewed where `mask`, `[]` or `[leaves]`, is true.
 
-    A lazy basis stays as it is while the gradient is zero, and is also renewed where a matrix has
-    none yet. All work is inside conditions, so that updates without a renewal do not pay for it.
+    `views` hold the gradients. A lazy basis is kept while its gradient is zero, and is found at
+    the first gradient that is not. An update without a renewal does not pay for one.
     """
-    if mask.ndim:  # one for each leaf
+    if mask.ndim:  # [leaves]
 
         def renew_leaf(i: int, state: BasisState, view: View) -> BasisState:
             leaf_key = None if key is None else jax.random.fold_in(key, i)
@@ -59,7 +59,7 @@ def renewed(
 
 
 def vectors(basis: Basis, states: States, views: Views) -> list[jax.Array]:
-    """The basis of every leaf."""
+    """The basis of every leaf, `[*batch, projected, rank]`."""
     return [
         basis.vectors(state.data, x.g.shape[x.axis], x.g.dtype)
         for state, x in zip(states, views)
@@ -69,10 +69,10 @@ def vectors(basis: Basis, states: States, views: Views) -> list[jax.Array]:
 def projections(
     basis: Basis, states: States, views: Views, ps: Sequence[jax.Array]
 ) -> list[jax.Array]:
-    """Every gradient in its basis `p`.
+    """The projection of every gradient onto its basis, one of `ps`.
 
-    Non-finite entries of a gradient count as zero, where there are any. So do entries of the
-    projection that may be rounding of the row or column that they are made of.
+    Non-finite entries of gradients count as zero. So do entries of projections that may be
+    rounding errors.
     """
 
     def project(views: Views, ps: Sequence[jax.Array]) -> list[jax.Array]:
@@ -80,7 +80,7 @@ def projections(
             return [*map(View.project, views, ps)]
 
     def project_finite(_: Any) -> list[jax.Array]:
-        ps = vectors(basis, states, views)  # again, as a loop would copy those outside
+        ps = vectors(basis, states, views)  # computed again: a loop would copy `ps`
         return project([x.finite() for x in views], ps)
 
     rs = project(views, ps)
@@ -92,12 +92,15 @@ def projections(
 def change(
     mask: jax.Array, old: jax.Array, new: jax.Array, r: jax.Array, x: View
 ) -> BasisChange:
-    """The change of one leaf from its old basis to the new one; none where `mask` is false."""
+    """The change from the basis `old` of a leaf to `new`; the identity where `mask` is false.
+
+    `r` is the projection onto `new`.
+    """
     same = jnp.eye(new.shape[-1], dtype=new.dtype)
     return BasisChange(r, jnp.where(mask, new.mT @ old, same), x.axis)
 
 
 def fractions(leaves: Sequence[Projected]) -> jax.Array:
-    """The norm of each projection over that of its gradient."""
+    """The norm of each projection over that of its gradient, `[leaves]`."""
     rs, gs = [x.r for x in leaves], [x.g for x in leaves]
     return tree.ratio(norms.of_leaves(rs), norms.of_leaves(gs))

@@ -10,7 +10,7 @@ from gradkit.subspace.parts import Memory, Projected, Residual, no_memory
 
 @part
 def discard_residual(scale: Scalar = 1.0) -> Residual:
-    """`u = scale p d`: the parameters do not move outside of the basis.
+    """`u = scale p d`: the parameters move in the span of the basis only.
 
     Args:
         scale: factor on what `inner` returns.

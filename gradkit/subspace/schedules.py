@@ -26,8 +26,8 @@ def every_n(every: Scalar = 200) -> UpdateSchedule:
 def staggered(every: Scalar = 200) -> UpdateSchedule:
     """Renew all bases at the first update, then those of one leaf after another.
 
-    Leaf `i` of `n` is renewed where `every` divides the number of updates so far less
-    `floor(i * every / n)`, so that no update renews more than about `n / every` leaves.
+    Leaf `i` of `n` is renewed where `every` divides the number of updates so far, less
+    `floor(i * every / n)`. After the first, no update renews more than about `n / every` leaves.
 
     Args:
         every: update interval of the projector of each leaf.
@@ -46,11 +46,11 @@ def on_energy_drop(overlap: Scalar = 0.9) -> UpdateSchedule:
     r"""Renew a basis after the fraction of the gradient's norm in it has dropped.
 
     The fraction is $\lVert r \rVert / \lVert g \rVert$, with $r$ the projection of $g$. A basis is
-    renewed at the update after this fell to `overlap` of what it was when the basis was found.
+    renewed one update after this fell to `overlap` times what it was when the basis was found.
 
     Args:
-        overlap: a basis is renewed once the fraction is `overlap` times what it was at first;
-            from 0, never, to 1, always.
+        overlap: at 1 a basis is renewed at every update; at 0, only at the first one, and after
+            one whose projection was zero.
     """
     check.interval("subspace.on_energy_drop", "[0, 1]", overlap=overlap)
 
@@ -71,7 +71,7 @@ def on_energy_drop(overlap: Scalar = 0.9) -> UpdateSchedule:
 
 
 def _by_count(renew: Callable[[jax.Array, int], jax.Array]) -> UpdateSchedule:
-    """A schedule without a memory, that renews by the number of updates so far."""
+    """A schedule without a memory, which renews by the number of updates so far."""
 
     def keep(memory: Memory, renewed: jax.Array, fractions: object) -> Memory:
         return memory

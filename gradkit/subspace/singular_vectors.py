@@ -14,8 +14,8 @@ from gradkit.subspace.parts import Basis, BasisState
 def svd() -> Basis:
     """The leading left singular vectors of the gradient, largest singular value first.
 
-    They are found by an eigendecomposition of the Gram matrix of the shorter side. Their signs are
-    fixed by a sum of their entries.
+    An eigendecomposition of the Gram matrix of the shorter side finds them. A weighted sum of
+    their entries fixes their signs.
 
     Paper: Zhao and others, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
         Projection", arXiv:2403.03507, Algorithm 1.

@@ -26,7 +26,7 @@ def gaussian() -> Basis:
 
 
 def rademacher() -> Basis:
-    """A Rademacher sketch: independent signs over the root of `rank`, not orthonormal.
+    """A Rademacher sketch: independent signs divided by the root of `rank`, not orthonormal.
 
     It preserves lengths as `gaussian` does, at a fraction of the cost.
 
@@ -42,7 +42,7 @@ def rademacher() -> Basis:
 
 
 def _seeded(columns: Callable[[jax.Array, int, Any], jax.Array]) -> Basis:
-    """A basis whose columns are each made from a kept seed, over the root of the rank."""
+    """A basis whose columns are each made from a kept seed, and divided by the root of the rank."""
 
     def init(shape: tuple[int, ...], dtype: Any, key: Any) -> jax.Array:
         return jnp.zeros((*shape[:-2], shape[-1]), jnp.uint32)

@@ -18,15 +18,15 @@ class View(NamedTuple):
     axis: int  # the projected one: -2, the rows, or -1, the columns
 
     def finite(self) -> "View":
-        """The same, with non-finite entries counted as zero."""
+        """The same, with zeros for non-finite entries."""
         return View(numbers.finite(self.g), self.axis)
 
     def transposed(self) -> jax.Array:
-        """`[*batch, projected, other]`."""
+        """`g` as `[*batch, projected, other]`."""
         return self.g.mT if self.axis == -1 else self.g
 
     def project(self, p: jax.Array) -> jax.Array:
-        """`p^T g`, or `g p`."""
+        """`p^T g`, or `g p` if the columns are projected."""
         return self.g @ p if self.axis == -1 else memory.contiguous(p.mT) @ self.g
 
 
@@ -47,7 +47,7 @@ def shapes(matrix: Shape, rank: int, side: Side) -> Shapes:
 
 
 def projected_axis(matrix: Shape, side: Side) -> int:
-    """The axis that is projected; of a square matrix the rows."""
+    """The axis that is projected; for a square matrix, the rows."""
     *_, rows, cols = matrix
     return -2 if rows == cols or (rows < cols) == (side == "small") else -1
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, derivative, norms, numbers, rate, tree
+from gradkit._core import check, derivative, norms, numbers, rate, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.matrix import layout, linalg, stacks
 from gradkit._core.types import (
@@ -91,6 +91,7 @@ def retract_by_stiefel(
         nu = tree.ema_rms(b2, state.nu, norms.of_leaves(gs).astype(state.nu.dtype))
         most = jnp.maximum(state.most, nu)
         length = rate.at(learning_rate, state.count)
+        report.number("learning_rate", length)
         steps = (length * tree.ratio(m, n.astype(m.dtype)) for m, n in zip(ms, most))
         reached = [x - step.astype(x.dtype) for x, step in zip(xs, steps)]
         reached = derivative.refuse(name, reached)

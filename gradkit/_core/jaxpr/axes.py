@@ -1,15 +1,15 @@
-"""Axes of an array described by the parameter axes they consist of, through any rearrangement."""
+"""Descriptions of the axes of an array by the parameter axes that they consist of."""
 
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-Labels = frozenset[Any]  # axes of a parameter; in a view of features, (path, axis)
+Labels = frozenset[Any]  # axes of a parameter; pairs (path, axis) in a view of features
 
 
 class Part(NamedTuple):
-    """A factor of an axis of an array: entries of one axis of a parameter, or of several merged."""
+    """A factor of an axis of an array: entries of one parameter axis, or of several merged."""
 
     label: Labels
     size: int
@@ -37,7 +37,7 @@ class Contraction(NamedTuple):
 
 
 def axis(label: Labels, n: int, step: int = 0) -> Axis:
-    """Axis of `n` entries in one part; empty for `n` 1."""
+    """An axis of one part with `n` entries; empty if `n` is 1."""
     return (Part(label, n, step),) if n != 1 else ()
 
 
@@ -99,7 +99,7 @@ def reshape(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
 def move(
     axes: Sequence[Axis], eqn: Any, shape: Sequence[int]
 ) -> tuple[Axis, ...] | None:
-    """`axes` of an operand carried to the result, of `shape`; None where they cannot be traced."""
+    """Carry the `axes` of an operand to the result, of `shape`; None if they cannot be traced."""
     match eqn.primitive.name:
         case "transpose":
             return tuple(axes[i] for i in eqn.params["permutation"])
@@ -116,13 +116,13 @@ def move(
             new = eqn.params["axis"]
             return (*axes[:new], axis(NONE, shape[new]), *axes[new:])
         case "unstack":
-            gone = eqn.params["axis"]
-            return (*axes[:gone], *axes[gone + 1 :])
+            removed = eqn.params["axis"]
+            return (*axes[:removed], *axes[removed + 1 :])
         case "tile":
             return tuple(axis(NONE, n) + a for n, a in zip(eqn.params["reps"], axes))
         case "reduce_max" | "reduce_min" | "reduce_sum":
-            gone = eqn.params["axes"]
-            return tuple(parts for i, parts in enumerate(axes) if i not in gone)
+            removed = eqn.params["axes"]
+            return tuple(parts for i, parts in enumerate(axes) if i not in removed)
     if not axes:
         return repeated(shape)
     if len(axes) == len(shape) and all(size(a) in (1, n) for a, n in zip(axes, shape)):
@@ -131,7 +131,7 @@ def move(
 
 
 def gather(axes: Sequence[Axis], eqn: Any, index_label: Labels) -> tuple[Axis, ...]:
-    """`axes` of the operand carried to the result of a gather; new axes get `index_label`."""
+    """Carry the `axes` of the operand to the result of a gather; new axes get `index_label`."""
     dimensions, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     dropped = {*dimensions.collapsed_slice_dims, *dimensions.operand_batching_dims}
     kept = iter(i for i in range(len(axes)) if i not in dropped)

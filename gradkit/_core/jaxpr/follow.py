@@ -4,11 +4,11 @@ Abstract values. `Value` describes one array. It is one of three kinds, or a mix
 
 - made of parameters: each `ParameterView` labels the axes of the array with the axes of one
   parameter, through any reshape, transpose, slice or product of parameters;
-- data: the array depends on the example. It carries the parameters upstream, and the axes of
-  parameters that its own axes are the outputs of (`features`);
+- data: the array depends on the example. Its value names the parameters upstream, and the
+  parameter axes that its own axes are outputs of (`features`);
 - constant: `number`, if all entries equal one known number (constant propagation).
 
-Data with views is a table whose rows were looked up, and not yet used.
+Data with views are rows that were looked up in a table and not yet used.
 
 Transfer functions. `Follower` visits the equations in program order and maps the values of the
 operands to the values of the results: `_product`, `_lookup`, and `_entrywise` for all other
@@ -21,8 +21,8 @@ union of views, `or` of data, a number only where both agree). The body of a loo
 again and again, with its carry joined to its results, to a fixed point (`_fixed_point`). The trace
 is reset before each repetition, so that it holds the uses of the fixed point only.
 
-Factors. A number that multiplies data is kept as a `Factor`. It is assigned to the uses that the
-data is a sum of, or, where the data is no such sum, to the use that the data goes into.
+Factors. A number that multiplies data is kept as a `Factor`. If the data is a sum of uses, the
+factor is assigned to them. If not, it is assigned to the next use that the data goes into.
 """
 
 import functools
@@ -104,7 +104,7 @@ class Follower(Walker[Value]):
         self.trace = Trace()
 
     def constant(self, x: Any) -> Value:
-        """Value of a constant: `number` only for one real number."""
+        """Value of a constant; it has a `number` only if the constant is one real number."""
         kind = getattr(x, "dtype", type(x))
         is_complex = jnp.issubdtype(kind, np.complexfloating)
         real = jnp.issubdtype(kind, np.number) and not is_complex
@@ -114,8 +114,8 @@ class Follower(Walker[Value]):
     def shared(self, x: Value) -> Value:
         """Value of an array that several equations read.
 
-        A factor that one of them applies is not a factor of the uses that the array sums, nor
-        may one of them alone complete a product that is written entry by entry.
+        If one of them applies a factor, that is not a factor of the uses that the array sums. Nor
+        may one of them turn an entrywise product into a matrix product.
         """
         return x._replace(origins=frozenset(), products=(), activation_product=False)
 
@@ -283,7 +283,7 @@ class Follower(Walker[Value]):
             (x.factors, x.score) != (first.factors, first.score) for x in others
         ) or (used or (adds_example and name in SUMS)):
             unassigned = any(not f.origins for x in operands for f in x.factors)
-            # a sum with an unassigned factor is of unknown size
+            # A sum with an unassigned factor has an unknown size: no score is judged by it.
             out = out._replace(normalized=out.normalized or unassigned)
             for x in operands:
                 self.trace.assign(x)
@@ -304,7 +304,7 @@ class Follower(Walker[Value]):
     def _scaled(
         self, name: str, xs: list[Value], x: Value, number: float, out: Value
     ) -> Value:
-        """Give `out`, which is `x` times `number` or times parameters, the factors of `x` too."""
+        """Give the factors of `x` to `out`, which is `x` times `number` or times parameters."""
         for other in (y for y in xs if y is not x and y.data):
             self.trace.assign(other)
         factors = x.factors
@@ -328,8 +328,8 @@ class Follower(Walker[Value]):
     def _summed(self, eqn: Any, x: Value, out: Value) -> Value:
         """Complete `out`, the sum of `x`, as a matrix product if `x` is an entrywise product.
 
-        `mul` followed by `reduce_sum` is a `dot_general` in other words, of a parameter and data,
-        or of two activations.
+        `mul` followed by `reduce_sum` is a `dot_general`, of a parameter and data or of two
+        activations.
         """
         reduced_axes = eqn.params["axes"]
         candidates = [
@@ -367,7 +367,7 @@ class Follower(Walker[Value]):
         out: Value,
         starts: Sequence[float | None] = (),
     ) -> Value:
-        """Record the entries of its operand that the `i`-th result takes, and add them to `out`."""
+        """Record the entries of the operand in the `i`-th result; return `out` with them."""
         if len(xs) != 1 or eqn.primitive.name not in TAKES:
             return out
         (x,), shape = xs, eqn.invars[0].aval.shape
@@ -378,7 +378,7 @@ class Follower(Walker[Value]):
     def _move_views(
         self, eqn: Any, xs: Sequence[Value], shape: Sequence[int]
     ) -> tuple[ParameterView, ...]:
-        """Views of `xs` carried to the result, of `shape`; none if it is a statistic."""
+        """Carry the views of `xs` to the result, of `shape`; none if it is a statistic."""
         views = [view for x in xs for view in x.views]
         if not views or eqn.primitive.name.startswith(STATISTICS):
             return ()
@@ -391,7 +391,7 @@ class Follower(Walker[Value]):
     def _move_features(
         self, eqn: Any, xs: Sequence[Value], shape: Sequence[int]
     ) -> ParameterView | None:
-        """Features of `xs` carried to the result, of `shape`, and merged."""
+        """Carry the features of `xs` to the result, of `shape`, and merge them."""
         views = [x.features for x in xs if x.features is not None]
         return self.trace.merged(values.moved_all(views, eqn, shape))
 
@@ -458,7 +458,7 @@ class Follower(Walker[Value]):
         return self._with_score(count, operands, result)
 
     def _as_activation(self, x: Value, summed: Iterable[int]) -> Value:
-        """`x` used as data if it is a constant times a parameter, over an axis that is summed."""
+        """`x`, as data if it is a constant matrix times a parameter, summed over its axes."""
         if not any(path == "" for view in x.views for _, path in view.links):
             return x
         if not labels(view.axes[i] for view in x.views for i in summed):
@@ -476,9 +476,7 @@ class Follower(Walker[Value]):
         x, other = both[side], both[1 - side]
         summed, other_summed = product.summed[side], product.summed[1 - side]
         batch, beside = product.batch[side], product.batch[1 - side]
-        may_be_table = (
-            other.data and not other.views
-        )  # rows of a table may be its factor
+        meets_data = other.data and not other.views
         entry_views = (v for v in x.views if labels(v.axes[i] for i in summed))
         recorded = {}
         for view, before, after in values.in_product_order(x.views, entry_views):
@@ -491,7 +489,7 @@ class Follower(Walker[Value]):
             if use.experts and values.in_blocks(other, 1 - side, product):
                 blocks, outputs = use.experts, use.outputs | use.experts
                 use = use._replace(experts=NONE, outputs=outputs, blocks=blocks)
-            if x.data and not (may_be_table and use.inputs):
+            if x.data and not (meets_data and use.inputs):
                 self._record_use("gather", Value((view,), True), x.carries)
                 continue
             use_number = self.trace.record(view, use, other.carries)
@@ -571,11 +569,11 @@ class Follower(Walker[Value]):
         It is interpreted as a map over experts first. If the trace shows that the output of one
         row meets the next row, through the carry, it is interpreted again as a scan over layers.
         """
-        turns = ScanLayout(eqn)
-        consts, carry, rows = turns.split([self._at_boundary(x) for x in xs])
+        scan_layout = ScanLayout(eqn)
+        consts, carry, rows = scan_layout.split([self._at_boundary(x) for x in xs])
         self.trace.loop_count += 1
         loop, before, out = self.trace.loop_count, self.trace, []
-        program, num_carry = eqn.params["jaxpr"], turns.num_carry
+        program, num_carry = eqn.params["jaxpr"], scan_layout.num_carry
         for serial in (False, True):
             self.trace = before.copy()
             entries = [values.loop_slice(x, loop, serial) for x in rows]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 PRODUCTS = {"dot_general", "ragged_dot_general", "conv_general_dilated"}
-MOVES = {  # entries stay as they are
+MOVES = {  # entries keep their values
     "broadcast_in_dim",
     "convert_element_type",
     "copy",
@@ -47,7 +47,7 @@ LINEAR = (
 ENTRYWISE = (
     MOVES
     | SUMS
-    | {  # primitives of several operands; others may be products
+    | {  # known to combine operands entry by entry; others may be products
         "atan2",
         "clamp",
         "complex",

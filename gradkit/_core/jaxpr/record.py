@@ -1,8 +1,8 @@
-"""Activations of a function: the result of every product with a parameter, by an interpreter.
+"""Activations of a function, such as the result of every product with a parameter.
 
-The equations of the jaxpr are evaluated one by one, also inside calls, scans and branches, so
-that the function needs no hooks. Equations that no result depends on are skipped. A `while_loop`
-or a kernel is run as a whole, and its inner activations are not recorded.
+An interpreter evaluates the jaxpr one equation at a time, also inside calls, scans and branches,
+so that the function needs no hooks. Equations that no result depends on are skipped. A
+`while_loop` or a kernel is run as a whole: its inner activations are not recorded.
 """
 
 import collections
@@ -30,17 +30,19 @@ from gradkit._core.paths import leaf_paths
 
 
 class Origin(NamedTuple):
-    """The newest site, parameter or input that an array depends on; a constant has none."""
+    """The newest site, parameter or input that an array depends on; a constant has none.
+
+    `activations` says what a site is.
+    """
 
     order: int  # number of a site, from 1; -1 for a parameter, 0 for another input
     name: str
-    is_activation: bool = (
-        False  # whether the array is the site's activation, at most rearranged
-    )
+    # whether the array is the site's activation, perhaps with its entries rearranged
+    is_activation: bool = False
 
 
 class PendingProduct(NamedTuple):
-    """An entrywise product. It is a matrix product once `reduce_sum` alone reads it."""
+    """An entrywise product, which is a matrix product if only `reduce_sum` reads it."""
 
     name: str
     varying: Labels  # axes along which both factors vary
@@ -49,7 +51,7 @@ class PendingProduct(NamedTuple):
 
 
 class TracedArray(NamedTuple):
-    """An array, and where it comes from."""
+    """An array, and what it depends on."""
 
     x: Any
     origin: Origin | None = None
@@ -63,11 +65,11 @@ def activations(
     """The name and activation of every site in `f(params, *args)`, in order.
 
     A site is a product with a parameter, named by its path; a product of two activations,
-    named by both; or a sum of two, named `+` and the newer. A name met again is numbered.
+    named by both; or a sum of two, named `+` and the newer. A repeated name is numbered.
     Products are matrix products, convolutions, lookups, and sums over products of entries.
-    A number or a parameter that multiplies a product or is added, such as a bias, belongs to
-    it. Inside a scan the activations of all iterations are stacked; those of a branch not taken
-    are zero.
+    A number or a parameter that scales a product or is added to it, such as a bias, belongs to
+    the product. Inside a scan the activations of all iterations are stacked; those of a branch
+    not taken are zero.
     """
     program = without_dead_code(jax.make_jaxpr(f)(params, *args))
     arrays = jax.tree.leaves((params, args))
@@ -90,7 +92,7 @@ def activations(
 class Recorder(Walker[TracedArray]):
     """A jaxpr as a function that also returns the activations of its sites.
 
-    A call sets `sites`, and `results`: the traced arrays that it returned.
+    A call sets `sites`, and `results`, the `TracedArray` of each output.
     """
 
     def __init__(
@@ -114,15 +116,16 @@ class Recorder(Walker[TracedArray]):
         return list(self.activations)
 
     def settle(self, carries: range) -> None:
-        """Give carries that begin as constants or parameters the origin that one iteration gives.
+        """Give the inputs at `carries` the origins that they have after some iterations.
 
-        Repeated until no carry changes: a fixed point over origins.
+        Only carries that start as constants or parameters change. Iterated to a fixed point.
         """
         avals = [v.aval for v in opened(self.program).invars]
         shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
         unsettled = [i for i in carries if not _depends_on_input(self.inputs[i])]
         while unsettled:
-            jax.eval_shape(lambda xs: self(xs), shapes)  # anew: jax knows `self`
+            # a new lambda, since JAX would have cached the result for `self`
+            jax.eval_shape(lambda xs: self(xs), shapes)
             ends = dict(zip(carries, self.results))
             settled = {
                 i: _detached(ends[i]) for i in unsettled if _depends_on_input(ends[i])
@@ -135,13 +138,13 @@ class Recorder(Walker[TracedArray]):
         return TracedArray(x, varying=_long_axes(jnp.shape(x)))
 
     def shared(self, x: TracedArray) -> TracedArray:
-        """`x` without its pending product: a sum is not its only reader."""
+        """`x` without its pending product, since a sum is not its only reader."""
         return x._replace(pending=None)
 
     def per_device(
         self, program: Any, eqn: Any, xs: list[TracedArray]
     ) -> list[TracedArray]:
-        """Run a program on shards as one primitive."""
+        """Run a `shard_map` as one primitive."""
         del program
         return self.primitive(eqn, xs)
 
@@ -156,7 +159,7 @@ class Recorder(Walker[TracedArray]):
         outs = [*out] if eqn.primitive.multiple_results else [out]
         if kind in MOVES:
             return [_moved(value, eqn, x) for value, x in zip(xs, outs)]
-        if not outs:  # of a print, say
+        if not outs:  # as of a print
             return []
         name = self._sum_name(eqn, xs) or _site_name(kind, xs)
         newest = max((v.origin for v in xs if v.origin is not None), default=None)
@@ -174,7 +177,7 @@ class Recorder(Walker[TracedArray]):
         ]
 
     def _sum_name(self, eqn: Any, xs: list[TracedArray]) -> str | None:
-        """Name of the site, if the equation sums an entrywise product over a varying axis."""
+        """Name of the site, if the equation completes a matrix product; else None."""
         pending = xs[0].pending if eqn.primitive.name == "reduce_sum" else None
         if pending is None or not pending.varying & {*eqn.params["axes"]}:
             return None
@@ -185,7 +188,7 @@ class Recorder(Walker[TracedArray]):
     def _pending_product(
         self, eqn: Any, xs: list[TracedArray], shape: Sequence[int]
     ) -> PendingProduct | None:
-        """The entrywise product that a result of `shape` is, if a sum may complete it."""
+        """The entrywise product in a result of `shape`, if a sum may complete it; else None."""
         kind = eqn.primitive.name
         for x in (x for x in xs if x.pending):
             linear = kind in LINEAR or kind == "mul" or (kind == "div" and x is xs[0])
@@ -200,7 +203,7 @@ class Recorder(Walker[TracedArray]):
         return PendingProduct(name, varying)
 
     def scan(self, eqn: Any, xs: list[TracedArray]) -> list[TracedArray]:
-        """Run a scan that also stacks the activations of its body."""
+        """Run a scan; record the stacked activations of its body."""
         layout = ScanLayout(eqn)
         consts, carry, rows = layout.split([*map(_detached, xs)])
         carry = [
@@ -258,12 +261,12 @@ def _branch(body: Recorder, i: int, zeros: list[list[Any]], *xs: Any) -> Any:
 
 
 def _long_axes(shape: Sequence[int]) -> Labels:
-    """All axes of more than one entry."""
+    """All axes longer than 1."""
     return frozenset(i for i, n in enumerate(shape) if n > 1)
 
 
 def _row_axes(varying: Labels) -> Labels:
-    """Axes of one row of an array, without the first axis."""
+    """Varying axes of one row of an array, renumbered without the first axis."""
     return frozenset(i - 1 for i in varying if i)
 
 
@@ -296,7 +299,7 @@ def _moved(value: TracedArray, eqn: Any, x: Any) -> TracedArray:
 def _move_pending(
     value: TracedArray, eqn: Any, new: Sequence[int]
 ) -> PendingProduct | None:
-    """Pending product of an operand, carried to a result of shape `new` that is linear in it."""
+    """Pending product of an operand, carried to a result of shape `new`; None if there is none."""
     pending = value.pending
     varying = (
         _track_axes(pending.varying, jnp.shape(value.x), eqn, new) if pending else NONE
@@ -305,7 +308,7 @@ def _move_pending(
 
 
 def _detached(value: TracedArray) -> TracedArray:
-    """`value` as an operand of an equation that makes another array: no activation, no product."""
+    """`value`, no longer as an activation or a pending product."""
     origin = value.origin and value.origin._replace(is_activation=False)
     return value._replace(origin=origin, pending=None)
 
@@ -321,18 +324,16 @@ def _depends_on_input(value: TracedArray) -> bool:
 
 
 def _is_scaled(kind: str, xs: list[TracedArray], site: Origin) -> bool:
-    """Whether an activation is scaled by, or added to, numbers and parameters only."""
+    """Whether an equation scales the activation of `site` by, or adds to it, numbers or parameters."""
     if kind not in SUMS | SCALES or (kind == "div" and xs[0].origin != site):
         return False
     others = [value for value in xs if value.origin != site]
-    numbers = (
-        not v.varying if v.origin is None else v.origin.order < 0 for v in others
-    )
-    return bool(others) and all(numbers)
+    belong = (not v.varying if v.origin is None else v.origin.order < 0 for v in others)
+    return bool(others) and all(belong)
 
 
 def _entrywise_name(xs: list[TracedArray]) -> str | None:
-    """Name of an entrywise product of an activation with a parameter or another activation."""
+    """Name of an entrywise product with a parameter, or of two activations; else None."""
     parameters, inputs = _names_by_kind(xs)
     if parameters:
         return parameters[0] if inputs else None

@@ -31,20 +31,22 @@ class Trace:
         self.factors: dict[int, frozenset[tuple[int, float]]] = defaultdict(frozenset)
         self.unassigned_factors: dict[
             int, float
-        ] = {}  # of activations that no parameter made
+        ] = {}  # by event, of activations that are not a sum of uses
         # by path: parameters upstream of its uses
         self.upstream: dict[str, frozenset[str]] = defaultdict(frozenset)
         self.feeds_products: set[str] = set()  # parameters with a product downstream
         self.ranked: set[str] = set()  # parameters whose products are sorted or ranked
         self.guessed_orders: set[tuple[str, str]] = (
             set()
-        )  # pairs multiplied in an order that is a guess
+        )  # pairs of parameters whose order is a guess
         self.scores: list[Score] = []
         self.expert_axes: set[Place] = set()
-        self.same_axes: set[Same] = set()  # pairs of expert axes, if one is
+        # pairs of axes: if one numbers experts, both do
+        self.same_axes: set[Same] = set()
         self.features: set[Place] = set()  # axes that products sum over or keep
         self.summed: set[Place] = set()  # axes that products sum over
         self.same_features: set[Same] = set()  # pairs that meet in an axis of data
+        # ends of the parts
         self.cuts: dict[Cut, frozenset[Ends]] = defaultdict(frozenset)
         self.rejoined: set[Cut] = set()  # cuts whose parts are concatenated again
         self.serial_loops: set[int] = (
@@ -73,7 +75,7 @@ class Trace:
         return any(place[0] == path for place, *_ in self.cuts)
 
     def blocks(self, place: Place) -> list[tuple[int, list[Ends]]]:
-        """Cuts of an output axis into parts not joined again: (step, bounds of the parts)."""
+        """Cuts of an output axis into parts that stay apart: step, and ends of each part."""
         blocks = []
         for cut in [cut for cut in self.cuts if cut[0] == place]:
             (_, step, n), ends = cut, sorted(self.cuts[cut])
@@ -109,7 +111,9 @@ class Trace:
         self.features |= {(path, axis) for axis in use.inputs | use.outputs}
         self.summed |= {(path, axis) for axis in use.inputs}
 
-    def add_up(self, path: str, at: int, inputs: Labels, past: frozenset[str]) -> None:
+    def add_up(
+        self, path: str, at: int, inputs: Labels, ancestors: frozenset[str]
+    ) -> None:
         """Turn the entrywise use `at` into a product that sums over `inputs`.
 
         `ancestors` are the parameters upstream of the data.
@@ -126,11 +130,11 @@ class Trace:
                 self.uses[path] = (*uses[:i], use, *uses[i + 1 :])
                 self.expert_axes |= {(path, axis) for axis in use.experts}
                 self.record_features(path, use)
-        self.upstream[path] |= past - {path}
-        self.feeds_products |= past - {path}
+        self.upstream[path] |= ancestors - {path}
+        self.feeds_products |= ancestors - {path}
 
     def assign(self, x: Value, use: int | None = None) -> Value:
-        """Assign the factors of `x` to the uses it sums, or else to `use`; return `x` without."""
+        """Assign the factors of `x` to the uses it sums, else to `use`; return `x` without them."""
         for event, number, origins in x.factors:
             for at in origins or (() if use is None else (use,)):
                 self.factors[at] |= {(event, number)}

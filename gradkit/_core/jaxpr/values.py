@@ -74,14 +74,14 @@ class Value(NamedTuple):
     made: tuple[
         ParameterView, ...
     ] = ()  # products that its axes are outputs of; to find expert axes
-    features: ParameterView | None = None  # places that its axes are outputs of
+    features: ParameterView | None = None  # parameter axes that its axes are outputs of
     pieces: frozenset[Piece] = frozenset()  # parts of axes that it consists of
     carries: frozenset[int] = frozenset()  # loops whose carry it depends on
-    reduced: int = 0  # number of entries in each statistic, 0 if it is none
+    reduced: int = 0  # number of entries in each statistic, 0 if it is no statistic
     normalized: bool = False  # divided by its own statistic, so of a fixed size
     products: tuple[
         tuple[ParameterView, int], ...
-    ] = ()  # parameter times data, not yet summed; use numbers
+    ] = ()  # entrywise products of a parameter and data, with use numbers
     activation_product: bool = False  # entrywise product of two activations
 
 
@@ -111,7 +111,7 @@ class Score(NamedTuple):
 
 UNKNOWN = "unknown"  # prefix of `by` where the primitive is not understood
 AS_DATA = "data"  # `by` of a parameter that is used as data
-STATISTICS = ("reduce_m", "reduce_s", "arg")  # prefixes of names of primitives
+STATISTICS = ("reduce_m", "reduce_s", "arg")  # prefixes of the names of reductions
 
 
 def number(eqn: Any, xs: Sequence[Value]) -> float | None:
@@ -152,7 +152,7 @@ def scaled(name: str, xs: Sequence[Value], x: Value) -> Value:
 
 
 def moved(view: ParameterView, eqn: Any, shape: Sequence[int]) -> ParameterView | None:
-    """`view` carried to a result of `shape`; None where its axes cannot be traced."""
+    """Carry `view` to a result of `shape`; None if its axes cannot be traced."""
     axes = move(view.axes, eqn, shape)
     if axes is None:
         return None
@@ -168,7 +168,7 @@ def moved(view: ParameterView, eqn: Any, shape: Sequence[int]) -> ParameterView 
 def through(
     view: ParameterView, kept: Mapping[int, int], shape: Sequence[int]
 ) -> ParameterView:
-    """View of an operand carried to the result, of `shape`, of a product; `kept` maps its axes."""
+    """Carry `view` to a product of `shape`; `kept` maps axes of the product to axes of `view`."""
     new = [
         view.axes[kept[i]] if i in kept else axis(NONE, n) for i, n in enumerate(shape)
     ]
@@ -192,7 +192,7 @@ def placed(view: ParameterView) -> ParameterView:
 def moved_all(
     views: Iterable[ParameterView], eqn: Any, shape: Sequence[int]
 ) -> tuple[ParameterView, ...]:
-    """Views carried to a result of `shape`, without those whose axes cannot be traced."""
+    """Carry views to a result of `shape`; leave out those whose axes cannot be traced."""
     results = (moved(view, eqn, shape) for view in views)
     return tuple(dict.fromkeys(view for view in results if view is not None))
 

@@ -27,7 +27,7 @@ def without_dead_code(program: Any) -> Any:
 
 
 def with_more_axes(inside: Iterable[Any], outside: Iterable[Any], more: int) -> int:
-    """Count the arrays that have `more` axes more outside a jaxpr than inside."""
+    """Count the arrays that have exactly `more` additional axes outside a jaxpr."""
     pairs = ((x.aval, y.aval) for x, y in zip(inside, outside))
     return sum(hasattr(x, "ndim") and x.ndim + more == y.ndim for x, y in pairs)
 
@@ -49,8 +49,8 @@ class ScanLayout:
         """Read the layout from the shapes in one equation."""
         inside = opened(eqn.params["jaxpr"])
         self.num_carry = with_more_axes(inside.outvars, eqn.outvars, 0)
-        turned = len(eqn.invars) - with_more_axes(inside.invars, eqn.invars, 1)
-        self.carries = range(turned - self.num_carry, turned)
+        unscanned = len(eqn.invars) - with_more_axes(inside.invars, eqn.invars, 1)
+        self.carries = range(unscanned - self.num_carry, unscanned)
 
     def split(self, xs: Sequence[V]) -> tuple[Sequence[V], Sequence[V], Sequence[V]]:
         """Split the operands into constants, carries and scanned arrays."""
@@ -90,7 +90,7 @@ class Walker(abc.ABC, Generic[V]):
         """Transfer function of a choice of branches."""
 
     def shared(self, x: V) -> V:
-        """Value of an array that several equations read, made from its value for one."""
+        """Value of an array that several equations read; `x` is its value for one of them."""
         return x
 
     def run(self, program: Any, args: Iterable[V]) -> list[V]:

@@ -1,4 +1,4 @@
 """Leaves as matrices, and matrix functions.
 
-In: leaves of any shape and their stacked axes. Out: norms, orthonormal bases, roots and polar factors.
+In: leaves of any shape and their stacked axes. Out: orthonormal bases, inverse roots and polar factors.
 """

@@ -14,11 +14,10 @@ from gradkit._core.condition import on_axes_of, when
 from gradkit._core.matrix import layout, linalg, roots, stacks
 from gradkit._core.types import Params, Scalar, Updates
 
-# A bound that exact arithmetic attains is widened by this, for products in lower precision.
+# Widens a bound that exact arithmetic attains, since products may be in lower precision.
 SLACK = 1.01
 
-
-NONE = optax.MaskedNode()  # stands for the factor of a side without one
+NONE = optax.MaskedNode()  # in place of a factor, for a side without one
 
 
 class Sides(NamedTuple):
@@ -36,7 +35,7 @@ def is_none(x: Any) -> bool:
 def zeros(params: Params, max_size: int, batch_axes: layout.Axes = ()) -> Sides:
     """Zero factors for every side of at most `max_size`, in at least float32.
 
-    A matrix of one row or one column has a factor for its side of length 1 only.
+    A matrix of one row or one column has one factor, `[1, 1]`.
     """
 
     def square(side: int, p: Any) -> Any:
@@ -58,14 +57,14 @@ def ema_of_grams(
 ) -> Sides:
     r"""The EMAs of $g g^T$ and $g^T g$ of every matrix, for the sides that have factors."""
 
-    def along(axis: int, g: jax.Array, a: Any) -> Any:
+    def gram_along(axis: int, g: jax.Array, a: Any) -> Any:
         if is_none(a):
             return NONE
         x = layout.as_matrix(g, batch_axes).astype(a.dtype)
         return roots.gram(x.mT if axis else x)
 
     grads = paths.unboxed(updates)
-    side = lambda i: jax.tree.map(functools.partial(along, i), grads, old[i])
+    side = lambda i: jax.tree.map(functools.partial(gram_along, i), grads, old[i])
     return tree.ema(decay, old, Sides(side(0), side(1)))
 
 
@@ -106,14 +105,14 @@ def multiply_limited(
 def limit_spectrum(
     f: Callable[[jax.Array], jax.Array], x: jax.Array, limit: Scalar
 ) -> jax.Array:
-    r"""`f(x)` for a linear `f` of `[*batch, rows, cols]`, shrunk if singular values exceed `limit`.
+    r"""`f(x)` for a linear `f` of `[*batch, rows, cols]`, shrunk to singular values near `limit`.
 
-    The test is their mean $(\frac{1}{n} \sum_i \sigma_i^8)^{1/8}$ over the short side $n$. So no
-    singular value ends above $n^{1/8}$ `limit`, and nothing changes if all are below `limit`.
-    `x` is scaled to entries of at most 1 before `f`, which then cannot overflow.
+    They are measured by their mean $(\frac{1}{n} \sum_i \sigma_i^8)^{1/8}$ over the short side
+    $n$. So none ends above about $n^{1/8}$ `limit`, and nothing changes if all are below `limit`.
+    `x` is scaled to entries of at most 1 before `f`, so that `f` does not overflow.
     """
     size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0)
-    size = jax.lax.stop_gradient(size)  # exact at any scale, but for overflow
+    size = jax.lax.stop_gradient(size)  # the result does not depend on it
     y = numbers.finite(f(x / jnp.where(size > 0, size, 1)))
     mean = _mean_singular_value(y)
     room = SLACK * limit / jnp.where(mean > 0, mean, 1)
@@ -135,27 +134,29 @@ def limit_of_ema(b1: Scalar, decay: Scalar, step: jax.Array, dtype: Any) -> jax.
 
     With $m = \sum_s v_s g_s$ and $L = \sum_s w_s g_s g_s^T$, bias-corrected, it is
     $\sqrt{\sum_s v_s^2 / w_s}$ by Cauchy-Schwarz, the matrix form of Adam's bound. $m$ decays by
-    `b1`, and $L$ by `decay`. If `b1^2 >= decay`, the bound is infinite.
+    `b1`, and $L$ by `decay`. If `b1^2 >= decay`, the sum grows without end, and the bound is
+    infinity.
     """
     correction1, correction2 = (
         numbers.one_minus_power(b, step, dtype) for b in (b1, decay)
     )
     b1, decay = jnp.asarray(b1, dtype), jnp.asarray(decay, dtype)
-    lasts = b1**2 < decay
-    ratio = jnp.where(lasts, b1**2 / jnp.where(lasts, decay, 1), 0)
-    ages = numbers.one_minus_power(ratio, step, dtype) / (1 - ratio)
+    converges = b1**2 < decay
+    ratio = jnp.where(converges, b1**2 / jnp.where(converges, decay, 1), 0)
+    geometric_sum = numbers.one_minus_power(ratio, step, dtype) / (1 - ratio)
     newest = ((1 - b1) / correction1) ** 2 / ((1 - decay) / correction2)  # v_t^2 / w_t
-    return jnp.where(lasts, jnp.sqrt(newest * ages), jnp.inf)
+    return jnp.where(converges, jnp.sqrt(newest * geometric_sum), jnp.inf)
 
 
 def limits_of_product(
     limit: jax.Array, m: Updates, grams: Sides, power: Scalar, damping: Scalar
 ) -> Any:
-    r"""The bound on $\lVert L^{-p} m R^{-q} \rVert$ for each leaf, with `power` $= p + q$.
+    r"""A bound on $\lVert L^{-p} m R^{-q} \rVert$ for each leaf, with `power` $= p + q$.
 
-    $R$ is the EMA of $g^T g$. At $p + q = 1/2$ the bound is `limit_of_ema`, as the norm is convex
-    in $p$ between $p = 0$ and $p = 1/2$. A smaller `power` multiplies it by a power of the largest
-    eigenvalue, at most the trace; a larger one divides it by a power of the smallest, the damping.
+    `limit` is from `limit_of_ema`, and $R$ is the EMA of $g^T g$. At $p + q = 1/2$ the bound is
+    `limit`, as the norm is convex in $p$ between $p = 0$ and $p = 1/2$. A smaller `power`
+    multiplies it by a power of the largest eigenvalue, at most the trace; a larger one divides
+    it by a power of the smallest, the damping.
     """
 
     def leaf(_: jax.Array, left: Any, right: Any) -> jax.Array:
@@ -170,8 +171,8 @@ def limits_of_product(
     return jax.tree.map(leaf, paths.unboxed(m), *grams)
 
 
-def above_rounding(low: Updates, bases: Sides, batch_axes: layout.Axes) -> Updates:
-    """Updates `low`, in the coordinates of `bases`, with zeros for possible rounding errors."""
+def above_rounding(updates: Updates, bases: Sides, batch_axes: layout.Axes) -> Updates:
+    """Updates in the coordinates of `bases`, with zeros for entries that may be rounding errors."""
 
     def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:
         if is_none(rows) and is_none(cols):
@@ -185,7 +186,7 @@ def above_rounding(low: Updates, bases: Sides, batch_axes: layout.Axes) -> Updat
         size = sum(sizes[1:], sizes[0])
         return layout.like(linalg.above_rounding(y, size), x, batch_axes)
 
-    return paths.map_unboxed(leaf, low, *bases)
+    return paths.map_unboxed(leaf, updates, *bases)
 
 
 def transposed(squares: Any) -> Any:
@@ -194,7 +195,11 @@ def transposed(squares: Any) -> Any:
 
 
 def map_squares(f: Callable[[jax.Array], jax.Array], squares: Any) -> Any:
-    """A jitted `f` of every matrix: on a CPU one call a matrix, to use all cores, else a shape."""
+    """A jitted `f` of every matrix.
+
+    On one CPU device each matrix is one call, to use all cores. Elsewhere all matrices of one
+    shape are one call.
+    """
     if jax.default_backend() == "cpu" and shard.devices() <= 1:
         return jax.tree.map(f, squares)
     leaves, structure = jax.tree.flatten(squares)
@@ -221,20 +226,22 @@ def inverse_roots(
 
 
 def roots_due(count: jax.Array, every: Scalar) -> jax.Array:
-    """Whether this update renews the roots: updates 1, 2, 4, 8, ..., then every `every`-th.
+    """Whether this update, after `count` others, renews the roots.
 
-    The first statistics are of few gradients and change fast.
+    Updates 1, 2, 4, 8, ... do, and from `every` on each `every`-th. The first statistics are of
+    few gradients and change fast.
     """
-    doubled = (count & (count + 1)) == 0
-    return (count % every == 0) | (doubled & (count < every))
+    is_power_of_two = (count & (count + 1)) == 0  # this update's number, `count + 1`
+    return (count % every == 0) | (is_power_of_two & (count < every))
 
 
 def renew_roots(
     due: jax.Array, take: Callable[[], Any], old: Any, old_grams: Any, grams: Any
 ) -> Any:
-    """`take()`, the roots of `grams`, if `due` or a matrix has its first gradient, else `old`.
+    """The roots of `grams`, computed by `take`, where `due`; else the `old` roots.
 
-    The root of a zero matrix is the identity, so the first gradient must not wait.
+    A matrix that has its first gradient does not wait: the root of its zero statistics is the
+    identity.
     """
 
     def is_first(old: jax.Array, new: jax.Array) -> jax.Array:

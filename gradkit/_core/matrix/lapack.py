@@ -1,8 +1,8 @@
-"""Factorizations of matrices `[*batch, rows, cols]`; a CPU takes the batch one by one.
+"""Factorizations of matrices `[*batch, rows, cols]`; a CPU takes the matrices one by one.
 
-On a CPU jaxlib 0.10 splits a batch over the threads that run the program, and one of these waits.
-With two cores, two factorizations can wait on both threads, and the program hangs. A single matrix
-is not split.
+On a CPU jaxlib 0.10 splits a batch over the threads that run the program, and one thread waits for
+the others. With two cores, two factorizations can wait on both threads, and the program hangs. A
+single matrix is not split.
 """
 
 import functools
@@ -17,7 +17,7 @@ from gradkit._core.condition import on_axes_of
 
 
 def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` of arrays `[*batch, rows, cols]`, in sequence on a CPU, under `vmap` too."""
+    """`f` of arrays `[*batch, rows, cols]`; a CPU takes the batch in sequence, under `vmap` too."""
 
     @functools.wraps(f)
     def of_batch(*xs: jax.Array) -> Any:
@@ -83,7 +83,7 @@ def solve_triangular(
     lower: bool = False,
     transpose_a: bool = False,
 ) -> jax.Array:
-    """`jax.lax.linalg.triangular_solve`, differentiable, in sequence on a CPU; options as there."""
+    """`jax.lax.linalg.triangular_solve`, differentiable, and `one_by_one` on a CPU."""
 
     def solve(transpose_a: bool, b: jax.Array) -> jax.Array:
         solve = functools.partial(

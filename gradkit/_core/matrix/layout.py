@@ -1,4 +1,4 @@
-"""The one matrix view: any leaf as matrices, whose columns are the last axis, and rows all others.
+"""Any leaf as matrices: the last axis is the columns, and all others are the rows.
 
 A JAX kernel is `[..., in, out]`. The stacked axes `batch_axes` (scanned layers, experts) come
 first, as a batch. Fat matrices have at most as many rows as columns. Methods that commute with

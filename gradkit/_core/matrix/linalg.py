@@ -9,24 +9,24 @@ from gradkit._core import norms, numbers, random
 from gradkit._core.matrix import lapack, layout, memory
 
 PRECISE = jax.lax.Precision.HIGHEST
-ROUNDINGS = 128  # in eps: after a change of basis zeros are up to about 30 eps
+ROUNDINGS = 128  # in eps: a change of basis turns zeros into up to about 30 eps
 
 
 def above_rounding(x: jax.Array, size: jax.Array) -> jax.Array:
     """`x`, with zeros for entries up to 128 eps times `size`, which may be rounding errors.
 
-    A change of basis turns zeros into rounding errors of the entries that they are computed from,
-    as products are rounded, and basis vectors are orthogonal only up to rounding. Division by the
-    RMS would make these errors as large as all other entries.
+    Products are rounded, and basis vectors are orthogonal only up to rounding. So a change of
+    basis turns zeros into rounding errors. Division by the RMS would make these errors as large
+    as all other entries.
     """
     return jnp.where(jnp.abs(x) > ROUNDINGS * jnp.finfo(x.dtype).eps * size, x, 0)
 
 
 def onto_sphere(p: jax.Array, u: jax.Array, radius: jax.Array) -> jax.Array:
-    r"""The update of `p` to the vector of norm `radius` in the direction of `p + u`.
+    r"""The update from `p` to the vector of norm `radius` in the direction of `p + u`.
 
-    $\mathrm{radius} \, (p + u) / \lVert p + u \rVert - p$, without the cancellation of a
-    small step; `u` itself where `p + u` is zero.
+    It is $\mathrm{radius} \, (p + u) / \lVert p + u \rVert - p$, computed without the
+    cancellation of a small step. Where `p + u` is zero, it is `u` itself.
     """
     norm = norms.along(p + u, tuple(range(p.ndim)))
     divisor = jnp.where(norm > 0, numbers.divisible(norm), 1)
@@ -56,8 +56,8 @@ def signed(p: jax.Array) -> jax.Array:
     r"""Eigenvectors `p`, each column with the sign at which $\sum_k (2 + \cos k) p_k$ is positive.
 
     Factorizations take the sign from one entry, which a rounding may flip or replace by another
-    of the same size. A sum with patternless weights is near zero by chance only. It is positive
-    for every axis.
+    of the same size. A sum with patternless weights is near zero by chance only. The sum is
+    positive for every coordinate axis.
     """
     weights = 2 + jnp.cos(jnp.arange(1, p.shape[-2] + 1, dtype=p.dtype))
     sums = jnp.matmul(weights, p, precision=PRECISE)[..., None, :]
@@ -68,8 +68,8 @@ def signed(p: jax.Array) -> jax.Array:
 def principal_basis(x: layout.Matrices, rank: int) -> jax.Array:
     """The first `rank` left singular vectors `[*batch, small, rank]`, largest value first.
 
-    They are `signed`. For equal singular values they are any orthonormal basis of the space. For
-    singular values under about a thousandth of the largest they are filled in by `completed`.
+    They are `signed`. For equal singular values they are any orthonormal basis of the space. In
+    float32, those of singular values under about a thousandth of the largest are `completed`.
     """
     rank = min(rank, x.shape[-2])
     if not x.size:
@@ -84,7 +84,7 @@ def principal_basis(x: layout.Matrices, rank: int) -> jax.Array:
 def largest_eigenvectors(a: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:
     """Eigenvectors of the `rank` largest eigenvalues, and a mask of those above rounding.
 
-    Zero eigenvalues come out as up to four eps times the largest.
+    Rounding turns zero eigenvalues into up to four eps times the largest.
     """
     values, vectors = lapack.eigh(a)
     values = values[..., None, : -rank - 1 : -1]
@@ -95,7 +95,7 @@ def largest_eigenvectors(a: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]
 def completed(x: jax.Array, exact: jax.Array) -> jax.Array:
     """Orthonormal columns: those of `x` where `exact`, else fixed numbers, orthogonalized.
 
-    So the null space has directions that do not depend on rounding errors.
+    Directions in the null space then do not depend on rounding errors.
     """
     seeds = jnp.arange(1, x.shape[-1] + 1, dtype=jnp.uint32)
     fixed = jnp.broadcast_to(random.uniform(seeds, x.shape[-2], x.dtype), x.shape)

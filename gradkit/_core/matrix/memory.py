@@ -14,7 +14,7 @@ def contiguous(x: jax.Array) -> jax.Array:
 
 
 def row_major(x: jax.Array) -> jax.Array:
-    """`x` in row-major order, after LAPACK, which returns column-major.
+    """`x` in row-major order; LAPACK returns column-major matrices.
 
     XLA would otherwise give the state LAPACK's layout, and copy the state at every update.
     """
@@ -24,9 +24,9 @@ def row_major(x: jax.Array) -> jax.Array:
 def parts(
     stacks: Sequence[jax.Array], lengths: Sequence[Sequence[int]]
 ) -> list[list[jax.Array]]:
-    """`split` each stack into parts of these lengths, at indices that XLA does not know.
+    """Split each stack into parts of these lengths, at indices that XLA does not know.
 
-    With constant indices it compiles one kernel a slice, which takes ten times as long.
+    With constant indices XLA compiles one kernel for each slice, which takes ten times as long.
     """
     starts = [[0, *itertools.accumulate(ns[:-1])] for ns in lengths]
     places = sorted({start for group in starts for start in group})

@@ -1,13 +1,14 @@
 """Coefficients of Newton-Schulz iterations: one triple `(a, b, c)` for each step.
 
-A step maps every singular value $s$ to $a s + b s^3 + c s^5$. The first $s$ are fractions of the
-Frobenius norm. The comments state a smallest first $s$ and the band in which all larger ones end;
-smaller ones end lower. Slices are shorter iterations, sums longer ones.
+A step maps every singular value $s$ to $a s + b s^3 + c s^5$. Before the first step each $s$ is
+divided by the Frobenius norm. Each comment below states a smallest first $s$, and the range in
+which all larger ones end; smaller ones end lower. A slice of a constant is a shorter iteration, a
+sum of two a longer one.
 """
 
 Coefficients = tuple[tuple[float, float, float], ...]
 
-# Jordan and others, "Muon", steepest at zero: above 1/650, from 0.68 to 1.21.
+# Jordan and others, "Muon", steep at zero: above 1/650, from 0.68 to 1.21.
 JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
 
 # You, as in modded-nanogpt and Dion: above 1/650, from 0.69 to 1.15.
@@ -51,7 +52,7 @@ CANS: Coefficients = (
 DEEPSEEK: Coefficients = JORDAN[:1] * 8 + ((2.0, -1.5, 0.5),) * 2
 
 # Huang, "How Much Orthogonalization Does Muon Need?", arXiv:2606.00371, with two products a step
-# instead of three: above 1/100, from 0.77 to 1.31.
+# instead of three: above 1/100, from 0.77 to 1.30.
 CUBIC: Coefficients = (
     (3.3656576, -3.3420992, 0.0),
     (2.5744352, -1.4957376, 0.0),

@@ -19,7 +19,7 @@ import numpy as np
 from gradkit._core import shard
 
 AXIS = re.compile(r"([^\W\d]\w*)(?:=([1-9]\d*(?:\+[1-9]\d*)*))?")
-PREFIX = "axis_"  # of all names, as einops warns of Python keywords such as `in`
+PREFIX = "axis_"  # before all names: einops warns of Python keywords such as `in`
 
 
 class Pattern(NamedTuple):
@@ -34,7 +34,7 @@ class Pattern(NamedTuple):
 
 
 def read(text: str) -> Pattern:
-    """Parse `text`; a ValueError gives the reason if it is no pattern."""
+    """Parse `text`; a ValueError says why if it is no pattern."""
     sizes: dict[str, list[int]] = {}
 
     def take(axis: re.Match[str]) -> str:
@@ -83,7 +83,7 @@ def lengths(pattern: Pattern, shape: Sequence[int]) -> list[dict[str, int]]:
 
 
 def split(pattern: Pattern, x: Any) -> list[Any]:
-    """Each block of the leaf `x` as `[batch, rows, cols]`; of a `ShapeDtypeStruct`, the shapes."""
+    """Each block of the leaf `x` as `[batch, rows, cols]`; for a shape, shapes."""
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.eval_shape(functools.partial(split, pattern), x)
     ends = list(itertools.accumulate(pattern.blocks))[:-1]

@@ -19,10 +19,10 @@ def polar_factor(
     coefficients: newton_schulz.Coefficients = newton_schulz.JORDAN,
     dtype: Any = None,
 ) -> layout.Matrices:
-    r"""Approximately the polar factor, the nearest matrix with orthonormal rows.
+    r"""Approximate the polar factor, the nearest matrix with orthonormal rows.
 
     Newton-Schulz steps $X \leftarrow (aI + bR + cR^2) X$, $R = XX^T$, from $X = x /
-    (\lVert x \rVert_F + \mathrm{eps})$, done in `dtype`. A zero matrix stays zero.
+    (\lVert x \rVert_F + \mathrm{eps})$, are done in `dtype`. A zero matrix stays zero.
     """
     size = norms.along(x, (-2, -1)) + jnp.asarray(eps, x.dtype)
     unit = (x / jnp.where(size > 0, size, 1)).astype(dtype or x.dtype)
@@ -45,11 +45,11 @@ def multiplier(r: jax.Array, run: newton_schulz.Coefficients) -> jax.Array:
 def runs(
     coefficients: newton_schulz.Coefficients, shape: tuple[int, ...], dtype: Any
 ) -> list[newton_schulz.Coefficients]:
-    """Group the steps in runs that share one Gram matrix, as long as cost and rounding allow.
+    """Group the steps into runs that share one Gram matrix, as long as cost and rounding allow.
 
-    A new Gram matrix costs `2 * large / small` products of small matrices and saves three. Its
-    rounding errors at small singular values grow by `a^2` a step; a run ends once they have grown
-    by more than `1 / sqrt(eps)`.
+    A new Gram matrix costs `2 * large / small` products of small matrices and saves three. In a
+    step, its rounding errors at small singular values grow by `a^2`. A run ends once they have
+    grown by more than `1 / sqrt(eps)`.
     """
     small, large = shape[-2:]
     limit = 0 if 2 * large <= 3 * small else rounding(dtype) ** -0.5

@@ -27,7 +27,7 @@ def gram(x: jax.Array) -> jax.Array:
 
 @jax.jit
 def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
-    r"""$(a + \mathrm{damping} \, \bar\lambda I)^{-\mathrm{power}}$, $\bar\lambda$ the mean eigenvalue.
+    r"""$(a + \mathrm{damping} \, \bar\lambda I)^{-\mathrm{power}}$, with the mean eigenvalue $\bar\lambda$.
 
     Eigenvalues are raised to at least $\epsilon$ times the largest, so no direction is scaled by
     more than $\epsilon^{-\mathrm{power}}$ times another. For $a = 0$ the result is the identity.
@@ -53,7 +53,7 @@ def inverse_root(a: jax.Array, power: Scalar, damping: Scalar) -> jax.Array:
 def largest_eigenvalue(a: jax.Array) -> jax.Array:
     """The largest eigenvalues `[*batch]`: exact for `n <= 32`, else a lower bound.
 
-    The bound is eight power steps from the column of the largest diagonal entry.
+    Eight power iterations from the column of the largest diagonal entry find the bound.
     """
     n = a.shape[-1]
     if not a.size:
@@ -100,7 +100,7 @@ def power_product(a: jax.Array, basis: jax.Array) -> jax.Array:
 
 
 def or_before(moved: jax.Array, basis: jax.Array) -> jax.Array:
-    """Rows of `moved`, or of `basis` where these are zero, so that the basis loses no vector."""
+    """`moved`, with rows of `basis` for zero rows, so that the basis loses no vector."""
     return jnp.where(jnp.any(moved != 0, -1, keepdims=True), moved, basis)
 
 
@@ -113,8 +113,8 @@ def of_mean_one(a: jax.Array) -> jax.Array:
 def _set_apart(a: jax.Array) -> jax.Array:
     """`a` scaled to mean eigenvalue 1, with -1 on the diagonal of zero rows.
 
-    A zero row has never had a gradient. At eigenvalue -1 its axis is an eigenvector. At 0 it could
-    mix with other vectors of the null space, and receive their updates.
+    A zero row has never had a gradient. At eigenvalue -1 its axis is an eigenvector. At 0 the axis
+    could mix with other vectors of the null space, and receive their updates.
     """
     a = of_mean_one(a)
     return a - jnp.where(_idle(a), identity(a), 0)

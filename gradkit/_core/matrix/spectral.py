@@ -22,7 +22,7 @@ def of_eigenvalues(f: Function, a: jax.Array, *args: Any) -> jax.Array:
 
 @of_eigenvalues.defjvp
 def _of_eigenvalues(f: Function, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    r"""$V (K \circ V^T \dot a V) V^T$, $K_{ij} = (f_i - f_j) / (\lambda_i - \lambda_j)$ or $f'$."""
+    r"""$V (K \circ V^T \dot a V) V^T$, $K_{ij} = (f_i - f_j) / (\lambda_i - \lambda_j)$; $f'$ if $f_i \approx f_j$."""
     (a, *args), (change, *changes) = primals, tangents
     values, vectors = lapack.eigh(a)
     inside = _precise(vectors.mT, change, vectors)

@@ -1,6 +1,7 @@
-"""Leaves of one shape as one stacked array, so that one program works all of them.
+"""Leaves of one shape as one stacked array, so that one program computes all of them.
 
-Traces, compiled kernels and, on an accelerator, launches do not grow with the number of leaves.
+The number of traces, of compiled kernels and of launches on an accelerator does not grow with the
+number of leaves.
 """
 
 import functools
@@ -30,9 +31,9 @@ def map_fat(f: OfMatrices, t: Any, batch_axes: layout.Axes = ()) -> Any:
 
 
 def map_shapes(f: OfMatrices, xs: Sequence[layout.Matrices]) -> list[layout.Matrices]:
-    """`[f(x) for x in xs]`, stacked by shape; `f` works on every matrix of a stack alone.
+    """`[f(x) for x in xs]`, stacked by shape; `f` treats every matrix of a stack on its own.
 
-    On a mesh the matrices of a shape are split evenly over devices. An accelerator works all of
+    On a mesh the matrices of a shape are split evenly over devices. An accelerator takes all of
     them at once. A CPU takes them in sequence, so that each stays in its cache.
     """
     on_cpu = jax.default_backend() == "cpu"
@@ -86,13 +87,13 @@ def groups_of(items: Sequence[Any]) -> Groups:
 
 
 def stack(groups: Groups, items: Sequence[Any]) -> list[Any]:
-    """The items of each group stacked, with arrays `[items, ...]`."""
+    """One item for each group, whose arrays are stacked to `[items, ...]`."""
     together = lambda *xs: jnp.stack(xs)
     return [jax.tree.map(together, *(items[i] for i in group)) for group in groups]
 
 
 def unstack(groups: Groups, stacks: Sequence[Any]) -> list[Any]:
-    """The inverse of `stack`: the items in their first order."""
+    """The inverse of `stack`: the items in their original order."""
     by_index: dict[int, Any] = {}
     for group, stack in zip(groups, stacks):
         columns, structure = jax.tree.flatten(stack)

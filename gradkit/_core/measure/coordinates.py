@@ -20,7 +20,7 @@ class Coordinates(NamedTuple):
     """Mean sizes of activations and of their changes, `[sizes, seeds, steps + 1, sites]`."""
 
     sizes: tuple[int, ...]
-    sites: tuple[str, ...]
+    sites: tuple[str, ...]  # names of the activations
     activation: np.ndarray  # mean |x_t|
     change: np.ndarray  # mean |x_t - x_0|
 
@@ -36,8 +36,10 @@ class Coordinates(NamedTuple):
         }
 
     def failures(self, tolerance: float = 0.1, step: int = -1) -> dict[str, str]:
-        """Failing sites, and why: activations must not grow, changes must neither grow nor
-        vanish, by more than a power `tolerance` of the size, and must not be zero.
+        """Failing sites, and why each fails.
+
+        Activations must be finite, and must not grow by more than a power `tolerance` of the
+        size. Changes must not be zero, and must neither grow nor vanish by more than that power.
 
         A power is beyond `tolerance` if its whole interval is. With one seed there is no
         interval, and the power itself counts.
@@ -97,7 +99,7 @@ class Coordinates(NamedTuple):
         return table.aligned(rows)
 
     def plot(self, axes: Any, step: int = -1) -> None:
-        """Draw every site's mean change over the size on matplotlib's `axes`."""
+        """Draw every site's mean change against the size on matplotlib's `axes`."""
         change = self.change[:, :, step].mean(axis=1)
         for i, site in enumerate(self.sites):
             axes.plot(self.sizes, change[:, i], "o-", label=site)

@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
 
 
 def exponents(sizes: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
-    """Slopes of log value over log size, by least squares along the first axis.
+    """Slopes of log value against log size, by least squares along the first axis.
 
     nan where a value is not positive and finite.
     """

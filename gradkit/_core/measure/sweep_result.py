@@ -21,13 +21,16 @@ class Optimum(NamedTuple):
 
 
 class SweepResult(NamedTuple):
-    """Losses of every size at every learning rate from every seed."""
+    """Losses by size, learning rate and seed."""
 
     rates: tuple[float, ...]
     losses: Mapping[int, np.ndarray]  # by size, `[rates, seeds]`; nan where diverged
 
     def optima(self, resamples: int = 1000) -> dict[int, Optimum]:
-        """Optimum by size; intervals from `resamples` bootstrap draws of seeds, shared by sizes."""
+        """The optimum of each size, by size.
+
+        Intervals come from `resamples` bootstrap draws of seeds, the same for all sizes.
+        """
         x = np.log2(np.asarray(self.rates, np.float64))
         best_rates, resampled = {}, {}
         for size, losses in self.losses.items():
@@ -77,7 +80,7 @@ class SweepResult(NamedTuple):
         return table.aligned(rows)
 
     def plot(self, axes: Any) -> None:
-        """Draw one line per size, its optimum marked, on matplotlib's `axes`."""
+        """Draw one line per size, with its optimum marked, on matplotlib's `axes`."""
         for size, best in self.optima(1).items():
             losses = np.nan_to_num(mean(self.losses[size]), posinf=np.nan)
             (line,) = axes.plot(self.rates, losses, "o-", label=f"{size}")

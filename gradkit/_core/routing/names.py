@@ -1,4 +1,4 @@
-"""Decision from names and shapes: is a leaf a hidden matrix, and which axes are its rows?
+"""Decisions from names and shapes: is a leaf a hidden matrix, and which axes are its rows?
 
 A hidden matrix maps features to features. An embedding or readout has a vocabulary on one side,
 and a bias or gain is no map. Only names and shapes tell them apart here; `parametrization.reading`
@@ -41,7 +41,7 @@ WORD = re.compile(r"LoRA|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def words(name: str) -> tuple[str, ...]:
-    """Split a name at `_`, digits and capitals; lower case."""
+    """The words of a name in lower case, split at `_`, digits and capitals."""
     return tuple(word.lower() for word in WORD.findall(name))
 
 
@@ -57,7 +57,8 @@ TOKENS += words("queries")
 READOUTS = words("readout logit logits logitdense classifier unembed unembedding")
 READOUTS += words("unembedder lmhead vocab")
 HEADS = words("head heads pred prediction predictions")
-OF_HEADS = words("multi map attention attn talking k qkv kv query")  # no readouts
+# Words before `head` in names of heads that are no readouts.
+OF_HEADS = words("multi map attention attn talking k qkv kv query")
 ATTENTION = words("attention attentions attn")
 BLOCKS = words("block blocks layer layers experts ffn feedforward forward ff spatial")
 ADAPTERS = words("lora adapter adapters")
@@ -73,8 +74,9 @@ READOUT = re.compile(
     r"outputs?|output_(layer|dense|linear|proj|projection)|(fc|proj|embed)_out|heads?|score"
     r"|predictions|qa_outputs|seq_relationship"
 )
-ARRAY = re.compile(r"kernel|weights?|param|value|([a-z]{1,2}(_|$))+")  # no own name
-# Whole paths: these names tell only near the root.
+# Such a name does not tell what a leaf is for.
+ARRAY = re.compile(r"kernel|weights?|param|value|([a-z]{1,2}(_|$))+")
+# Whole paths, since these names are telling only near the root.
 LAST = re.compile(
     r"((params|model|module|net)/)*(W_U|fc|(decoder/)?conv_out|out/\d+|decoder|(linear|dense)_out)"
     r"|(.*/)?final_layer/linear"
@@ -110,7 +112,7 @@ def by_name(path: str, shape: tuple[int, ...], batch_axes: Axes = ()) -> Decisio
     if (
         reason is None
         and len(matrix_axes) > 2
-        and _inputs_per_place(names, shape, view) == 1
+        and _input_channels(names, shape, view) == 1
     ):
         reason = "one input a channel"
     if reason is not None:
@@ -147,7 +149,7 @@ def _table_or_readout(
     if leaf_words[-1] in TOKENS and leaf_words[0] != "to":
         yield f"named like a token ('{leaf}')"
     convolves = leaf_words == ("kernel",) and ndim > 2
-    # A list of tables is named in the plural, a sequence of layers that embed is not.
+    # A list of tables has a plural name, a sequence of embedding layers has not.
     numbered = (
         array and parts[-2:-1] and parts[-2].isdigit() and owner_words[-1][-1] != "s"
     )
@@ -199,16 +201,17 @@ def _matrix_axes(
     axes: Sequence[int],
     stacked: bool,
 ) -> MatrixAxes:
-    """Rows and columns: the last axis is the columns, except for two kinds of leaves.
+    """Batch axes, rows and columns. The last axis is the columns, with two exceptions.
 
-    Query, key and value projections: heads and head size are the columns, as in
-    `[in, heads, size]` and `[heads, in, size]`, with one more axis if they are fused. The longest
-    axis is `in`. Convolutions of torch, `[out, in, *window]`: the outputs are the rows.
+    In query, key and value projections heads and head size are the columns, as in
+    `[in, heads, size]` and `[heads, in, size]`, with one more axis if they are fused. `in` is the
+    first axis in kernels of Flax, else the longest one; if several are longest, there is no
+    exception. In convolutions of torch, `[out, in, *window]`, the outputs are the rows.
     """
     rows = front = axes[:-1]
     leaf_words, window = names[-1][1], [shape[axis] for axis in axes[2:]]
     if stacked or not window:
-        pass  # a stacked axis cannot be told from an axis of heads or a window
+        pass  # a stacked axis looks like an axis of heads or a window
     elif leaf_words == ("weight",):
         if max(window) <= min(32, shape[axes[0]]):
             rows = front[:1]
@@ -243,7 +246,7 @@ def _attention_axes(names: Sequence[Name]) -> Axes:
     return ()
 
 
-def _inputs_per_place(
+def _input_channels(
     names: Sequence[Name], shape: Sequence[int], view: MatrixAxes
 ) -> int | None:
     """Input channels of a convolution kernel; None for other leaves."""

@@ -1,4 +1,4 @@
-"""The table of routes: which transform each leaf goes to, and why."""
+"""A table of routes: which transform each leaf goes to, and why."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from gradkit._core import check
 from gradkit._core.paths import leaf_paths
 from gradkit._core.types import AnyTransform, Params
 
-_told: ContextVar[list["Row"] | None] = ContextVar("told", default=None)
+_reported: ContextVar[list["Row"] | None] = ContextVar("reported", default=None)
 
 
 class Row(NamedTuple):
@@ -48,18 +48,18 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
         params: the parameters, or their shapes as `jax.ShapeDtypeStruct`.
 
     Returns:
-        A sequence of rows `(path, shape, matrix, batch, transform, why)`, a leaf each, that
-        prints as a table. Where one route stands in another the inner one is told, where they
-        follow each other both are. A leaf that a view cuts has a row for each part.
+        A sequence of rows `(path, shape, matrix, batch, transform, why)`, one for each leaf,
+        that prints as a table. Of nested routes the inner one is shown, of routes in sequence
+        both. A leaf that a view cuts has a row for each part.
 
-    In recipes that take `hidden=` names and shapes decide, unless it says otherwise. A predicate
-    or a dict may name any matrix. What an expression finds is a hidden matrix too, embeddings
-    and readouts as well, but not what has one axis, row or column, or is named like a bias, a
-    gain or a norm. The last axis of a leaf is its columns, as in kernels `[in, out]`: torch's and
-    Equinox's weights `[out, in]` want `view_by_pattern`. Of their convolutions,
-    `[out, in, *window]`, the outputs are the rows.
+    In recipes with `hidden=`, names and shapes decide by default. A predicate or a dict may name
+    any matrix. An expression may too, even an embedding or a readout, but it never finds a leaf
+    with one axis, row or column, or one that is named like a bias, a gain or a norm. The last
+    axis of a leaf is its columns, as in kernels `[in, out]`: torch's and Equinox's weights
+    `[out, in]` need `view_by_pattern`. In their convolutions, `[out, in, *window]`, the outputs
+    are the rows.
 
-    Limits: what `optax.partition` and `optax.masked` decide is not known here: leaves that
+    Limits: what `optax.partition` and `optax.masked` decide is not known here. Leaves that
         reach no route are `all`, with the matrix that SOAP or PSGD sees. Nothing is computed,
         unless `init` cannot be traced: then it is run on `params`.
 
@@ -72,8 +72,8 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
     """
     check.transform("routes", "tx", tx)
     check.given("routes", params, "init")
-    told: list[Row] = []
-    token = _told.set(told)
+    reported: list[Row] = []
+    token = _reported.set(reported)
     try:
         jax.eval_shape(
             lambda p: tx.init(p), params
@@ -81,24 +81,26 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
     except TypeError:  # a hyperparameter that `inject_hyperparams` has traced
         if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
             raise
-        told.clear()
+        reported.clear()
         tx.init(params)
     finally:
-        _told.reset(token)
+        _reported.reset(token)
     leaves = zip(leaf_paths(params), jax.tree.leaves(params))
-    return Routes(row for path, x in leaves for row in _rows(told, path, x))
+    return Routes(row for path, x in leaves for row in _rows(reported, path, x))
 
 
 @contextlib.contextmanager
 def deciding(rows: Callable[[], Iterable[Row]]) -> Iterator[None]:
     """Report `rows()`, except for leaves that a router inside this context reports itself."""
-    told = _told.get()
-    before = 0 if told is None else len(told)
+    reported = _reported.get()
+    before = 0 if reported is None else len(reported)
     yield
-    if told is not None:
+    if reported is not None:
         own_rows = list(rows())
-        told[before:] = inner_rows = [_named(row, own_rows) for row in told[before:]]
-        told += [
+        reported[before:] = inner_rows = [
+            _named(row, own_rows) for row in reported[before:]
+        ]
+        reported += [
             row for row in own_rows if not any(_is_of(r, row.path) for r in inner_rows)
         ]
 
@@ -114,16 +116,16 @@ def unrouted(
 
 
 def _named(row: Row, outside: Sequence[Row]) -> Row:
-    """`row`, with name and reason of its `outside` row if no inner router has claimed it."""
+    """`row`, with transform and reason of its `outside` row if no inner router has claimed it."""
     rows = (r for r in outside if _is_of(row, r.path) and row.transform == "all")
     return next((row._replace(transform=r.transform, why=r.why) for r in rows), row)
 
 
-def _rows(told: Sequence[Row], path: str, x: Any) -> list[Row]:
+def _rows(reported: Sequence[Row], path: str, x: Any) -> list[Row]:
     """Rows of one leaf: one, or one for each part that it is cut into."""
     shape = np.shape(x)
     by_path: dict[str, Row] = {}
-    for row in told:
+    for row in reported:
         if not _is_of(row, path):
             continue
         if row.path == path:

@@ -24,7 +24,7 @@ class Leaf(NamedTuple):
 
     x: Any
     pattern: patterns.Pattern | None  # None where it is left as it is
-    names: list[str]  # its path, or one below it for each block
+    names: list[str]  # its path, or a path below it for each block
 
 
 def viewed(method: str, inner: AnyTransform, pattern_of: PatternOf) -> Transform:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, numbers, rate, tree
+from gradkit._core import check, numbers, rate, report, tree
 from gradkit._core.derivative import cube_root
 from gradkit._core.factory import factory
 from gradkit._core.types import (
@@ -80,7 +80,9 @@ def scale_by_madgrad(
         g = numbers.like(numbers.read_squarable(updates), state.total)
         p = numbers.like(params, state.anchor)
         step = numbers.increment(state.count)
-        size = rate.at(learning_rate, state.count) + eps
+        now = rate.at(learning_rate, state.count)
+        report.number("learning_rate", now)
+        size = now + eps
 
         def gather(total: jax.Array, new: jax.Array) -> jax.Array:
             weight = size * jnp.sqrt(step.astype(new.dtype))

@@ -1,4 +1,4 @@
-"""NovoGrad: momentum over gradients of unit norm, leaf by leaf."""
+"""NovoGrad: momentum of gradients that are normalized leaf by leaf."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,9 @@ class NovoGradState(NamedTuple):
 
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # decayed sum of normalized gradients, like the parameters
-    root: jax.Array  # root of the EMA of the squared norm of every leaf, [leaves]
+    root: (
+        jax.Array
+    )  # sqrt(v): RMS over time of the gradient norm of every leaf, [leaves]
 
 
 @factory
@@ -29,7 +31,7 @@ def scale_by_novograd(
     weight_decay: Hyper = 0.0,
     mask: Mask = None,
 ) -> Transform:
-    r"""Divide each leaf's gradient by the RMS of its norm over time, and sum with decay.
+    r"""Divide each leaf's gradient by the RMS over time of its norm, then apply momentum.
 
     $$v_1 = \lVert g_1 \rVert^2, \qquad
       v_t = b_2 v_{t-1} + (1 - b_2) \lVert g_t \rVert^2$$
@@ -51,8 +53,8 @@ def scale_by_novograd(
     Departure: each leaf is a layer, as in published implementations: a kernel and its bias are
         two. The state keeps the root of `v`, since `v` could overflow or underflow. `v` starts
         with the first nonzero gradient of a leaf.
-    Limits: a steady gradient grows by `1 / (1 - b1)`; weight decay passes through the
-        momentum and so is not decoupled from it.
+    Limits: the direction of a steady gradient grows to a norm of `1 / (1 - b1)`. Weight decay
+        passes through the momentum, so it is not decoupled.
 
     >>> tx, p = gk.scale_by_novograd(), jnp.zeros(2)  # the first direction has norm one
     >>> u, _ = tx.update(jnp.array([3e25, -4e25]), tx.init(p), p)
@@ -63,31 +65,31 @@ def scale_by_novograd(
     check.nonnegative("scale_by_novograd", eps=eps, weight_decay=weight_decay)
 
     def init(params: Params) -> NovoGradState:
-        step = jnp.zeros([], jnp.int32)
-        return NovoGradState(step, tree.zeros(params), tree.zero_per_leaf(params))
+        count = jnp.zeros([], jnp.int32)
+        return NovoGradState(count, tree.zeros(params), tree.zero_per_leaf(params))
 
     def update(
         updates: Updates, state: NovoGradState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, NovoGradState]:
         del extra
         g = numbers.read(updates)
-        step = numbers.increment(state.count)
+        count = numbers.increment(state.count)
         norms = of_leaves(updates).astype(state.root.dtype)
         norms = jnp.minimum(norms, jnp.finfo(norms.dtype).max)
         root = tree.ema_rms(b2, state.root, norms)
         root = jnp.where(state.root == 0, norms, root)
-        unit = tree.scale_each(tree.ratio(1, root + eps), g)
+        term = tree.scale_each(tree.ratio(1, root + eps), g)
 
         if not rate.is_zero(weight_decay):
             check.given("scale_by_novograd", params)
             decaying = decayed("scale_by_novograd", mask, params)
             add = lambda u, p: u + weight_decay * p.astype(u.dtype)
-            unit = jax.tree.map(add, unit, decaying)
+            term = jax.tree.map(add, term, decaying)
 
-        def gather(m: jax.Array, u: jax.Array) -> jax.Array:
+        def accumulate(m: jax.Array, u: jax.Array) -> jax.Array:
             return (b1 * m + u.astype(m.dtype)).astype(m.dtype)
 
-        mu = jax.tree.map(gather, state.mu, unit)
-        return numbers.like(mu, updates), NovoGradState(step, mu, root)
+        mu = jax.tree.map(accumulate, state.mu, term)
+        return numbers.like(mu, updates), NovoGradState(count, mu, root)
 
     return transform(init, update)

@@ -1,1 +1,1 @@
-"""Momentum. In: a gradient. Out: a mixture of past gradients, or past and present compared."""
+"""Momentum. In: a gradient. Out: a mixture of past gradients, or a comparison of past and present."""

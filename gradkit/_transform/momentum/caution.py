@@ -39,7 +39,7 @@ def direct_by_caution(inner: AnyTransform, *, eps: Hyper = 1.0) -> Transform:
     Limits: where few entries of a leaf agree, each is enlarged by up to `size / (1 + eps)`; a
         leaf of one entry is halved. The updates of a recipe have the opposite sign: with
         `turn = optax.scale(-1.0)`, `chain(direct_by_caution(chain(recipe, turn)), turn)` is its
-        cautious form, and likewise with `direct_by_grams`; decay weights outside.
+        cautious form, and likewise with `direct_by_grams`. Weight decay belongs outside.
 
     >>> tx = gk.direct_by_caution(optax.scale(-1.0))  # never against the gradient
     >>> u, _ = tx.update(jnp.array([1.0, -2.0]), tx.init(jnp.zeros(2)))

@@ -25,11 +25,11 @@ def average_by_complex(decay: Hyper = 0.8, *, angle: Hyper = math.pi / 8) -> Tra
     $$m_t = g_t + \mathrm{decay} \, e^{i \, \mathrm{angle}} \, m_{t-1}, \qquad
       u_t = \mathrm{Re}(m_t)$$
 
-    So a gradient of `k` updates ago counts `decay^k cos(k * angle)`: in time it counts
-    against itself, which damps the turning of players around each other.
+    So a gradient of `k` updates ago counts `decay^k cos(k * angle)`. This becomes negative, which
+    damps the rotation of players around each other.
 
     Args:
-        decay: fraction of the sum that lives on to the next update.
+        decay: fraction of the sum that is kept at the next update.
         angle: how far the sum turns in an update, in radians; 0 is the heavy ball.
 
     State: `8*size` bytes a leaf, `0` once.

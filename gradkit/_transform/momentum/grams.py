@@ -1,4 +1,4 @@
-"""Grams: how far from the momentum, which way from the gradient."""
+"""Grams: the sizes of the entries come from `inner`, their signs from the gradient."""
 
 import jax
 import jax.numpy as jnp

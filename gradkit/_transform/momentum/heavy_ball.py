@@ -25,7 +25,7 @@ def average_by_heavy_ball(decay: Hyper = 0.9) -> Transform:
     EMA, such as Adam's, is `1 - decay` times this sum.
 
     Args:
-        decay: fraction of the sum that lives on to the next update; 0 is the gradient itself.
+        decay: fraction of the sum that is kept at the next update; 0 is the gradient itself.
 
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `6*size` a leaf.

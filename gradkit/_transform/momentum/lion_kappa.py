@@ -31,7 +31,8 @@ def average_by_lion_kappa(
 
     Args:
         kappa: a function of one leaf, the subgradient of a convex function of it: `jnp.sign`
-            of the sum of sizes, `x / norm(x)` of the Euclidean norm, `clip` of Huber's loss.
+            for the sum of absolute values, `x / norm(x)` for the Euclidean norm, `clip` for
+            Huber's loss.
         b1: weight of the momentum in the interpolation.
         b2: decay of the momentum, an EMA of the gradient.
 
@@ -42,7 +43,7 @@ def average_by_lion_kappa(
     Departure: `kappa` sees the momentum, where the paper's sees its negative: the same for every
         even function. The paper's norms are of the whole model; here they are of one leaf.
     Limits: with weight decay, parameters are drawn to where the convex conjugate of the function
-        at `weight_decay * p` is finite. `kappa` of zeros must be finite. Name it in the
+        at `weight_decay * p` is finite. `kappa` of zeros must be finite. Name `kappa` in the
         `static_args` of `optax.inject_hyperparams`, which takes functions for schedules.
 
     >>> tx = gk.average_by_lion_kappa(lambda x: jnp.clip(x / 0.5, -1, 1))  # of Huber's loss

@@ -23,7 +23,7 @@ def average_by_mars(gamma: Hyper = 0.025, *, b1: Hyper = 0.95) -> Transform:
 
     Args:
         gamma: strength of the correction; 1 is that of variance reduction, 0 is none.
-        b1: decay of the EMA that is to follow, such as Adam's.
+        b1: decay of the EMA that follows, such as Adam's.
 
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `8*size` a leaf.

@@ -17,7 +17,7 @@ class NesterovState(NamedTuple):
 
 @factory
 def average_by_nesterov(decay: Hyper = 0.9) -> Transform:
-    r"""Replace each gradient by itself plus the decayed sum of all so far, it included.
+    r"""Replace each gradient by itself plus the decayed sum of all so far, itself included.
 
     $$m_t = g_t + \mathrm{decay} \, m_{t-1}, \qquad u_t = g_t + \mathrm{decay} \, m_t$$
 
@@ -25,7 +25,7 @@ def average_by_nesterov(decay: Hyper = 0.9) -> Transform:
     counts `1 + decay` times. An EMA is `1 - decay` times the sum.
 
     Args:
-        decay: fraction of the sum that lives on to the next update; 0 is the gradient itself.
+        decay: fraction of the sum that is kept at the next update; 0 is the gradient itself.
 
     State: `4*size` bytes a leaf, `0` once.
     Flops: at most `8*size` a leaf.
@@ -35,7 +35,7 @@ def average_by_nesterov(decay: Hyper = 0.9) -> Transform:
     Departure: the learning rate multiplies the sum, as in torch and optax. The paper's
         multiplies each gradient as it enters; the same while the learning rate is constant.
     Limits: parameters are the look-ahead points, where gradients are taken; Nesterov's own
-        sequence lies `decay` velocities behind. A steady gradient grows by `1 / (1 - decay)`.
+        sequence lies `decay` velocities behind. A steady gradient is enlarged by `1 / (1 - decay)`.
 
     >>> tx = gk.average_by_nesterov(0.5)  # the newest gradient counts 1 + decay times
     >>> u, state = tx.update(jnp.float32(2.0), tx.init(jnp.float32(0.0)))

@@ -19,16 +19,16 @@ class RandomScalingState(NamedTuple):
 
 @factory
 def average_by_random_scaling(decay: Hyper = 0.99, *, key: random.Key = 0) -> Transform:
-    r"""Replace each gradient by its EMA, at a random length.
+    r"""Replace each gradient by its EMA times a random number.
 
     $$m_t = \mathrm{decay} \, m_{t-1} + (1 - \mathrm{decay}) g_t, \qquad
       u_t = s_t m_t, \qquad s_t \sim \mathrm{Exp}(1)$$
 
-    One `s_t`, of mean 1, scales the whole tree. It makes each step end at a random point of a
-    line, over which gradients average to the difference of the losses at its ends.
+    One `s_t`, of mean 1, scales the whole tree. Then the mean change of the loss over a step is
+    the mean product of the gradient at its end and the step without `s_t`.
 
     Args:
-        decay: of the EMA of the gradient.
+        decay: decay of the EMA of the gradient.
         key: see the glossary.
 
     State: `4*size` bytes a leaf, `8` once.
@@ -42,7 +42,7 @@ def average_by_random_scaling(decay: Hyper = 0.99, *, key: random.Key = 0) -> Tr
 
     >>> tx, g = gk.average_by_random_scaling(decay=0.0, key=1), jnp.array([2.0, -4.0])
     >>> u, _ = tx.update(g, tx.init(g))
-    >>> print((u / u[0]).round(3))  # of random length, but of no random direction
+    >>> print((u / u[0]).round(3))  # only the length is random
     [ 1. -2.]
     """
     check.interval("average_by_random_scaling", "[0, 1)", decay=decay)

@@ -1,4 +1,4 @@
-"""Matrix gradients seen through estimates of the curvature.
+"""Matrix gradients divided by estimates of the curvature.
 
-In: a gradient. Out: a direction; more steps where the loss is flat. Uses `_core.matrix`.
+In: a gradient. Out: a direction, longer where the loss is flat. Uses `_core.matrix`.
 """

@@ -1,4 +1,4 @@
-"""Inverse-free K-FAC: factors whose product learns to be the inverse of the curvature."""
+"""Inverse-free K-FAC: factors that learn the inverse of the curvature."""
 
 import functools
 from typing import Any, NamedTuple
@@ -57,14 +57,14 @@ def precondition_by_inverse_free_kfac(
     $$m_A \leftarrow \mathrm{decay} \, m_A + n_A, \qquad A \leftarrow A - A \, m_A \;
       \mathrm{fit\_rate} / \max(1, \lVert m_A \rVert)$$
 
-    and $B$ likewise, by $H^T H$. With K-FAC's covariances $U$ of the inputs of a layer and $V$
+    and $B$ likewise, with $H^T H$. With K-FAC's covariances $U$ of the inputs of a layer and $V$
     of the gradients of its outputs, $H H^T$ is $\mathrm{tr}(B^T V B) \, A^T U A$, and $H^T H$
-    is $\mathrm{tr}(A^T U A) \, B^T V B$: the same where $g$ is one input times one gradient.
+    is $\mathrm{tr}(A^T U A) \, B^T V B$. They are equal where $g$ is one input times one gradient.
 
     Args:
         damping: added to the curvature.
-        decay: decay of the factors' sums of natural gradients.
-        fit_rate: how far a fit moves; a number, or a schedule of updates so far.
+        decay: decay of the sums of natural gradients.
+        fit_rate: step size of a fit; a number, or a schedule of updates so far.
         every: updates between two fits.
         max_size: a longer side keeps the identity, and so does that of a matrix of one row or
             column.
@@ -86,8 +86,8 @@ def precondition_by_inverse_free_kfac(
         the authors' code 1.63. Momentum and weight decay belong later in the chain.
     Limits: gradients are divided by the curvature, not by its root: directions grow where
         gradients shrink, so the learning rate is like SGD's near a minimum, not like Adam's. Over
-        the hundreds of updates that fitting takes, directions without gradients come to be
-        enlarged by `1 / damping`. Explicitly sharded leaves are gathered first.
+        the hundreds of updates that fitting takes, directions without gradients are in the
+        end enlarged by `1 / damping`. Explicitly sharded leaves are gathered first.
 
     >>> tx, g = gk.precondition_by_inverse_free_kfac(1e-4, fit_rate=0.1, every=1), 0.1 * jnp.eye(2)
     >>> state, _ = jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=300)
@@ -103,9 +103,9 @@ def precondition_by_inverse_free_kfac(
     def init(params: Params) -> InverseFreeKFACState:
         check.matrix(name, params, batch_axes)
         check.concrete(name, max_size=max_size)
-        still = kronecker.zeros(params, max_size, batch_axes)
-        first = jax.tree.map(roots.identity, still)
-        return InverseFreeKFACState(jnp.zeros([], jnp.int32), first, still)
+        zeros = kronecker.zeros(params, max_size, batch_axes)
+        first = jax.tree.map(roots.identity, zeros)
+        return InverseFreeKFACState(jnp.zeros([], jnp.int32), first, zeros)
 
     def update(
         updates: Updates,
@@ -119,13 +119,13 @@ def precondition_by_inverse_free_kfac(
         g = numbers.read_square_summable(updates)
         pairs = () if covariances is None else (covariances,)
 
-        def pulls(g: jax.Array, a: Any, b: Any, *pair: Any) -> tuple[Any, Any]:
+        def gradients_of(g: jax.Array, a: Any, b: Any, *pair: Any) -> tuple[Any, Any]:
             x = layout.as_matrix(g, batch_axes)
             return natural_gradients(x, a, b, damping, *pair)
 
         def fit(kept: Fit) -> Fit:
             xs = paths.unboxed(g)
-            gradients = jax.tree.map(pulls, xs, *kept.factors, *pairs)
+            gradients = jax.tree.map(gradients_of, xs, *kept.factors, *pairs)
             new = kronecker.Sides(*tree.unzip(xs, gradients, 2))
             moves = jax.tree.map(lambda m, n: decay * m + n, kept.moves, new)
             update_factor = functools.partial(

@@ -1,4 +1,4 @@
-"""KL-Shampoo: each side's covariance is taken after the other side is white."""
+"""KL-Shampoo: each side has the covariance of gradients whose other side is whitened."""
 
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ class KLShampooState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
     grams: kronecker.Sides  # S: EMAs of the covariances
-    bases: kronecker.Sides  # Q^T: about their eigenvectors, as rows, as last used
-    values: kronecker.Sides  # their eigenvalues as the bases see them, [*batch, n]
+    bases: kronecker.Sides  # Q^T: their approximate eigenvectors, as rows, as last used
+    values: kronecker.Sides  # lambda: their approximate eigenvalues, [*batch, n]
 
 
 @factory
@@ -43,12 +43,12 @@ def precondition_by_kl_shampoo(
     $$u_t = Q_a \frac{Q_a^T m_t Q_b}{\sqrt{\lambda_a} \sqrt{\lambda_b}^T + \epsilon} Q_b^T,
       \qquad m_t = b_1 m_{t-1} + (1 - b_1) g_t$$
 
-    and $S_b, \lambda_b$ likewise; all after $u_t$ is made. The first gradient gives no step, but
-    the bases $Q$: the eigenvectors of its covariances. When `every` divides $t - 1$ they become
-    those of $S Q$ made orthonormal. No eigenvalue of a side of $n$ falls below
-    $1 / \max(10, \min(n, 4000))^2$. Where the singular values of $u_t$ exceed
-    $\mathrm{max\_norm} \sqrt{\max(d_a, d_b)}$, $u_t$ is shortened, unless `every` is 1. Those of
-    a constant gradient come to be $\sqrt{\max(d_a, d_b)}$.
+    and $S_b, \lambda_b$ likewise, all after $u_t$ is made. The first gradient makes no step and is
+    not counted in $t$. It gives the bases $Q$: the eigenvectors of its covariances. When `every`
+    divides $t - 1$, they become the columns of $S Q$ made orthonormal. No eigenvalue of a side
+    of $n$ falls below $1 / \max(10, \min(n, 4000))^2$. Where the singular values of $u_t$ exceed
+    $\mathrm{max\_norm} \sqrt{\max(d_a, d_b)}$, $u_t$ is shortened, unless `every` is 1. With
+    a constant gradient they converge to $\sqrt{\max(d_a, d_b)}$.
 
     Args:
         b1: decay of the EMA of the gradient.
@@ -58,7 +58,7 @@ def precondition_by_kl_shampoo(
         every: updates between two renewals of the bases.
         max_norm: limit of the singular values of an update, in units of the root of the longer
             side; `jnp.inf` is none, as in the paper, and so is `every=1`.
-        max_size: a longer side is left as it is, and so is that of a matrix of one row or column.
+        max_size: a longer side is left as it is, and so is a matrix of one row or column.
         batch_axes: see the glossary.
 
     State: `4*size + ((rows <= max_size)*(8*rows**2 + 4*rows) + (cols <= max_size)*(8*cols**2
@@ -126,12 +126,12 @@ def precondition_by_kl_shampoo(
         due = moves & ((state.count - 1) % every == 0)
         kept = when(state.count == 1, first, Bases(state.grams, state.bases))
         grams, bases = when(due & (state.count > 1), renew, kept)
-        late = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
-        mu = tree.ema(b1, state.mu, late)
+        counted = jax.tree.map(lambda x: jnp.where(moves, x, 0), g)
+        mu = tree.ema(b1, state.mu, counted)
         back = kronecker.transposed(bases)
         with jax.default_matmul_precision("highest"):
-            low = kronecker.multiply(bases.rows, mu, back.cols, batch_axes)
-        low = kronecker.above_rounding(low, bases, batch_axes)
+            rotated = kronecker.multiply(bases.rows, mu, back.cols, batch_axes)
+        rotated = kronecker.above_rounding(rotated, bases, batch_axes)
 
         limit = jnp.where(every > 1, max_norm, jnp.inf)
 
@@ -146,7 +146,7 @@ def precondition_by_kl_shampoo(
             y = kronecker.limit_spectrum(lambda y: y / scale, y, most)
             return layout.like(y, x, batch_axes)
 
-        d = paths.map_unboxed(divide, low, *state.values)
+        d = paths.map_unboxed(divide, rotated, *state.values)
         u = kronecker.multiply(back.rows, d, bases.cols, batch_axes)
 
         xs = jax.tree.map(lambda x: layout.as_matrix(x, batch_axes), paths.unboxed(g))

@@ -1,4 +1,4 @@
-"""ASGO: gradients over the root of the covariance of their small side."""
+"""ASGO: gradients divided by the root of the covariance of their small side."""
 
 import functools
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class OneSidedShampooState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
     grams: kronecker.Sides  # EMAs of g g^T, of the small side alone
-    roots: kronecker.Sides  # their inverse roots, when these were last taken
+    roots: kronecker.Sides  # their inverse roots, as last computed
 
 
 @factory
@@ -38,11 +38,11 @@ def precondition_by_one_sided_shampoo(
     $$u_t = (L + \mathrm{damping} \, \bar\lambda I)^{-1/2} \; \frac{m_t}{1 - b_1^t}$$
 
     for a $g$ with no more rows than columns; a tall one is transposed before, and back after.
-    $L = L_t / (1 - \mathrm{decay}^t)$ is taken at the last $t$ for which `every` divides $t - 1$,
+    $L = L_t / (1 - \mathrm{decay}^t)$ is that of the last $t$ for which `every` divides $t - 1$,
     at 1, 2, 4, 8 ... up to `every`, or at the first nonzero gradient; $\bar\lambda$ is the mean
     of its eigenvalues. Singular values of $u_t$ are limited to the most that a root of this $t$
-    could give, $\sqrt{\sum_s v_s^2 / w_s}$ with the weights of gradient $s$ in $m_t$ and $L_t$: 1
-    at first, 2.3 at last.
+    could give, $\sqrt{\sum_s v_s^2 / w_s}$ with the weights of gradient $s$ in $m_t$ and $L_t$. By
+    default this grows from 1 to 2.3.
 
     Args:
         b1: decay of the EMA of the gradient.
@@ -80,14 +80,14 @@ def precondition_by_one_sided_shampoo(
         check.matrix(name, params, batch_axes)
         check.concrete(name, max_size=max_size)
 
-        def short(tall: bool, p: jax.Array, square: Any) -> Any:
+        def if_small(tall: bool, p: jax.Array, square: Any) -> Any:
             return square if layout.is_tall(p, batch_axes) == tall else kronecker.NONE
 
         def small() -> kronecker.Sides:
             rows, cols = kronecker.zeros(params, max_size, batch_axes)
             ps = paths.unboxed(params)
-            rows = jax.tree.map(functools.partial(short, False), ps, rows)
-            cols = jax.tree.map(functools.partial(short, True), ps, cols)
+            rows = jax.tree.map(functools.partial(if_small, False), ps, rows)
+            cols = jax.tree.map(functools.partial(if_small, True), ps, cols)
             return kronecker.Sides(rows, cols)
 
         step = jnp.zeros([], jnp.int32)

@@ -1,4 +1,4 @@
-"""ScaledGD: each factor of a product in the geometry of the product."""
+"""ScaledGD: the gradient of each factor of a product, preconditioned by the other factor."""
 
 import re
 from collections.abc import Mapping
@@ -47,8 +47,8 @@ def precondition_by_paired_factors(
         Matrix Sensing", arXiv:2302.01186, equation 5; for pairs as in Zhang and Pilanci,
         "Riemannian Preconditioned LoRA for Fine-Tuning Foundation Models", arXiv:2402.02347.
     Departure: a bound on the rounding error of the Gram matrix is added to `damping`, so that
-        float32 can divide by it. A factor beside one that is zero, with `damping` 0, stays as it
-        is.
+        float32 can divide by it. With `damping` 0, the gradient of a factor beside
+        one of zeros stays as it is.
     Limits: every leaf must be in one pair: send the others elsewhere with `gradkit.route`. The
         paper's linear convergence needs a `damping` of at most the smallest squared singular
         value of the solution, and a small initialization. Two layers in sequence are not such a

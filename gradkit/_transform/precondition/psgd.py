@@ -1,4 +1,4 @@
-"""PSGD: triangular factors that learn to make gradients white."""
+"""PSGD: triangular factors that learn to whiten gradients."""
 
 import functools
 import math
@@ -33,8 +33,8 @@ class PSGDState(NamedTuple):
     key: jax.Array  # data of the key of the next update, uint32
     mu: Updates  # EMA of the gradient, like the parameters
     factors: Sides  # Q: triangles [*batch, n, n], or diagonals [*batch, n]
-    grams: Sides  # Q^T Q, full or diagonal likewise, so that updates take half of the products
-    curvatures: Sides  # lambda: how strongly fits pull at each, [*batch]
+    grams: Sides  # Q^T Q, full or diagonal likewise; halve the products in an update
+    curvatures: Sides  # lambda: EMA of the curvature of the fit of each, [*batch]
 
 
 def annealed(step: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ def precondition_by_psgd(
     $$u_t = \mathrm{scale}^2 \; Q_1^T Q_1 \; m_t \; Q_2^T Q_2, \qquad m_t = \beta_t m_{t-1} + (1 - \beta_t) g_t,
       \qquad \beta_t = \min(b_1, 1 - 1 / t)$$
 
-    With `fit_probability` an update first draws $v \sim \mathcal{N}(0, I)$ and moves
+    With probability `fit_probability` an update first draws $v \sim \mathcal{N}(0, I)$ and moves
 
     $$h = g_t + (\mathrm{damping} + \epsilon |g_t|) v, \qquad A = \mathrm{scale} \, Q_1 h Q_2^T,
       \qquad B = Q_1^{-T} v Q_2^{-1} / \mathrm{scale}$$
@@ -78,12 +78,12 @@ def precondition_by_psgd(
         fit_rate: step size of a fit, relative to the inverse of the curvature that it has
             measured.
         fit_probability: the probability of a fit; a number, or a schedule of updates so far.
-        decay: decay of the EMA of the curvature, which is at least the newest.
-        damping: noise added to the gradient fitted to, in its units.
+        decay: decay of the EMA of the curvature, which never falls below the newest curvature.
+        damping: size of the noise added to the gradient in a fit, in units of the gradient.
         scale: multiplies the factors, which begin as identities; its square is the first gain.
         max_rms: the largest RMS of a matrix of updates.
         max_entry: the largest size of an entry of an update.
-        max_size: a longer side has a diagonal factor, as have vectors.
+        max_size: a longer side has a diagonal factor, and so do vectors.
         key: see the glossary.
         batch_axes: see the glossary.
 
@@ -150,7 +150,7 @@ def precondition_by_psgd(
         groups = stacks.groups_of([*zip(kept, leaves(mu), ms)])
 
         def fit(kept: list[Sides]) -> list[Sides]:
-            # read here again, as outside it would be stored
+            # read again here: a gradient read outside would be stored
             g = numbers.like(numbers.read_square_summable(updates), mu)
             keys = jax.random.split(seed, len(ms))
             noise = [keys[np.array(group)] for group in groups]
@@ -173,7 +173,8 @@ def precondition_by_psgd(
         probability = jnp.asarray(rate.at(fit_probability, state.count), jnp.float32)
         due = jax.random.uniform(coin, dtype=jnp.float32) < probability
         new_sides = when(due, fit, kept)
-        limits = scale, max_rms, max_entry  # leaf by leaf, as stacks would be copied
+        # applied leaf by leaf, as stacks would be copied
+        limits = scale, max_rms, max_entry
         whiten = tree.by_shape(lambda grams, m: whitened(grams, m, *limits))
         us = [whiten(fields(sides)[1], m) for sides, m in zip(new_sides, ms)]
         u = [layout.like(*pair, batch_axes) for pair in zip(us, jax.tree.leaves(mu))]

@@ -17,7 +17,7 @@ class ShampooState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient, like the parameters
     grams: kronecker.Sides  # EMAs of g g^T and of g^T g
-    roots: kronecker.Sides  # their inverse roots, when these were last taken
+    roots: kronecker.Sides  # their inverse roots, as last computed
 
 
 @factory
@@ -41,12 +41,12 @@ def precondition_by_shampoo(
       \frac{m_t}{1 - b_1^t} \;
       (R + \mathrm{damping} \, \bar\lambda_R I)^{-\mathrm{cols\_power}}$$
 
-    $L = L_t / (1 - \mathrm{decay}^t)$ and $R$ likewise are taken at the last $t$ for which
+    $L = L_t / (1 - \mathrm{decay}^t)$ and $R$ likewise are those of the last $t$ for which
     `every` divides $t - 1$, at 1, 2, 4, 8 ... up to `every`, or at the first nonzero gradient;
-    $\bar\lambda$ is the mean of their eigenvalues. A side that is alone takes both powers.
+    $\bar\lambda$ is the mean of their eigenvalues. A covariance that is alone takes both powers.
     Singular values of $u_t$ are limited to the most that roots of this $t$ could give: for powers
     that add up to 1/2, $\sqrt{\sum_s v_s^2 / w_s}$, with the weights $v_s$ and $w_s$ of gradient
-    $s$ in $m_t$ and $L_t$: 1 at first, 2.3 at last.
+    $s$ in $m_t$ and $L_t$. By default this grows from 1 to 2.3.
 
     Args:
         b1: decay of the EMA of the gradient.
@@ -55,7 +55,7 @@ def precondition_by_shampoo(
         cols_power: exponent of the columns' covariance.
         damping: added to the eigenvalues, as a fraction of their mean.
         every: updates between two renewals of the roots, after those at 1, 2, 4, 8 ...
-        max_size: a longer side is left as it is, and so is that of a matrix of one row or column.
+        max_size: a longer side is left as it is, and so is a matrix of one row or column.
         batch_axes: see the glossary.
 
     State: `4*size + 8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2
@@ -64,13 +64,13 @@ def precondition_by_shampoo(
         + 30*size + 30*(rows**2 + cols**2) + 100` a leaf, `60` once, beside the
         eigendecompositions.
     Paper: Gupta, Koren and Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
-        arXiv:1802.09568, Algorithm 1; exponents apart and relative damping as Ishikawa and
-        Karakida, arXiv:2312.12226, need for widths.
+        arXiv:1802.09568, Algorithm 1; separate exponents and relative damping as in
+        Ishikawa and Karakida, arXiv:2312.12226, on scaling with width.
     Departure: EMAs in place of sums, as in Anil and others, arXiv:2002.09018, so that steps do
-        not shrink by themselves. A tensor is a matrix, not one side per axis. A side that is
-        alone has the exponent 1/2, as in their code. Damping is relative to the mean eigenvalue,
-        and eigenvalues under a rounding of the largest count as that rounding. There is no
-        grafting. Instead singular values are limited, since roots kept between renewals may
+        not shrink by themselves. A tensor is a matrix, not one side per axis. A covariance
+        that is alone has the exponent 1/2, as in their code. Damping is relative to the mean
+        eigenvalue, and eigenvalues under a rounding of the largest count as that rounding. There
+        is no grafting. Instead singular values are limited, since roots kept between renewals may
         enlarge new directions: by the bound of Kingma and Ba, arXiv:1412.6980, section 2.1, made
         exact and extended to matrices (`every=1` never reaches it). The limit acts on the eighth
         root of the mean eighth power of the singular values, so that none of $n$ ends over

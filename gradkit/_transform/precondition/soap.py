@@ -26,8 +26,8 @@ class SOAPState(NamedTuple):
     count: jax.Array  # updates so far, int32 []
     mu: Updates  # EMA of the gradient in the bases, like the parameters
     nu: Updates  # EMA of the squared gradient in the bases, like the parameters
-    grams: kronecker.Sides  # L, R: EMAs of g g^T and of g^T g
-    bases: kronecker.Sides  # Q^T: about their eigenvectors, as rows
+    grams: kronecker.Sides  # the covariances L and R: EMAs of g g^T and of g^T g
+    bases: kronecker.Sides  # Q^T: their approximate eigenvectors, as rows
 
 
 @factory
@@ -49,9 +49,10 @@ def precondition_by_soap(
     $$L_t = \mathrm{decay} \, L_{t-1} + (1 - \mathrm{decay}) \, g_t g_t^T, \qquad
       R_t = \mathrm{decay} \, R_{t-1} + (1 - \mathrm{decay}) \, g_t^T g_t$$
 
-    The first gradient gives no step, but the bases: the eigenvectors of $L_1$ and $R_1$. When
-    `every` divides $t - 1$ they become those of $L_t Q_L$ made orthonormal, after $Q_L$ is
-    sorted by $\mathrm{diag}(Q_L^T L_t Q_L)$; $v$ is sorted likewise, and $m$ is rotated.
+    The first update is zero: its gradient gives the first bases, the eigenvectors of $L_1$ and
+    $R_1$. If `every` divides $t - 1$, the columns of $Q_L$ are sorted by
+    $\mathrm{diag}(Q_L^T L_t Q_L)$, and the next $Q_L$ is $L_t Q_L$ made orthonormal. $v$ is
+    sorted likewise, and $m$ is rotated into the new bases.
 
     Args:
         b1: decay of the EMA of the gradient.
@@ -60,7 +61,7 @@ def precondition_by_soap(
         eps: added to the root, in units of the gradient; a number or a schedule of the steps
             made before.
         every: updates between two renewals of the bases.
-        max_size: a longer side keeps its own basis.
+        max_size: the longest side that is rotated; a longer one has no covariance.
         batch_axes: see the glossary.
 
     State: `8*size + (8*((rows <= max_size)*rows**2 + (cols <= max_size)*cols**2)
@@ -69,15 +70,15 @@ def precondition_by_soap(
         + cols**2) + 60` a leaf, beside the orthonormalizations.
     Paper: Vyas and others, "SOAP: Improving and Stabilizing Shampoo using Adam",
         arXiv:2409.11321, Algorithms 3 and 4.
-    Departure: a tensor is a matrix, not one side per axis. In $g'$ and in the rotated $m$,
-        entries under 128 roundings of the norms of their row and column, and of the root mean
-        square, count as zero: the authors' code enlarges rounding errors like all else, and moves
-        weights that have no gradient. Otherwise the numbers are those of the authors' code: the
-        first gradient makes no step, and leaves of fewer than two axes get Adam, one step late
-        too; here so do leaves of one row or column. That code can also merge axes, normalize
-        directions, and leave out bias correction.
-    Limits: 2 covariances and 2 bases of each matrix are kept. The first update costs an
-        eigendecomposition a side, and every one that renews the bases, a QR decomposition.
+    Departure: a tensor is seen as a matrix, without a covariance for each axis. In $g'$ and in
+        the rotated $m$, entries that may be rounding errors count as zero: those of at most 128
+        eps times the norm of their row, that of their column and the root mean square, added. The
+        authors' code enlarges rounding errors, and so moves weights that have no gradient.
+        Otherwise the numbers are those of the authors' code: the first update is zero, also for
+        leaves of fewer than two axes, which get Adam. Here leaves of one row or column get it
+        too. That code can also merge axes, normalize directions, and leave out bias correction.
+    Limits: 2 covariances and 2 bases of each matrix are kept. The first bases cost an
+        eigendecomposition a side, and each renewal a QR decomposition.
         Explicitly sharded leaves are gathered first. Rounding rotates eigenvectors of close
         eigenvalues into each other, and Adam's directions with them. Bases cannot be
         differentiated: apply `jax.lax.stop_gradient` to the state that is given to an update.
@@ -104,39 +105,39 @@ def precondition_by_soap(
         del params, extra
         g, moves = numbers.read_square_summable(updates), state.count > 0
 
-        def first(kept: InBases) -> InBases:
+        def first_bases(kept: Renewed) -> Renewed:
             grams = derivative.refuse(name, kept.grams)
             return kept._replace(bases=kronecker.map_squares(roots.eigenbasis, grams))
 
-        def renew(kept: InBases) -> InBases:
+        def renew(kept: Renewed) -> Renewed:
             old = kept.bases
             new, order = power_step(*derivative.refuse(name, (kept.grams, old)))
             m = multiply(kronecker.transposed(old).rows, kept.mu, old.cols)
             mu = multiply(new.rows, m, kronecker.transposed(new).cols)
             mu = kronecker.above_rounding(mu, new, batch_axes)
-            return InBases(kept.grams, new, mu, permute(kept.nu, order, batch_axes))
+            return Renewed(kept.grams, new, mu, permute(kept.nu, order, batch_axes))
 
         due = moves & ((state.count - 1) % every == 0)
-        kept = InBases(state.grams, state.bases, state.mu, state.nu)
-        kept = when(state.count == 1, first, kept)
+        kept = Renewed(state.grams, state.bases, state.mu, state.nu)
+        kept = when(state.count == 1, first_bases, kept)
         grams, bases, mu, nu = when(due & (state.count > 1), renew, kept)
         back = kronecker.transposed(bases)
-        low = multiply(bases.rows, g, back.cols)
-        low = kronecker.above_rounding(low, bases, batch_axes)
-        low = jax.tree.map(lambda x: jnp.where(moves, x, 0), low)
-        mu = tree.ema(b1, mu, low)
-        nu = tree.ema_of_squares(b2, nu, low)
-        made = jnp.maximum(state.count, 1)  # steps, this one too
-        floor = rate.at(eps, made - 1)
+        rotated = multiply(bases.rows, g, back.cols)
+        rotated = kronecker.above_rounding(rotated, bases, batch_axes)
+        rotated = jax.tree.map(lambda x: jnp.where(moves, x, 0), rotated)
+        mu = tree.ema(b1, mu, rotated)
+        nu = tree.ema_of_squares(b2, nu, rotated)
+        steps = jnp.maximum(state.count, 1)  # of Adam, with this one
+        added = rate.at(eps, steps - 1)
         d = jax.tree.map(
-            lambda m, v: tree.ratio(m, derivative.root(v) + floor),
-            tree.bias_corrected(mu, b1, made),
-            tree.bias_corrected(nu, b2, made),
+            lambda m, v: tree.ratio(m, derivative.root(v) + added),
+            tree.bias_corrected(mu, b1, steps),
+            tree.bias_corrected(nu, b2, steps),
         )
         u = kronecker.multiply(back.rows, d, bases.cols, batch_axes)
         grams = kronecker.ema_of_grams(decay, grams, g, batch_axes)
-        step = numbers.increment(state.count)
-        return numbers.like(u, updates), SOAPState(step, mu, nu, grams, bases)
+        count = numbers.increment(state.count)
+        return numbers.like(u, updates), SOAPState(count, mu, nu, grams, bases)
 
     def multiply(rows: Any, updates: Updates, cols: Any) -> Updates:
         """Multiply in full precision, so that zeros can be told from rounding errors."""
@@ -146,7 +147,7 @@ def precondition_by_soap(
     return transform(init, update)
 
 
-class InBases(NamedTuple):
+class Renewed(NamedTuple):
     """The parts of the state that a renewal of the bases reads or changes."""
 
     grams: kronecker.Sides
@@ -158,19 +159,19 @@ class InBases(NamedTuple):
 def power_step(
     grams: kronecker.Sides, bases: kronecker.Sides
 ) -> tuple[kronecker.Sides, kronecker.Sides]:
-    """Bases after one step of power iteration, and the permutation that sorted their vectors.
+    """Bases after one step of power iteration, and the permutations that sorted the old ones.
 
-    They are sorted by the eigenvalues estimated in the old bases, the largest first.
+    Vectors are sorted by the eigenvalues estimated in the old bases, the largest first.
     """
 
-    def order(q: jax.Array, moved: jax.Array) -> jax.Array:
+    def order_of(q: jax.Array, moved: jax.Array) -> jax.Array:
         return jnp.argsort(jnp.sum(q * moved, -1), axis=-1, descending=True)
 
     def sort(moved: jax.Array, order: jax.Array) -> jax.Array:
         return jnp.take_along_axis(moved, order[..., None], -2)
 
     moved = jax.tree.map(roots.power_product, grams, bases)
-    orders = jax.tree.map(order, bases, moved)
+    orders = jax.tree.map(order_of, bases, moved)
     moved = jax.tree.map(roots.or_before, moved, bases)
     sorted_ = jax.tree.map(sort, moved, orders)
     return kronecker.map_squares(linalg.orthonormal_rows, sorted_), orders
@@ -179,9 +180,9 @@ def power_step(
 def permute(
     updates: Updates, orders: kronecker.Sides, batch_axes: layout.Axes
 ) -> Updates:
-    """Permute rows and columns of every leaf's matrices; a side without an order stays.
+    """Permute rows and columns of every leaf's matrices; a side whose order is `NONE` stays.
 
-    Matrices are replicated first, since XLA fails to take columns of shards.
+    Matrices are replicated first, since XLA fails to permute columns of shards.
     """
 
     def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:

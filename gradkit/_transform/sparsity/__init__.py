@@ -1,1 +1,1 @@
-"""Directions with few entries. In: a gradient. Out: the same gradient, zero where a mask is."""
+"""Directions with few entries. In: a gradient. Out: a direction, zero or small outside a mask."""

@@ -20,7 +20,7 @@ class AnnealingState(NamedTuple):
 def mask_by_annealing(
     threshold: Hyper = 6.7e-3, *, alpha: Hyper = 0.75, steps: Hyper = 100_000
 ) -> Transform:
-    r"""Shrink the gradient of weights below a threshold, at last to zero.
+    r"""Shrink the gradient of weights below a threshold, in the end to zero.
 
     $$u_i = g_i \cdot \begin{cases} 1 & |p_i| > \mathrm{threshold} \\ \alpha_t & \text{else}
       \end{cases}, \qquad \alpha_t = \alpha \max\!\left(\tfrac{1}{2}(1 + \cos \pi x),\
@@ -30,7 +30,7 @@ def mask_by_annealing(
 
     Args:
         threshold: the size up to which weights count as pruned, in their units.
-        alpha: factor on the gradient of a pruned weight at first.
+        alpha: the first factor on the gradient of a pruned weight.
         steps: the update from which that factor is zero.
 
     Needs: params: the weights before the threshold is subtracted.

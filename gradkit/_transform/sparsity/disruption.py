@@ -18,7 +18,7 @@ class DisruptionState(NamedTuple):
 
 @factory
 def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
-    r"""Keep the entries on whose sign the EMA of retained gradients agrees, at unit norm.
+    r"""Keep entries with the sign of the EMA of retained gradients; divide by the gradient's norm.
 
     $$r_t = \mathrm{decay} \, r_{t-1} + (1 - \mathrm{decay}) \, \mathrm{retain}_t, \qquad
       u_t = g_t \, [\, \mathrm{sign}(g_t) = \mathrm{sign}(r_t) \,] \, / \, \lVert g_t \rVert$$
@@ -26,7 +26,7 @@ def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
     The norm is that of the whole gradient before the mask.
 
     Args:
-        decay: of the EMA of retained gradients.
+        decay: decay of the EMA of retained gradients.
 
     Needs: `retain_gradient`, a tree like the gradients: the gradient of the loss that is to stay
         low. Without it, the gradient itself is used. `global_norm`, where given and finite,
@@ -38,7 +38,7 @@ def mask_by_disruption(decay: Hyper = 0.9) -> Transform:
         code.
     Departure: this is its mask and norm alone. The adversary whose gradient is masked, and the
         step along `r` that retains, belong to the loop.
-    Limits: entries that were never retained, with `r` at zero, do not move.
+    Limits: entries whose `r` is zero do not move.
 
     >>> tx = gk.mask_by_disruption()
     >>> g, keep = jnp.array([3.0, -4.0]), jnp.array([0.1, 0.1])

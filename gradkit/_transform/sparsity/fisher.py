@@ -31,8 +31,8 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
 
     Args:
         density: fraction of the entries of the whole tree that is ever moved.
-        samples: gradients that are counted first. They move nothing, so that all are taken
-            at the first weights.
+        samples: number of gradients that are summed first. They move nothing, so that all
+            are taken at the first weights.
 
     Needs: nothing; `fisher_diagonal`, like the gradients, where given, stands for the square
         of the gradient: such as the mean of squares over the examples of a batch.
@@ -45,7 +45,7 @@ def mask_by_fisher(density: Hyper = 0.005, *, samples: Hyper = 1024) -> Transfor
         where the authors' code truncates it. The paper always trains a new classifier: send it
         elsewhere with `gradkit.route`.
     Limits: the squared mean gradient of a batch is less than the mean squared one of its
-        examples, and ranks entries otherwise. Under `optax.partition` every group has a mask
+        examples, and ranks entries differently. Under `optax.partition` every group has a mask
         of its own. Decay that comes after moves the entries left out.
 
     >>> tx = gk.mask_by_fisher(density=0.5, samples=1)

@@ -39,9 +39,9 @@ def mask_by_regrowth(
 ) -> Transform:
     r"""Let `inner` train a fraction of the weights, all others zero; now and then change which.
 
-    Every `every` updates, of the $k = \mathrm{density} \cdot \mathrm{size}$ active weights of a
-    leaf the smallest $n_t$ are pruned, and as many of all others, those with the largest
-    gradients, become active, from zero:
+    At intervals the smallest $n_t$ of the $k = \mathrm{density} \cdot \mathrm{size}$ active
+    weights of a leaf are pruned. As many of all inactive ones, those with the largest gradients,
+    become active, starting from zero:
 
     $$n_t = \tfrac{1}{2} \mathrm{fraction} \, (1 + \cos(\pi t / \mathrm{until})) \, k, \qquad
       u = \begin{cases} \mathrm{inner}(m \, g) & m = 1 \\ -p & m = 0 \end{cases}$$
@@ -60,9 +60,9 @@ def mask_by_regrowth(
         Algorithms for Effective Model Updates", arXiv:2308.14831, with RigL's growth: Evci
         and others, arXiv:1911.11134, Algorithm 1.
     Departure: the first active weights are the largest of each leaf, not random ones. All leaves
-        have the same density: set others with `gradkit.route`. Leaves of fewer than two axes are
-        dense. An update that changes the mask also trains. `inner` keeps its state of a pruned
-        weight, and is given a gradient of zero until the weight is active again.
+        have the same density: set other densities with `gradkit.route`. Leaves of fewer than
+        two axes are dense. An update that changes the mask also trains. `inner` keeps its state of
+        a pruned weight, and is given a gradient of zero until the weight is active again.
     Limits: saves no memory or time by itself: inactive weights are stored as zeros.
 
     >>> tx = gk.mask_by_regrowth(optax.sgd(0.5), density=0.5)

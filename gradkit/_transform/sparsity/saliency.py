@@ -1,4 +1,4 @@
-"""SalUn: a whole chain, on the weights that the forgotten data would move most."""
+"""SalUn: a whole chain, on the weights that the data to forget would move most."""
 
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def mask_by_saliency(
     Args:
         inner: any transform, such as a whole chain with its learning rate and decay.
         density: fraction of the entries of the whole tree that is ever moved.
-        samples: gradients of the loss on the data to forget that come first. They move
+        samples: number of first gradients, of the loss on the data to forget. They move
             nothing, so that all are taken at the first weights.
 
     Needs: what `inner` needs.
@@ -56,8 +56,7 @@ def mask_by_saliency(
         all entries, whatever their gradients. The number kept is rounded, and at least 1; the
         authors' code truncates it. Entries outside the mask do not move at all, as in the
         authors' later code; their first code masked gradients alone, so that decay moved them.
-    Limits: entries outside the mask do not move at all, whatever `inner` does. Under
-        `optax.partition` every group has a mask of its own.
+    Limits: under `optax.partition` every group has a mask of its own.
 
     >>> tx = gk.mask_by_saliency(optax.sgd(1.0), density=0.5)
     >>> _, state = tx.update(jnp.array([1.0, -4.0]), tx.init(jnp.zeros(2)))

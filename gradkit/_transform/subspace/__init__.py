@@ -1,4 +1,4 @@
 """Low-rank projections of gradients.
 
-In: a gradient matrix. Out: a direction, made from what `inner` made of its projection. Uses `_core.matrix` and `gradkit.subspace`.
+In: a gradient matrix. Out: a direction, made from what `inner` returns for its projection. Uses `_core.matrix` and `gradkit.subspace`.
 """

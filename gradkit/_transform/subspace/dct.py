@@ -15,7 +15,7 @@ def project_by_dct(
     scale: Hyper = 0.25,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Project each matrix onto the cosine frequencies in which it has most energy.
+    r"""Project each matrix onto the cosine frequencies in which it has the most energy.
 
     $$C_{ik} = \sqrt{2 / m} \cos\left(\frac{\pi (2i + 1) k}{2m}\right), \quad
       C_{i0} = \sqrt{1 / m}, \qquad u_t = \mathrm{scale} \; P_t \, \mathrm{inner}(P_t^T g_t)$$
@@ -44,7 +44,7 @@ def project_by_dct(
     Departure: columns are chosen when the fraction falls, not every few updates. The projection
         is a product with the basis, not an FFT, which costs less only above some thousand rows.
     Limits: neurons have no order, so cosines hold little more of a gradient than random
-        directions would; they are free to keep and to renew.
+        directions would; they take almost no memory.
 
     >>> tx = gk.project_by_dct(optax.identity(), rank=1, scale=1.0)
     >>> g = jnp.outer(jnp.ones(2), jnp.array([3.0, 4.0, 0.0]))  # the same in all rows

@@ -42,13 +42,13 @@ def project_by_dion(
     What the low-rank part lacks stays in the momentum, and comes out later.
 
     Args:
-        rank: of an update, at most the shorter side of a matrix.
+        rank: rank of an update, at most the shorter side of a matrix.
         decay: the fraction of the low-rank part that stays in the momentum.
         eps: added to the norms of columns of $R$, in units of the gradient.
-        consistent_rms: where given, the RMS of what comes out is about this, such as 0.2 to be as
+        consistent_rms: where given, the RMS of the direction is about this, such as 0.2 to be as
             large as AdamW's: $\mathrm{consistent\_rms} \sqrt{\mathrm{rows} \,
             \mathrm{cols} / \mathrm{rank}}$ stands in place of the root above.
-        key: a seed or a key for $Q_0$, which depends on it and on a leaf's shape alone.
+        key: a seed or a key for $Q_0$, which depends only on it and on a leaf's shape.
         batch_axes: see the glossary.
 
     State: `4*size + 4*rows*min(rank, rows, cols)` bytes a leaf, `0` once.

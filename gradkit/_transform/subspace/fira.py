@@ -29,8 +29,8 @@ def project_by_fira(
       \qquad u_t = \mathrm{scale} \, P_t d_t + s_t$$
 
     with the basis $P_t$ of `project_by_svd`: the first `rank` left singular vectors of $g_t$,
-    renewed where `every` divides $t - 1$; right ones, and rows for columns, for a tall $g$. The
-    second line is the norm-growth limiter.
+    renewed where `every` divides $t - 1$. For a tall $g$ they are right singular vectors, and
+    rows take the place of columns. The second line is the norm-growth limiter.
 
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.
@@ -46,7 +46,7 @@ def project_by_fira(
         a leaf, and those of `inner`.
     Paper: Chen and others, "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank
         Constraint?", arXiv:2410.01623, Algorithm 1.
-    Departure: as in the authors' code, which made the paper's results, `scale` does not multiply
+    Departure: as in the authors' code, which gave the paper's results, `scale` does not multiply
         $s$, which contains a part of $P r$ if `scale` is below 1; in the paper $s$ is made of
         $g - P r$, and multiplied by `scale`. With `scale=1.0` they agree. The norm of $s$ may
         grow freely from its initial zero, and a later zero does not reset the limit; the paper
@@ -61,7 +61,7 @@ def project_by_fira(
         differentiated through its factorizations.
 
     >>> tx = gk.project_by_fira(optax.identity(), rank=1, scale=1.0)
-    >>> g = jnp.diag(jnp.array([3.0, 2.0]))  # without a projection the residual has no scale
+    >>> g = jnp.diag(jnp.array([3.0, 2.0]))  # the second column has no projection: its factor is 0
     >>> tx.update(g, tx.init(g))[0].tolist()
     [[3.0, 0.0], [0.0, 0.0]]
     """

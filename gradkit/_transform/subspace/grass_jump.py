@@ -22,7 +22,7 @@ def project_by_grass_jump(
     key: random.Key = 0,
     batch_axes: layout.Axes = (),
 ) -> Transform:
-    r"""Project each matrix onto a random subspace, drawn anew now and then, and add the residual.
+    r"""Project each matrix onto a random subspace, renewed at intervals, and add the residual.
 
     $$P_t = \mathrm{orth}(Z), \quad Z_{ij} \sim N(0, 1) \text{ if every divides } t - 1,
       \text{ else } P_{t-1}$$

@@ -13,7 +13,7 @@ from gradkit._core.types import Extra, Params, Transform, Updates, stateless
 
 @factory
 def project_by_null_space(batch_axes: layout.Axes = ()) -> Transform:
-    r"""Project each gradient onto the null space of past inputs, given a basis of these.
+    r"""Project each gradient onto the null space of past inputs, given a basis of them.
 
     $$u = g - P P^T g, \qquad P = \mathrm{basis}$$
 
@@ -34,7 +34,7 @@ def project_by_null_space(batch_axes: layout.Axes = ()) -> Transform:
         of $u$ under 128 roundings of their column of $g$ count as zero, so that no later
         transform enlarges rounding errors.
     Limits: place it last: momentum, weight decay and elementwise scaling step out of the null
-        space. It empties as tasks fill it.
+        space. Each task makes the null space smaller.
 
     >>> g, first = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[1.0], [0.0]])
     >>> u, _ = gk.project_by_null_space().update(g, (), basis=first)

@@ -25,12 +25,14 @@ def project_by_random(
     $$r_t = P^T g_t, \quad P_{ij} = \pm 1 / \sqrt{\mathrm{rank}}, \qquad
       d_t = \mathrm{inner}(r_t), \qquad s_t = g_t \, \mathrm{diag}\left(
       \frac{\lVert d_t[:, i] \rVert}{\lVert r_t[:, i] \rVert + \epsilon}\right)$$
-    $$s_t \leftarrow s_t \min(1, \mathrm{growth} \,
-      (\lVert s_{t-1} \rVert + \epsilon) / \lVert s_t \rVert),
+    $$s_t \leftarrow s_t \min(1,
+      \max(\mathrm{growth} \, (\lVert s_{t-1} \rVert + \epsilon), \;
+      \mathrm{floor} \, \sqrt{\mathrm{size}}) / \lVert s_t \rVert),
       \qquad u_t = \mathrm{scale} \; s_t$$
 
-    for a $g$ with no more rows than columns; of a tall one each row is scaled. At each update the
-    signs of $P$ are made from one seed for each column, drawn anew where `every` divides $t - 1$.
+    for a $g$ with no more rows than columns; in a tall one each row is scaled. At each update the
+    signs of $P$ are made from one seed for each column. Seeds are drawn anew where `every`
+    divides $t - 1$.
 
     Args:
         inner: any transform; is given a tree like the parameters, of the projections.

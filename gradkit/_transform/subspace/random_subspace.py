@@ -23,7 +23,7 @@ from gradkit._core.types import (
 class RandomSubspaceState(NamedTuple):
     """State of `project_by_random_subspace`."""
 
-    signs: jax.Array  # of the numbers before they are mixed, 1 or -1, [dimension]
+    signs: jax.Array  # the diagonal of random signs, 1 or -1, [dimension]
     key: jax.Array  # data of the key of all other random numbers, uint32 [2]
     inner: optax.OptState
 

@@ -43,7 +43,7 @@ def project_by_range_finder(
         Algorithms 4.1 and 5.1; used where GaLore has an SVD.
     Departure: the paper's $\Omega$ is normal; uniform numbers span as much and cost less. The
         small SVD is an eigendecomposition of $Q^T g g^T Q$. Signs are fixed:
-        $\sum_k (2 + \cos k) p_k > 0$ of each vector. A matrix keeps its basis while its gradient
+        $\sum_k (2 + \cos k) p_k > 0$ for each vector. A matrix keeps its basis while its gradient
         is zero, and gets its first one from its first nonzero gradient.
     Limits: where singular values fall slowly the basis holds less of the gradient than the best
         one. The moments of `inner` are kept when the basis changes, and read in the new one. An

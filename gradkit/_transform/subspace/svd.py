@@ -30,7 +30,7 @@ def project_by_svd(
         every: update interval of the projector.
         scale: factor on what `inner` returns.
         side: which side is projected: the "small" one, or the "large" one, with larger bases and a
-            smaller state of `inner`. With Adam that is less state in all.
+            smaller state of `inner`. With Adam the large side takes less state in all.
         rank, batch_axes: see the glossary.
 
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
@@ -43,7 +43,7 @@ def project_by_svd(
         Projection", arXiv:2403.03507, Algorithm 1.
     Departure: singular vectors come from the eigenvectors of $g g^T$. In float32 this loses
         singular values under about 1/1000 of the largest; fixed directions, made orthonormal to
-        the other vectors, replace theirs. Signs are fixed: $\sum_k (2 + \cos k) p_k > 0$ of each
+        the other vectors, replace theirs. Signs are fixed: $\sum_k (2 + \cos k) p_k > 0$ for each
         vector. As in the authors' code, the moments of `inner` are kept when the basis changes,
         and used in the new basis as they are. A matrix keeps its basis while its gradient is
         zero, and gets its first one from its first nonzero gradient. `inner` is given zeros in

@@ -50,7 +50,7 @@ def project_by_weight_norm(
 
     Args:
         inner: any transform; is given a tree like the parameters, of the projections of
-            directions, and apart from it a tree of `[*batch, 1, cols]`, the norms.
+            directions, and separately a tree of `[*batch, 1, cols]`, the norms.
         every: update interval of the projector.
         scale: factor on what `inner` returns for directions.
         rank, batch_axes: see the glossary.
