@@ -42,23 +42,26 @@ rounding: round_by_error_correction, round_by_kahan, round_by_master, round_by_s
 route: route, share_norm
 mix: mix, graft
 accumulate: accumulate
+tune: tune
 guard: guard_by_finite, guard_by_spike
 average_params: average_params_by_ema, average_params_by_polynomial, average_params_by_window
 reset: reset_by_period
-codec: store_by_bfloat16, store_by_bfloat16_plus8, store_by_fp8, store_by_int8
+codec: store_by_bfloat16, store_by_bfloat16_plus8, store_by_fp8, store_by_int4, store_by_int8
 view: view_by_pattern
-diagnostics: check_coordinates, sweep_transfer
+metrics: measure
+diagnostics: check_coordinates, describe, sweep_transfer
 recipe: adabound, adagc, adam_atan2, adamomentum, adamp, adamw, adamw_subset_norm, adan,
     ademamix, amsbound, amsgrad, apollo, apollo_mini, diffgrad, dion, fira, galore, grams,
     grass_jump, grass_walk, gravity, hspg, innaprop, lamb, lars, lawn, lion, lion_kappa, lorp,
     madgrad, mars, muon, normuon, novograd, opt_amsgrad, psgd, random_scaled_sgdm, sgd, sgdp,
     shampoo, snsm, soap, stable_spam, zclip_adamw
 
-Beside them: glossary, parametrization, subspace, chain, eval_params, newton_schulz,
-    routes, Coordinates, Experiment, SweepResult, OPTIMIZERS, RULES,
-    LeafReading, ModelReading, Multipliers, Optimizer, Parameter,
-    Parametrization, infer_parametrization, multiplier_columns, multipliers,
-    read_model, rescale_init.
+Beside them: glossary, parametrization, subspace, chain, eval_params, hyperparameters,
+    metrics, newton_schulz, restore_state, routes, set_hyperparameters,
+    state_schema, state_sharding, Coordinates, Experiment, SweepResult,
+    OPTIMIZERS, RULES, LeafReading, ModelReading, Multipliers, Optimizer,
+    Parameter, Parametrization, infer_parametrization, multiplier_columns,
+    multipliers, read_model, rescale_init.
 
 Written by tools/export.py.
 """
@@ -112,18 +115,27 @@ from gradkit._compose.mix.mix import mix as mix
 from gradkit._compose.reset.reset_by_period import reset_by_period as reset_by_period
 from gradkit._compose.route.route import route as route
 from gradkit._compose.route.share_norm import share_norm as share_norm
+from gradkit._compose.tune.tune import tune as tune
 from gradkit._compose.view.pattern import view_by_pattern as view_by_pattern
 from gradkit._core import chain as chain
 from gradkit._core import eval_params as eval_params
+from gradkit._core import hyperparameters as hyperparameters
+from gradkit._core import metrics as metrics
 from gradkit._core import newton_schulz as newton_schulz
+from gradkit._core import restore_state as restore_state
 from gradkit._core import routes as routes
+from gradkit._core import set_hyperparameters as set_hyperparameters
+from gradkit._core import state_schema as state_schema
+from gradkit._core import state_sharding as state_sharding
 from gradkit._core.measure import Coordinates as Coordinates
 from gradkit._core.measure import Experiment as Experiment
 from gradkit._core.measure import SweepResult as SweepResult
 from gradkit._observe.diagnostics.check_coordinates import (
     check_coordinates as check_coordinates,
 )
+from gradkit._observe.diagnostics.describe import describe as describe
 from gradkit._observe.diagnostics.sweep_transfer import sweep_transfer as sweep_transfer
+from gradkit._observe.metrics.measure import measure as measure
 from gradkit._recipes.adabound import adabound as adabound
 from gradkit._recipes.adagc import adagc as adagc
 from gradkit._recipes.adam_atan2 import adam_atan2 as adam_atan2
@@ -224,6 +236,7 @@ from gradkit._store.codec.bfloat16_plus8 import (
     store_by_bfloat16_plus8 as store_by_bfloat16_plus8,
 )
 from gradkit._store.codec.fp8 import store_by_fp8 as store_by_fp8
+from gradkit._store.codec.int4 import store_by_int4 as store_by_int4
 from gradkit._store.codec.int8 import store_by_int8 as store_by_int8
 from gradkit._transform.adaptive.adabound import scale_by_adabound as scale_by_adabound
 from gradkit._transform.adaptive.adam import scale_by_adam as scale_by_adam

@@ -33,11 +33,13 @@ FAMILIES = {
     "route": Family("_compose/route", "", "transform"),
     "mix": Family("_compose/mix", "", "transform"),
     "accumulate": Family("_compose/accumulate", "", "transform"),
+    "tune": Family("_compose/tune", "", "transform"),
     "guard": Family("_compose/guard", "guard_by_", "transform"),
     "average_params": Family("_compose/average", "average_params_by_", "transform"),
     "reset": Family("_compose/reset", "", "transform"),
     "codec": Family("_store/codec", "store_by_", "transform"),
     "view": Family("_compose/view", "view_by_", "transform"),
+    "metrics": Family("_observe/metrics", "", "transform"),
     "diagnostics": Family("_observe/diagnostics", "", "diagnostic"),
     "recipe": Family("_recipes", "", "recipe"),
 }
@@ -59,7 +61,7 @@ class Method(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What the name gives: a transform, schedule or recipe, or a diagnostic's result."""
+        """The kind of its result: a transform, schedule, recipe, or the result of a diagnostic."""
         return FAMILIES[self.family].kind
 
     @property
@@ -191,6 +193,7 @@ METHODS = (
     Method("mix", "mix", "none", "google/init2winit", known_as="weighted sum of optimizers, combine_by_sum, Parallel"),
     Method("graft", "mix", "2002.11803", "optimetry/optimetry", known_as="grafting, AdaGraft, learning rate grafting, Shampoo grafting"),
     Method("accumulate", "accumulate", "none", "google-deepmind/optax", known_as="gradient accumulation, MultiSteps, micro-batches"),
+    Method("tune", "tune", "none", "google-deepmind/optax", known_as="inject_hyperparams, hyperparameters as state, learning rate control, population-based training"),
     Method("guard_by_finite", "guard", "none", "google-deepmind/optax", known_as="apply_if_finite, skip step, skip nan, gradient overflow check"),
     Method("guard_by_spike", "guard", "none", "allenai/OLMo-core", known_as="skip step, spike skipping, SkipStepOptimizer, loss spike"),
     Method("average_params_by_ema", "average_params", "10.1137/0330046", "google-deepmind/optax", known_as="EMA of weights, EMA of parameters, weight averaging, Polyak averaging"),
@@ -200,9 +203,12 @@ METHODS = (
     Method("store_by_bfloat16", "codec", "1502.02551", "HomebrewML/HeavyBall", known_as="bf16 optimizer states, storage_dtype, mu_dtype"),
     Method("store_by_bfloat16_plus8", "codec", "2602.23349", "HomebrewML/HeavyBall", known_as="ECC states, bf16+8, 24-bit optimizer states"),
     Method("store_by_fp8", "codec", "2310.18313", "pytorch/ao", known_as="FP8 optimizer states, AdamWFp8, FP8-LM"),
+    Method("store_by_int4", "codec", "2309.01507", "thu-ml/low-bit-optimizers", known_as="4-bit optimizer states, 4-bit Adam, AdamW4bit, low-bit optimizers, rank-1 normalization"),
     Method("store_by_int8", "codec", "2110.02861", "bitsandbytes-foundation/bitsandbytes", known_as="8-bit optimizer states, 8-bit Adam, AdamW8bit, bitsandbytes, FlashOptim"),
     Method("view_by_pattern", "view", "none", "arogozhnikov/einops", known_as="fused qkv, einops, matrix view, scanned layers"),
+    Method("measure", "metrics", "none", "stanford-crfm/levanter", known_as="logging, monitoring, gradient norm, update norm, clipped fraction, wandb, TensorBoard"),
     Method("check_coordinates", "diagnostics", "2203.03466", "microsoft/mup", known_as="coordinate check, coord check"),
+    Method("describe", "diagnostics", "none", known_as="cost table, state bytes, flops of an optimizer, summary"),
     Method("sweep_transfer", "diagnostics", "2203.03466", known_as="muTransfer, learning rate sweep"),
     Method("adabound", "recipe", "1902.09843", "Luolc/AdaBound", known_as="AdaBound"),
     Method("adagc", "recipe", "2502.11034", known_as="AdaGC"),

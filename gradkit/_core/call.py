@@ -1,4 +1,4 @@
-"""What a call knows of its surroundings: the factory that the user called, and views around it."""
+"""Context of a call: the factory that the user called, the views and tuned parts around it."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,16 @@ class Call(NamedTuple):
     building: bool  # the call
 
 
+class Part(NamedTuple):
+    """A factory that is called while `gradkit.tune` builds, which may replace its numbers."""
+
+    path: str | None  # prefix of its numbers' names; None outside of the tuned factory
+    put: Callable[[str, Any], Any]  # (name, value) -> the number to use
+    parts: dict[str, int]  # calls of factories so far, by name
+
+
 _call: ContextVar[Call | None] = ContextVar("gradkit.call", default=None)
+_part: ContextVar[Part | None] = ContextVar("gradkit.part", default=None)
 _stacked: ContextVar[bool] = ContextVar("gradkit.stacked", default=False)
 _widened: ContextVar[bool] = ContextVar("gradkit.widened", default=False)
 
@@ -39,6 +48,29 @@ def calling(
         return f(*args)
     finally:
         _call.reset(token)
+
+
+def part_called(name: str) -> Part | None:
+    """The part that a call of this factory is; None where nothing is tuned."""
+    outer = _part.get()
+    if outer is None or outer.path is None:
+        return outer and outer._replace(path="")
+    outer.parts[name] = count = outer.parts.get(name, 0) + 1
+    own = name if count == 1 else f"{name}_{count}"
+    return outer._replace(path=f"{outer.path}{own}/")
+
+
+def within(part: Part | None, f: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `f` so that the factories it calls are parts of `part`; of nothing if that is None."""
+
+    def call(*args: Any) -> Any:
+        token = _part.set(part and part._replace(parts={}))
+        try:
+            return f(*args)
+        finally:
+            _part.reset(token)
+
+    return call
 
 
 def error(kind: type[Exception], method: str, text: str) -> Exception:

@@ -1,12 +1,14 @@
-"""What every public factory does besides its method.
+"""The wrapper around every public factory.
 
 Its errors go by its name, whichever of its parts finds them. Its hyperparameters are read, and may
 be schedules. And where nobody jits its updates, they are compiled all the same, once.
 """
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
@@ -15,7 +17,16 @@ import optax
 from jax.core import Tracer
 
 from gradkit._core import check, numbers, random
-from gradkit._core.call import are_stacked, called, calling, error, is_building
+from gradkit._core.call import (
+    Part,
+    are_stacked,
+    called,
+    calling,
+    error,
+    is_building,
+    part_called,
+    within,
+)
 from gradkit._core.eager import Build, is_eager, of_jax, program
 from gradkit._core.mismatch import of_state
 from gradkit._core.rate import checked_schedule
@@ -35,10 +46,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Check = Callable[[str, str, Any], None]  # of a factory, an argument and its value
 SEVERAL = tuple[AnyTransform, ...]
+_factories: weakref.WeakKeyDictionary[Any, Callable[..., Any]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class ScheduledState(NamedTuple):
-    """What a transform remembers whose hyperparameters are scheduled."""
+    """State of a transform whose hyperparameters are scheduled."""
 
     count: jax.Array  # updates so far, int32 []
     inner: optax.OptState
@@ -66,6 +80,7 @@ def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
     hypers = {k for k, kind in kinds.items() if _takes(kind, Hyper)}
     varying = hypers | {k for k, kind in kinds.items() if _takes(kind, Rate)}
     checks = {k: _check_of(k, kind) for k, kind in kinds.items()}
+    reals = {k: p.default for k, p in signature.parameters.items() if _is_real(p)}
 
     def build(given: Mapping[str, Any]) -> Any:
         arguments, schedules = dict(given), {}
@@ -84,17 +99,44 @@ def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
 
     @functools.wraps(make)
     def public(*args: P.args, **kwargs: P.kwargs) -> T:
-        arguments = _by_name(name, signature, args, kwargs)
+        arguments, make_it = _by_name(name, signature, args, kwargs), build
+        if (tuned := part_called(make.__name__)) is not None:
+            arguments |= _put(tuned, {**reals, **arguments}, reals)
+            make_it = within(tuned, build)
         if is_building():
-            return build(arguments)
-        made = calling(name, build, arguments, building=True)
+            return _remembered(make, make_it(arguments))
+        made = _remembered(make, calling(name, make_it, arguments, building=True))
         if isinstance(made, optax.GradientTransformation):
             stackable = "batch_axes" in kinds
-            made = _public(name, cast(Transform, made), build, arguments, stackable)
+            made = _public(name, cast(Transform, made), make_it, arguments, stackable)
         return cast(T, made)
 
     cast(Any, public).__signature__ = _without_types(signature)
+    cast(Any, public).numbers = frozenset(reals)  # what `gradkit.tune` may tune
     return public
+
+
+def factory_of(tx: AnyTransform) -> Callable[..., Any] | None:
+    """The function of gradkit that made this transform, without what a user's call adds to it."""
+    with contextlib.suppress(TypeError):  # an update without weak references
+        return _factories.get(tx.update)
+    return None
+
+
+def _remembered(make: Callable[..., Any], made: T) -> T:
+    """`made`, of which `factory_of` returns `make`; of those in one another the outermost."""
+    if isinstance(made, optax.GradientTransformation):
+        with contextlib.suppress(TypeError):
+            _factories[made.update] = make
+    return made
+
+
+def _put(
+    part: Part, given: Mapping[str, Any], reals: Collection[str]
+) -> dict[str, Any]:
+    """The real numbers given to a part, each replaced by the number that `gradkit.tune` has for it."""
+    known = {k: x for k in reals if (x := given[k]) is not inspect.Parameter.empty}
+    return {k: part.put(f"{part.path}{k}", x) for k, x in known.items() if part.path}
 
 
 def _without_types(signature: inspect.Signature) -> inspect.Signature:
@@ -177,7 +219,7 @@ def _public(
 
     def run_init(params: Params) -> Any:
         state = here().init(of_jax(params))
-        if jax.tree.leaves(state):  # what remembers nothing needs no parameters
+        if jax.tree.leaves(state):  # an empty state needs no parameters
             check.given(name, params, "init")
         return state
 
@@ -232,8 +274,14 @@ def _takes(kind: Any, one: Any) -> bool:
     return kind in (one, one | None)
 
 
+def _is_real(parameter: inspect.Parameter) -> bool:
+    """Whether an argument takes any real number, also a traced one; counts are whole numbers."""
+    is_one = any(_takes(parameter.annotation, kind) for kind in (Hyper, Rate, Scalar))
+    return is_one and not isinstance(parameter.default, int)
+
+
 def _check_of(argument: str, kind: Any) -> Check:
-    """What is asked of the value of an argument, which is neither None nor a schedule.
+    """The check of an argument whose value is neither None nor a schedule.
 
     It is a number that can be trusted, a transform that is made, or what
     `optax.inject_hyperparams` has left as it was given.

@@ -51,6 +51,34 @@ def int8(gs, ps, block):
     yield from adam(gs, lambda x: in_rows(x, block, coded))
 
 
+@entry("store_by_int4", fixed=INNER, excused=EXCUSED, block=4)
+def int4(gs, ps, block):
+    """Algorithm 1 with B128/DE and Rank-1/Linear; the tables are those of the authors' code."""
+    positive = [10.0 ** (i - 2) * x for i in range(3) for x in means(2**i)]
+    dynamic = np.sort([*positive, *(-x for x in positive), 0, 1])
+    linear = np.linspace(0, 1, 17)[1:]
+
+    def nearest(y, table):
+        return table[np.argmin(abs(y[..., None] - table), -1)]
+
+    def keep(x):
+        table = dynamic if np.min(x) < 0 else linear
+        if table is linear and x.ndim > 1 and x.size >= block:
+            a = np.minimum(x.max(1, keepdims=True), x.max(0, keepdims=True))
+            return a * nearest(x / a, linear)
+        return in_rows(
+            x, block, lambda x: max(abs(x)) * nearest(x / max(abs(x)), table)
+        )
+
+    yield from adam(gs, keep)
+
+
+def means(n):
+    """Of the ends of each of `n` parts of 0.1 to 1."""
+    ends = np.linspace(0.1, 1, n + 1)
+    return (ends[1:] + ends[:-1]) / 2
+
+
 @entry("store_by_fp8", fixed=INNER, excused=EXCUSED, block=4)
 def fp8(gs, ps, block):
     def coded(x):

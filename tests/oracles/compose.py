@@ -99,6 +99,49 @@ def accumulate(gs, ps, every):
             yield a
 
 
+def adam(learning_rate, b1=0.8):
+    parts = gk.scale_by_adam(b1, b2=0.9, eps=1e-3), gk.scale_by_adam(eps=0.5)
+    return gk.chain(*parts, gk.step_by_learning_rate(learning_rate))
+
+
+@entry(
+    "tune",
+    args=(adam,),
+    fixed={
+        "learning_rate": lambda count: 1 / (1 + count.astype(float)),
+        "scale_by_adam_2/b1": 0.7,
+        "scale_by_adam_2/b2": 0.6,
+    },
+    excused={
+        "state_bytes": "that of the transform",
+        "flops": "those of the transform",
+        "composition": "optax.inject_hyperparams takes no arguments by any name",
+    },
+)
+def tune(gs, ps):
+    def averaged(us, b1, b2, eps):
+        m = v = 0.0
+        for t, u in enumerate(us, 1):
+            m, v = b1 * m + (1 - b1) * u, b2 * v + (1 - b2) * u**2
+            yield m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+
+    once = averaged(gs, 0.8, 0.9, 1e-3)
+    for t, u in enumerate(averaged(once, 0.7, 0.6, 0.5), 1):
+        yield -u / t
+
+
+@entry(
+    "measure",
+    fixed={"inner": gk.average_by_heavy_ball(0.9)},
+    excused={"needs": "the norm of parameters is in the state where they are given"},
+)
+def measure(gs, ps):
+    a = 0.0
+    for g in gs:
+        a = 0.9 * a + g
+        yield a
+
+
 @entry("guard_by_finite", fixed={"inner": gk.average_by_heavy_ball(0.9)})
 def guard_by_finite(gs, ps):
     a = 0.0

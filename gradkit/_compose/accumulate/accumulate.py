@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, condition, numbers, rate, steps
+from gradkit._core import check, condition, numbers, rate, report, steps
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -90,6 +90,7 @@ def accumulate(inner: AnyTransform, *, every: Rate = 4) -> Transform:
     ) -> tuple[Updates, AccumulateState]:
         values = [] if value is None else [jnp.asarray(value, state.value.dtype)]
         good = steps.all_finite((updates, values))
+        report.skipping("accumulate", good)
         averaged = state.averaged + good.astype(jnp.int32)
 
         def add(new: Any, old: Any) -> Any:

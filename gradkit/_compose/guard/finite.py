@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import condition, numbers, steps
+from gradkit._core import condition, numbers, report, steps
 from gradkit._core.factory import factory
 from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
 
@@ -66,9 +66,12 @@ def guard_by_finite(inner: AnyTransform) -> Transform:
 
         u, inner_state = steps.mostly(good, step, updates, state.inner)
         again = numbers.increment(state.skipped_in_a_row)
+        in_a_row = jnp.where(good, 0, again)
+        report.skipping("guard_by_finite", good)
+        report.number("guard_by_finite/skipped_in_a_row", in_a_row)
         after = GuardState(
             jnp.where(good, state.skipped, numbers.increment(state.skipped)),
-            jnp.where(good, 0, again),
+            in_a_row,
             inner_state,
         )
         return u, after

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, condition, norms, numbers, percentile, steps, tree
+from gradkit._core import (
+    check,
+    condition,
+    norms,
+    numbers,
+    percentile,
+    report,
+    steps,
+    tree,
+)
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     AnyTransform,
@@ -18,14 +27,14 @@ from gradkit._core.types import (
     Updates,
 )
 
-NORMAL = 1.4826  # standard deviations in a median absolute deviation of normal numbers
+MAD_TO_STD = 1.4826  # standard deviation over median absolute deviation, if normal
 
 
 class Recent(NamedTuple):
-    """The last norms or losses; the oldest is overwritten first."""
+    """A ring buffer of norms or losses."""
 
-    seen: jax.Array  # numbers so far, int32 []
-    last: jax.Array  # [window], zero where none was yet
+    seen: jax.Array  # numbers kept so far, int32 []
+    last: jax.Array  # the last of them, [window]; unused slots are zero
 
 
 class SpikeGuardState(NamedTuple):
@@ -55,16 +64,15 @@ def guard_by_spike(
       \qquad x_t = \lVert g_t \rVert \text{ or } \mathrm{value}_t$$
 
     The norm is always tested, and the loss where it is given; either is enough to skip. A skipped
-    spike still enters the window, so that a level that lasts for half of it passes: a run is
-    never skipped to its end. Unlike a mean, the median and the deviation from it do not move for
-    a few spikes. No step is skipped as a spike before half of the window is filled. A step with a
-    non-finite norm, loss or entry of the gradient is skipped at any time, and does not enter the
-    window; nor does a norm or loss of zero.
+    spike still enters the window, so a new level passes after half a window of steps, and no run
+    stalls. Unlike a mean, the medians hardly move for a few spikes. No step is skipped as a spike
+    before half of the window is filled. A step with a non-finite norm, loss or entry of the
+    gradient is always skipped, and does not enter the window; nor does a norm or loss of zero.
 
     Args:
         inner: any transform; a whole optimizer, so that nothing moves in a skipped step.
-        window: how many norms and losses are kept.
-        max_deviations: how far above the median a number passes, in standard deviations.
+        window: how many of the last norms and losses are kept.
+        max_deviations: how many standard deviations above the median still pass.
         floor: added to the deviation, as a fraction of the median, so that in a window of equal
             numbers a slightly larger one passes.
 
@@ -72,14 +80,14 @@ def guard_by_spike(
         where given and finite, stands for the norm of the gradient.
     State: `0` bytes a leaf, `16 + 8*window` once, and the state of `inner`.
     Flops: at most `16*size + 40` a leaf, `400 + 200*window` once, and those of `inner`.
-    Paper: none. Skipping by deviations from a window is that of OLMo-core's `SkipStepOptimizer`
-        and of levanter's `SkipStepConfig`, whose defaults these are.
+    Paper: none. The rule and its defaults are those of OLMo-core's `SkipStepOptimizer` and of
+        levanter's `SkipStepConfig`.
     Departure: they take the mean and the standard deviation, which a spike raises while it is in
         the window; a NaN there makes them skip until it has left.
     Limits: to shorten gradients instead, put `clip_by_zscore` or `clip_by_percentile` in
         `inner`. The norms are those of what arrives here: put the guard outermost. A jump that lasts,
-        such as a new data set's, costs up to half a window of steps. Losses that differ from batch to
-        batch more than in time need a larger `max_deviations`.
+        as of a new data set, costs up to half a window of steps. Losses that differ more between
+        batches than over time need a larger `max_deviations`.
 
     >>> tx = gk.guard_by_spike(optax.sgd(1.0), window=4)
     >>> state, step = tx.init(jnp.float32(0.0)), jax.jit(tx.update)
@@ -129,9 +137,13 @@ def guard_by_spike(
             return inner.update(updates, s, params, **extra)
 
         u, inner_state = steps.mostly(good, step, updates, state.inner)
+        one_more = numbers.increment(state.skipped_in_a_row)
+        in_a_row = jnp.where(good, 0, one_more)
+        report.skipping("guard_by_spike", good)
+        report.number("guard_by_spike/skipped_in_a_row", in_a_row)
         after = SpikeGuardState(
             jnp.where(good, state.skipped, numbers.increment(state.skipped)),
-            jnp.where(good, 0, numbers.increment(state.skipped_in_a_row)),
+            in_a_row,
             kept[0],
             kept[1] if kept[1:] else state.values,
             inner_state,
@@ -143,7 +155,7 @@ def guard_by_spike(
 
 
 def _real(t: Any) -> list[Any]:
-    """The leaves of real numbers."""
+    """The leaves of `t` that are arrays of real floats."""
     return [x for x in jax.tree.leaves(t) if numbers.is_real(x)]
 
 
@@ -153,14 +165,14 @@ def _limit(recent: Recent, max_deviations: Hyper, floor: Hyper) -> jax.Array:
     kept = jnp.minimum(recent.seen, size)
     center = percentile.of_first(recent.last, kept, 50.0)
     deviation = percentile.of_first(jnp.abs(recent.last - center), kept, 50.0)
-    width = NORMAL * deviation + floor * jnp.abs(center)
+    width = MAD_TO_STD * deviation + floor * jnp.abs(center)
     enough = recent.seen >= max(size // 2, 1)
     most = jnp.finfo(recent.last.dtype).max
     return jnp.where(enough, center + max_deviations * width, most)
 
 
 def _appended(recent: Recent, x: jax.Array, finite: jax.Array) -> Recent:
-    """The window with `x` in it, if all is `finite` and `x` is not zero."""
+    """`recent` with `x` in it, if the step is `finite` and `x` is not zero."""
     slots = jnp.arange(recent.last.size, dtype=jnp.int32)
     counts = finite & (x != 0)
     newest = (slots == recent.seen % recent.last.size) & counts

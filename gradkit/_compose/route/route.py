@@ -56,13 +56,15 @@ def route(
     named = [(_name(rule), _checked(rule)) for rule in rules]
     for (name, _), tx in zip(named, rules.values()):
         check.transform("route", f"what rule {name} sends to", tx)
-    transforms = [*rules.values()] + ([] if default is None else [default])
+    transforms, names = [*rules.values()], [*map(_shown, rules)]
+    if default is not None:
+        transforms, names = [*transforms, default], [*names, "default"]
 
     def choose(params: Params) -> list[Choice]:
         leaves = zip(leaf_paths(params), jax.tree.leaves(params))
         return [_choice(named, default is not None, path, x) for path, x in leaves]
 
-    return groups.grouped("route", transforms, choose)
+    return groups.grouped("route", transforms, choose, names)
 
 
 def _choice(
@@ -86,9 +88,15 @@ def _choice(
     )
     name, rule = rules[matches[0]]
     if not callable(rule):
-        shown = rule if isinstance(rule, str) else rule.pattern
-        return Choice(matches[0], shown, "found in its path")
+        return Choice(matches[0], _shown(rule), "found in its path")
     return Choice(matches[0], name, "its predicate says so")
+
+
+def _shown(rule: Rule) -> str:
+    """The name of a group in tables: the expression, or the predicate's name."""
+    if isinstance(rule, str):
+        return rule
+    return rule.pattern if isinstance(rule, re.Pattern) else _name(rule)
 
 
 def _name(rule: Any) -> str:
