@@ -60,6 +60,11 @@ SETUPS = [
         jnp.bfloat16,
         lambda: gk.chain(gk.store_by_int8(ADAMW()), drawn()),
     ),
+    Setup(
+        "store_by_int4(adamw), round_by_error_correction",
+        jnp.bfloat16,
+        lambda: gk.chain(gk.store_by_int4(ADAMW()), corrected()),
+    ),
     Setup("optax.contrib.muon", jnp.float32, lambda: optax.contrib.muon(RATE)),
     Setup("muon", jnp.float32, MUON),
     Setup(

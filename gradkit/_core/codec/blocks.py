@@ -30,7 +30,7 @@ def in_blocks(x: jax.Array, scales: Shape) -> jax.Array:
     *lead, blocks = scales
     length = math.prod(x.shape[len(lead) :])
     block = -(-length // blocks)
-    rows = _gathered(x, len(lead)).reshape(*lead, length)
+    rows = gathered(x, len(lead)).reshape(*lead, length)
     filled = jnp.pad(rows, [*[(0, 0)] * len(lead), (0, blocks * block - length)])
     return filled.reshape(*lead, blocks, block)
 
@@ -49,13 +49,23 @@ def in_units(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     Entries are clipped to `1 / tiny`, and a block with a scale below `tiny` is not divided. Both
     results have zero derivative.
     """
-    least = jnp.finfo(x.dtype).tiny
-    x = jnp.clip(jax.lax.stop_gradient(x), -1 / least, 1 / least)
+    x = bounded(x)
     scale = jnp.max(jnp.abs(x), -1)
-    return scale, x / jnp.where(scale >= least, scale, 1)[..., None]
+    return scale, divided(x, scale[..., None])
 
 
-def _gathered(x: jax.Array, lead: int) -> jax.Array:
+def bounded(x: jax.Array) -> jax.Array:
+    """`x`, clipped to `1 / tiny`, with zero derivative."""
+    least = jnp.finfo(x.dtype).tiny
+    return jnp.clip(jax.lax.stop_gradient(x), -1 / least, 1 / least)
+
+
+def divided(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """`x / scale`, and `x` where the scale is below `tiny`."""
+    return x / jnp.where(scale >= jnp.finfo(x.dtype).tiny, scale, 1)
+
+
+def gathered(x: jax.Array, lead: int) -> jax.Array:
     """`x`, gathered along all axes but the first `lead`."""
     sharding = jax.typeof(x).sharding
     if all(axis is None for axis in sharding.spec[lead:]):

@@ -12,24 +12,34 @@ import optax
 from gradkit._core import check, numbers, paths, random
 from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
 
-Encoded = tuple[jax.Array, Any]  # codes in the shape of an array, and their scales
+Encoded = tuple[Any, Any]  # codes in the shape of an array, and their scales
 
 
 class StoredState(NamedTuple):
     """The state of `inner` with some arrays encoded, and their scales."""
 
     inner: optax.OptState  # codes in place of encoded arrays, of the same shapes
-    scales: Any  # a tree like `inner`: the scales of codes, else MaskedNode
+    scales: Any  # a tree like `inner`, or several: the scales of codes, else MaskedNode
     key: Any  # data of the next key, uint32 [2], for stochastic codes
 
 
 class Codec(NamedTuple):
-    """How arrays are encoded. `decode` gets the dtype that updates are computed in."""
+    """How arrays are encoded. `decode` gets the dtype that updates are computed in.
+
+    Codes of another shape than the array are kept with the scales, as they cannot take on the
+    sharding metadata of a parameter; in their place in `inner` is a MaskedNode.
+    """
 
     takes: Callable[[jax.Array], bool]  # whether to encode an array of `inner`
     begin: Callable[[jax.Array], Encoded]  # encodes an array of the first state
     encode: Callable[[jax.Array, Any, Any], Encoded]  # an array, its scale, and a key
     decode: Callable[[jax.Array, Any, Any], jax.Array | None]  # None if not a code
+    none: Any = optax.MaskedNode()  # scales of what is not encoded; a tuple if several
+
+    @property
+    def is_leaf(self) -> Callable[[Any], bool] | None:
+        """Whether a MaskedNode may stand for an encoded array in the state of `inner`."""
+        return None if _is_masked(self.none) else _is_masked
 
 
 def of_size(method: str, name: str, least: int) -> Callable[[jax.Array], bool]:
@@ -60,7 +70,7 @@ def stored(
 
     def init(params: Params) -> StoredState:
         state = tx.init(params)
-        names = paths.leaf_paths(state)
+        names = paths.leaf_paths(state, codec.is_leaf)
         check.holds(
             method,
             not jax.tree.leaves(params) or any(re.search(only, name) for name in names),
@@ -72,25 +82,24 @@ def stored(
         def leaf(name: str, x: Any) -> Encoded:
             chosen = numbers.is_real(x) and x.ndim and codec.takes(x)
             if not (chosen and re.search(only, name)):
-                return x, optax.MaskedNode()
+                return x, codec.none
             abstract = isinstance(x, jax.ShapeDtypeStruct)
             # opaque: at run time, even if XLA knows that these are zeros
             begin = lambda x: codec.begin(numbers.opaque(x))
             return jax.eval_shape(begin, x) if abstract else begin(x)
 
-        pairs = [*map(leaf, names, jax.tree.leaves(state))]
+        pairs = [*map(leaf, names, _flatten(state, codec)[0])]
         if key is None:
-            return _state(state, pairs, optax.MaskedNode())
+            return _state(state, pairs, optax.MaskedNode(), codec)
         data = jax.random.key_data(random.typed(key))
-        return _state(state, pairs, jnp.array(data, copy=True))
+        return _state(state, pairs, jnp.array(data, copy=True), codec)
 
     def update(
         updates: Updates, state: StoredState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, StoredState]:
-        codes, structure = jax.tree.flatten(state.inner)
-        names = paths.leaf_paths(state.inner)
-        plain = jax.tree.structure(paths.unboxed(state.inner))
-        scales = plain.flatten_up_to(state.scales)
+        codes, structure = _flatten(state.inner, codec)
+        names = paths.leaf_paths(state.inner, codec.is_leaf)
+        scales = _scales(state, codec)
         widest = _dtype(updates)
         decoded = [
             codec.decode(code, scale, widest) if re.search(only, name) else None
@@ -103,22 +112,43 @@ def stored(
             first, *draws = random.split(state.key, len(codes) + 1, key)
             next_key = jax.random.key_data(first)
         pairs = [
-            (x, optax.MaskedNode()) if old is None else codec.encode(x, scale, draw)
+            (x, codec.none) if old is None else codec.encode(x, scale, draw)
             for x, old, scale, draw in zip(
-                jax.tree.leaves(new), decoded, scales, draws, strict=True
+                _flatten(new, codec)[0], decoded, scales, draws, strict=True
             )
         ]
-        return u, _state(new, pairs, next_key)
+        return u, _state(new, pairs, next_key, codec)
 
     return tx._replace(init=init, update=update)
 
 
-def _state(like: Any, pairs: list[Encoded], key: Any) -> StoredState:
+def _state(like: Any, pairs: list[Encoded], key: Any, codec: Codec) -> StoredState:
     """The state, codes and scales in trees like `like`; scales, of other shapes, are unboxed."""
-    codes = jax.tree.structure(like).unflatten([code for code, _ in pairs])
-    plain = jax.tree.structure(paths.unboxed(like))
-    scales = plain.unflatten([scale for _, scale in pairs])
-    return StoredState(codes, scales, key)
+    codes = _flatten(like, codec)[1].unflatten([code for code, _ in pairs])
+    plain = _flatten(paths.unboxed(like), codec)[1]
+    scales = [scale for _, scale in pairs]
+    if _is_masked(codec.none):
+        return StoredState(codes, plain.unflatten(scales), key)
+    columns = zip(*scales) if scales else ((),) * len(codec.none)
+    trees = (plain.unflatten(column) for column in columns)
+    return StoredState(codes, type(codec.none)(*trees), key)
+
+
+def _scales(state: StoredState, codec: Codec) -> list[Any]:
+    """The scales of each leaf of the state of `inner`."""
+    plain = _flatten(paths.unboxed(state.inner), codec)[1]
+    if _is_masked(codec.none):
+        return plain.flatten_up_to(state.scales)
+    columns = map(plain.flatten_up_to, state.scales)
+    return [type(codec.none)(*row) for row in zip(*columns)]
+
+
+def _flatten(t: Any, codec: Codec) -> tuple[list[Any], Any]:
+    return jax.tree.flatten(t, is_leaf=codec.is_leaf)
+
+
+def _is_masked(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)
 
 
 def _dtype(updates: Updates) -> Any:
