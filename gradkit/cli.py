@@ -1,4 +1,4 @@
-"""The command line: `gradkit list`, `show`, `check`, `coords` and `race`.
+"""The command line: `gradkit list`, `show`, `describe`, `check`, `coords` and `race`.
 
 Exit codes: 0, success; 1, a law or a check fails; 2, the request cannot be done; 130, Ctrl-C.
 """
@@ -179,6 +179,32 @@ def show(
     from gradkit._lab import describe
 
     print(describe.page(name))
+
+
+@app.command("describe")
+def describe_parts(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="CALL",
+            help="A method or recipe with its arguments, numbers and strings, such as "
+            "'muon(0.02)' or 'galore(1e-2, rank=64)'; also 'optax:adamw(1e-3)'.",
+        ),
+    ],
+    shapes: Annotated[
+        str, typer.Option(help="Of float32 parameters, by name.")
+    ] = "kernel=1024x1024,bias=1024",
+) -> None:
+    """Say what each part of a transform costs: bytes of state, flops, time to compile.
+
+    Nothing is run, so models larger than memory will do. In Python the same is
+    gradkit.describe.
+
+    Example: gradkit describe 'muon(0.02)' --shapes kernel=4096x4096,bias=4096
+    """
+    from gradkit._lab import costs
+
+    costs.show(spec, shapes)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from gradkit._core import report
 from gradkit._core.call import called, calling
 from gradkit._core.types import Params, Transform, Updates
 
@@ -58,9 +59,14 @@ def _update(
 
 
 def is_eager(t: Any) -> bool:
-    """Whether every leaf of `t` is concrete and can enter a jitted program, and jit is enabled."""
+    """Whether every leaf of `t` is concrete and can enter a jitted program, and jit is enabled.
+
+    Not while a `measure` collects: reports cannot leave a program of their own.
+    """
     config: Any = jax.config
-    return not config.jax_disable_jit and all(map(_is_concrete, jax.tree.leaves(t)))
+    if config.jax_disable_jit or report.is_collecting():
+        return False
+    return all(map(_is_concrete, jax.tree.leaves(t)))
 
 
 def _is_concrete(x: Any) -> bool:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import eval_jaxpr
 
-from gradkit._core import condition, numbers
+from gradkit._core import condition, numbers, report
 from gradkit._core.numbers import Tree
 
 Update = Callable[[Any], tuple[Tree, Any]]  # state -> (updates, state)
@@ -29,26 +29,34 @@ class Traced(NamedTuple):
 def rarely(due: jax.Array, update: Update, updates: Tree, state: Any) -> Any:
     """`update(state)` where `due`, else zeros and the same state.
 
-    `update` is skipped where not due, under `vmap` too: see `condition.when`. `updates` are its
-    input, which gives the shapes of its result.
+    `condition.when` skips `update` where it is not due, under `vmap` too. `updates` are what it
+    is given, and its result has their shapes.
     """
-    traced = _traced(update, updates, state)
-    step = lambda x: traced.structure.unflatten(traced.run(x[1]))
-    return condition.when(due, step, (traced.zero, state))
+
+    def run(update: Update, state: Any) -> Any:
+        traced = _traced(update, updates, state)
+        step = lambda x: traced.structure.unflatten(traced.run(x[1]))
+        return condition.when(due, step, (traced.zero, state))
+
+    return report.through(update, state, run)
 
 
 def mostly(due: jax.Array, update: Update, updates: Tree, state: Any) -> Any:
     """`update(state)` where `due`, else zeros and the same state.
 
-    By `lax.cond`, which becomes a select under `vmap`. If nearly every update is due, this is
-    cheaper than the loop of `rarely` or a select over all of the state.
+    It uses `lax.cond`, which becomes a select under `vmap`. If nearly every update is due, this
+    is cheaper than the loop of `rarely`, or a select over all of the state.
     """
-    traced, align = _traced(update, updates, state), condition.on_axes_of
-    still, structure = jax.tree.flatten((traced.zero, state))
-    avals = traced.program.out_avals
-    still = [align(align(x, y), due) for x, y in zip(still, avals)]
-    move = lambda: [align(y, x) for y, x in zip(traced.run(state), still)]
-    return structure.unflatten(jax.lax.cond(due, move, lambda: still))
+
+    def run(update: Update, state: Any) -> Any:
+        traced, align = _traced(update, updates, state), condition.on_axes_of
+        still, structure = jax.tree.flatten((traced.zero, state))
+        avals = traced.program.out_avals
+        still = [align(align(x, y), due) for x, y in zip(still, avals)]
+        move = lambda: [align(y, x) for y, x in zip(traced.run(state), still)]
+        return structure.unflatten(jax.lax.cond(due, move, lambda: still))
+
+    return report.through(update, state, run)
 
 
 def _traced(update: Update, updates: Tree, state: Any) -> Traced:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.experimental
+import jax.extend.core
 import optax
 
 OLDEST = {"jax": "0.7.2", "optax": "0.2.5"}
@@ -56,6 +57,13 @@ def vary(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     if hasattr(jax.lax, "pcast"):
         return any_jax.lax.pcast(x, axes, to="varying")
     return any_jax.lax.pvary(x, axes)  # before 0.8
+
+
+def trace_state() -> Any:
+    """An object for the current trace, equal to that of any other moment of the same trace."""
+    if hasattr(jax.extend.core, "get_opaque_trace_state"):
+        return any_jax.extend.core.get_opaque_trace_state()
+    return any_jax.core.get_opaque_trace_state()  # before it moved
 
 
 def bind(eqn: Any, operands: list[Any]) -> Any:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from gradkit._core import check
+from gradkit._core import check, report
 from gradkit._core.routing import routes
 from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
 
@@ -55,8 +55,12 @@ def grouped(
     method: str,
     transforms: Sequence[AnyTransform],
     choose: Callable[[Params], Sequence[Choice]],
+    names: Sequence[str],
 ) -> Transform:
-    """Send every leaf to one of `transforms`; `choose(params)` returns a `Choice` for each leaf."""
+    """Send every leaf to one of `transforms`; `choose(params)` returns a `Choice` for each leaf.
+
+    `names` are those of the transforms in `gradkit.routes` and `gradkit.metrics`.
+    """
     inners = [optax.with_extra_args_support(tx) for tx in transforms]
 
     def groups(t: Any, choices: Sequence[Choice]) -> list[Any]:
@@ -91,10 +95,12 @@ def grouped(
         choices = choose(updates if params is None else params)
         gs = groups(updates, choices)
         ps = [None] * len(gs) if params is None else groups(params, choices)
-        steps = [
-            tx.update(g, s, p, **extra)
-            for tx, g, s, p in zip(inners, gs, state.inner, ps)
-        ]
+        steps = []
+        for name, tx, g, s, p in zip(names, inners, gs, state.inner, ps):
+            with report.group(name):
+                u, s = tx.update(g, s, p, **extra)
+                report.sizes(g, u, p)
+            steps.append((u, s))
         u = jax.tree.map(_only, *[u for u, _ in steps], is_leaf=_masked)
         return u, RouteState(tuple(s for _, s in steps))
 

@@ -104,17 +104,18 @@ def split(
     `matrices` gets each leaf in matrix shape, `others` in its own. `called` is the name of
     `others` in `gradkit.routes`.
     """
-    decide = decider(method, hidden, batch_axes)
+    decide, names = decider(method, hidden, batch_axes), ("matrices", called)
 
     def choose(params: Params) -> list[Choice]:
         return [
-            Choice(0, "matrices", decision.reason)
+            Choice(0, names[0], decision.reason)
             if decision.hidden
-            else Choice(1, called, decision.reason)
+            else Choice(1, names[1], decision.reason)
             for decision in decide(params)
         ]
 
-    return groups.grouped(method, (seen(method, matrices, batch_axes), others), choose)
+    transforms = seen(method, matrices, batch_axes), others
+    return groups.grouped(method, transforms, choose, names)
 
 
 def seen(method: str, inner: AnyTransform, batch_axes: Axes = ()) -> Transform:

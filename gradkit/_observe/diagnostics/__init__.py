@@ -1,4 +1,5 @@
-"""Measurements of a model and its training.
+"""Measurements of a model and its training, and of a transform.
 
-In: a model, its loss, optimizer and data. Out: a result that prints as a table and draws itself. Uses `_core.jaxpr` and `_core.measure`.
+In: a model, its loss, optimizer and data; or a transform and parameters. Out: a result that prints as a table. Uses `_core.jaxpr`,
+`_core.measure` and `_core.routing`.
 """

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, numbers, rate, tree
+from gradkit._core import check, numbers, rate, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Rate, Transform, Updates, transform
 
@@ -50,8 +50,9 @@ def step_by_learning_rate(learning_rate: Rate = 1e-3) -> Transform:
         **extra: Extra,
     ) -> tuple[Updates, LearningRateState]:
         del params, extra
-        factor = -rate.at(learning_rate, state.count)
-        u = tree.scale(factor, numbers.wide(updates))
+        now = rate.at(learning_rate, state.count)
+        report.number("learning_rate", now)
+        u = tree.scale(-now, numbers.wide(updates))
         return numbers.like(u, updates), LearningRateState(
             numbers.increment(state.count)
         )

@@ -1,6 +1,6 @@
 """Clip the norm of every tensor by itself."""
 
-from gradkit._core import check, numbers, tree
+from gradkit._core import check, numbers, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.norms import clip_factor, of_leaves
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
@@ -36,6 +36,7 @@ def clip_by_component_norm(max_norm: Hyper = 1.0) -> Transform:
         g = numbers.read(updates)
         norms = of_leaves(updates)
         factors = clip_factor(norms, max_norm)
+        report.clipping("clip_by_component_norm", factors)
         return numbers.like(tree.scale_each(factors, g), updates)
 
     return stateless(update)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, numbers, tree
+from gradkit._core import check, numbers, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.norms import clip_factor, given_or, of_leaves, of_vector
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
@@ -86,6 +86,7 @@ def clip_by_ema_norm(
         size = jnp.where(warm, total_norm, norms)
         limit = jnp.where(warm, max_norm, max_ratio * state.norms)
         factors = clip_factor(size, limit)
+        report.clipping("clip_by_ema_norm", factors)
 
         clipped = factors * norms
         least = jnp.where(unseen, clipped, jnp.minimum(state.norms, clipped))

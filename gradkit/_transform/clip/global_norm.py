@@ -2,7 +2,7 @@
 
 import jax
 
-from gradkit._core import check, norms, numbers, tree
+from gradkit._core import check, norms, numbers, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
@@ -42,6 +42,7 @@ def clip_by_global_norm(max_norm: Hyper = 1.0) -> Transform:
         del params, extra
         norm = norms.given_or(norms.of_tree(updates), global_norm)
         factor = norms.clip_factor(norm, max_norm)
+        report.clipping("clip_by_global_norm", factor)
         shrink = lambda g: tree.scale(factor, numbers.without_nan(numbers.wide(g)))
         return numbers.like(tree.map_by_shape(shrink, updates), updates)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, norms, numbers, tree
+from gradkit._core import check, norms, numbers, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
@@ -57,6 +57,7 @@ def clip_by_median(max_norm: Hyper = 1.0) -> Transform:
         )
         distance = norms.of_tree(away)
         factor = norms.clip_factor(distance, max_norm)
+        report.clipping("clip_by_median", factor)
         mu = jax.tree.map(jnp.add, state.mu, tree.scale(factor, away))
         return numbers.like(mu, updates), MedianState(mu)
 

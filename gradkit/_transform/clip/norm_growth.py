@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, numbers, tree
+from gradkit._core import check, numbers, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.norms import of_leaves
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
@@ -59,6 +59,7 @@ def clip_by_norm_growth(max_growth: Hyper = 1.01, *, floor: Hyper = 0.0) -> Tran
         limits = jnp.maximum(max_growth * last, floor).astype(last.dtype)
         large = (last > 0) & (norms > limits)
         factors = jnp.where(large, limits / jnp.where(large, norms, 1), 1)
+        report.clipping("clip_by_norm_growth", factors)
         kept = jnp.where(large, limits, jnp.where(norms > 0, norms, last))
         u = tree.scale_each(factors, numbers.read(updates))
         return numbers.like(u, updates), NormGrowthState(kept)

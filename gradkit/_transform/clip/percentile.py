@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, condition, numbers, tree
+from gradkit._core import check, condition, numbers, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.norms import given_or, of_tree
 from gradkit._core.percentile import of_first
@@ -20,22 +20,22 @@ from gradkit._core.types import (
 
 
 class PercentileState(NamedTuple):
-    """State of `clip_by_percentile`: the last norms, the oldest overwritten first."""
+    """State of `clip_by_percentile`: a ring buffer of gradient norms."""
 
-    seen: jax.Array  # norms so far, int32 []
-    norms: jax.Array  # the last of them, [history], zero where none was yet
+    seen: jax.Array  # norms kept so far, int32 []
+    norms: jax.Array  # the last of them, [history]; unused slots are zero
 
 
 @factory
 def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Transform:
-    r"""Shrink the gradient, as one vector, to a percentile of its norms up to now.
+    r"""Clip the global norm of the gradient to a percentile of its norms so far.
 
     $$n_t = \lVert g_t \rVert, \quad c_t = \mathrm{percentile}(n_1, \dots, n_t), \quad
       u_t = g_t \cdot \min(1, c_t / n_t)$$
 
     Args:
-        percentile: from 0, the least norm, to 100, the largest; linear in between.
-        history: how many norms are kept.
+        percentile: from 0, the least norm, to 100, the largest; interpolated linearly.
+        history: how many of the last norms are kept.
 
     Needs: nothing; `global_norm`, where given and finite, stands for the norm of the
         gradient, so that groups under `optax.partition` can share one.
@@ -43,9 +43,9 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
     Flops: at most `14*size + 20` a leaf, `100 + 64*history` once.
     Paper: Seetharaman, Wichern, Pardo and Le Roux, "AutoClip: Adaptive Gradient Clipping
         for Source Separation Networks", arXiv:2007.14469.
-    Departure: the paper keeps every norm. A norm of zero is not kept, so that a bad step does not
-        change the percentile. The authors' code adds 1e-6 to the norm.
-    Limits: at 100 nothing is clipped, at 0 every gradient is, to the shortest one yet.
+    Departure: the paper keeps every norm. A norm of zero, as of a gradient without a finite
+        entry, is not kept. The authors' code adds 1e-6 to the norm.
+    Limits: at 100 nothing is clipped; at 0 every gradient is, to the least norm kept.
 
     >>> tx = gk.clip_by_percentile(50.0)
     >>> _, state = tx.update(jnp.float32(1.0), tx.init(jnp.zeros([])))
@@ -59,8 +59,8 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
     def init(params: Params) -> PercentileState:
         check.concrete("clip_by_percentile", history=history)
         dtype = tree.zero_per_leaf(params).dtype
-        zeros = PercentileState(jnp.zeros([], jnp.int32), jnp.zeros(history, dtype))
-        return condition.varying_as(zeros, params)
+        empty = PercentileState(jnp.zeros([], jnp.int32), jnp.zeros(history, dtype))
+        return condition.varying_as(empty, params)
 
     def update(
         updates: Updates,
@@ -75,14 +75,16 @@ def clip_by_percentile(percentile: Hyper = 10.0, *, history: int = 1000) -> Tran
         norm = given_or(of_tree(updates), global_norm).astype(state.norms.dtype)
         size = state.norms.size
         slots = jnp.arange(size, dtype=jnp.int32)
-        newest = (slots == state.seen % size) & (norm > 0)
-        norms = jnp.where(newest, norm, state.norms)
+        is_oldest = (slots == state.seen % size) & (norm > 0)
+        norms = jnp.where(is_oldest, norm, state.norms)
         seen = jnp.where(norm > 0, numbers.increment(state.seen), state.seen)
 
         kept = jnp.minimum(seen, size)
         limit = of_first(norms, kept, percentile)
         factor = limit / jnp.where(norm > 0, norm, 1)
-        u = tree.scale(jnp.where(norm > limit, factor, 1), g)
+        factor = jnp.where(norm > limit, factor, 1)
+        report.clipping("clip_by_percentile", factor)
+        u = tree.scale(factor, g)
         return numbers.like(u, updates), PercentileState(seen, norms)
 
     return transform(init, update)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, norms, numbers
+from gradkit._core import check, norms, numbers, report
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
@@ -44,12 +44,15 @@ def clip_by_slice_norm(
     def update(updates: Updates, params: Params = None, **extra: Extra) -> Updates:
         del params, extra
 
-        def clip(g: jax.Array) -> jax.Array:
+        def factors(g: jax.Array) -> jax.Array:
             present = {a % g.ndim for a in axes if -g.ndim <= a < g.ndim}
             norm = norms.along(g, tuple(sorted(present)))
             bound = jnp.asarray(max_norm, g.dtype)
-            return norms.clip_factor(norm, bound) * g
+            return norms.clip_factor(norm, bound)
 
-        return numbers.like(jax.tree.map(clip, numbers.read(updates)), updates)
+        g = numbers.read(updates)
+        factor = jax.tree.map(factors, g)
+        report.clipping("clip_by_slice_norm", factor)
+        return numbers.like(jax.tree.map(jnp.multiply, factor, g), updates)
 
     return stateless(update)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, numbers, tree
+from gradkit._core import check, numbers, report, tree
 from gradkit._core.factory import factory
+from gradkit._core.norms import clip_factor
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
@@ -54,12 +55,17 @@ def clip_by_spike(decay: Hyper = 0.999) -> Transform:
         del params, extra
         gs, structure = jax.tree.flatten(numbers.read(updates))
         if not gs:
+            report.clipping("clip_by_spike", [])
             return updates, SpikeState(numbers.increment(state.count), state.largest)
         maxima = [
             jnp.max(jnp.abs(g), initial=0).astype(state.largest.dtype) for g in gs
         ]
         largest = tree.ema(decay, state.largest, jnp.stack(maxima))
         limits = tree.bias_corrected(largest, decay, numbers.increment(state.count))
+        if report.is_collecting():
+            # of scalars: of vectors, XLA would round the EMA otherwise than without a report
+            pairs = zip(maxima, limits)
+            report.clipping("clip_by_spike", [clip_factor(*pair) for pair in pairs])
         u = [shrink(*leaf) for leaf in zip(gs, maxima, limits)]
         return numbers.like(structure.unflatten(u), updates), SpikeState(
             numbers.increment(state.count), largest

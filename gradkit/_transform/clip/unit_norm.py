@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, norms, numbers
+from gradkit._core import check, norms, numbers, report
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, stateless
 
@@ -45,14 +45,16 @@ def clip_by_unit_norm(max_ratio: Hyper = 0.01, *, eps: Hyper = 1e-3) -> Transfor
         del extra
         check.given("clip_by_unit_norm", params)
 
-        def clip(g: jax.Array, w: jax.Array) -> jax.Array:
+        def factors(g: jax.Array, w: jax.Array) -> jax.Array:
             axes = tuple(range(g.ndim))[: max(g.ndim - 1, 1)]
             norm = norms.along(g, axes)
             weight = norms.along(w.astype(g.dtype), axes)
             bound = (max_ratio * jnp.maximum(weight, eps)).astype(g.dtype)
-            return norms.clip_factor(norm, bound) * g
+            return norms.clip_factor(norm, bound)
 
-        u = jax.tree.map(clip, numbers.read(updates), params)
-        return numbers.like(u, updates)
+        g = numbers.read(updates)
+        factor = jax.tree.map(factors, g, params)
+        report.clipping("clip_by_unit_norm", factor)
+        return numbers.like(jax.tree.map(jnp.multiply, factor, g), updates)
 
     return stateless(update)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, condition, norms, numbers, tree
+from gradkit._core import check, condition, norms, numbers, report, tree
 from gradkit._core.derivative import hypot, root
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
@@ -92,6 +92,7 @@ def clip_by_zscore(
         inverse = max_zscore * width / jnp.where(spike, excess, 1)  # max_zscore / z
         limit = jnp.where(spike, mean + deviation * inverse * max_zscore, norm)
         factor = jnp.where(spike, limit / jnp.where(spike, norm, 1), 1)
+        report.clipping("clip_by_zscore", factor)
 
         kept = jnp.where(warm, 1 - 1 / n, decay).astype(mean.dtype)
         new_mean = kept * mean + (1 - kept) * limit
