@@ -10,10 +10,10 @@ from gradkit._core.averages import eval_params
 from gradkit._core.chain import chain
 from gradkit._core.matrix import newton_schulz
 from gradkit._core.metrics import metrics
+from gradkit._core.placement import state_sharding
 from gradkit._core.restore.schema import state_schema
 from gradkit._core.restore.state import restore_state
 from gradkit._core.routing.routes import routes
-from gradkit._core.state_sharding import state_sharding
 from gradkit._core.tuned import hyperparameters, set_hyperparameters
 
 __all__ = [

@@ -1,0 +1,173 @@
+"""A state as a tree of named nodes, the same for live containers and for what a file gives back.
+
+Flax msgpack turns tuples into dicts with keys "0", "1", Orbax into lists; both turn a NamedTuple
+into a dict with the names of its fields. An empty container may come back as another one.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
+
+Shape = tuple[str, tuple[int, ...], str] | tuple[str]  # a leaf, or an empty container
+
+# States whose `inner` has no meaning without the rest: codes need scales, and moments in a
+# subspace need its basis.
+LINKED = {
+    "StoredState": ("inner", "scales", "key"),
+    "SubspaceState": (
+        "count",
+        "bases",
+        "found",
+        "schedule",
+        "residual",
+        "key",
+        "inner",
+    ),
+    "RandomSubspaceState": ("signs", "key", "inner"),
+}
+LINKED_FIELDS = {frozenset(fields) for fields in LINKED.values()}
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """A leaf, or a container and its children."""
+
+    path: str  # from the root, names joined by `/`
+    key: str  # the last name of `path`
+    children: "list[Node]"
+    leaf: Any  # an array; None in a container
+    kind: type | None = None  # the class, if it is a NamedTuple
+    name: str | None = None  # its name; a schema may know it where the class is lost
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names of the children."""
+        return frozenset(child.key for child in self.children)
+
+    def below(self) -> "Iterator[Node]":
+        """This node and all below it, in order."""
+        yield self
+        for child in self.children:
+            yield from child.below()
+
+    def leaves(self) -> "dict[str, Node]":
+        """Every leaf at or below this node, by its path from here."""
+        return {self.relative(n): n for n in self.below() if n.leaf is not None}
+
+    def relative(self, other: "Node") -> str:
+        """The path of a node below, from here."""
+        return other.path[len(self.path) :].lstrip("/")
+
+    def shapes(self) -> tuple[Shape, ...]:
+        """Paths, shapes and dtypes of leaves, and paths of empty containers."""
+        ends = [n for n in self.below() if not n.children]
+        return tuple(sorted(map(self._shape, ends)))
+
+    def _shape(self, end: "Node") -> Shape:
+        path = self.relative(end)
+        return (path,) if end.leaf is None else (path, *shape_of(end.leaf))
+
+
+def nodes(t: Any, names: Mapping[str, str] | None = None) -> Node:
+    """The tree of nodes of a state; `names`, if given, are those of classes by path."""
+    return _node(t, "", "", names or {})
+
+
+def shape_of(x: Any) -> tuple[tuple[int, ...], str]:
+    """The shape and the dtype of a leaf."""
+    dtype = getattr(x, "dtype", None)
+    return np.shape(x), str(np.asarray(x).dtype if dtype is None else dtype)
+
+
+def containers(t: Any) -> set[type]:
+    """The classes of all containers in a tree."""
+    found = {type(t)}
+    for _, child in _children(t):
+        found |= containers(child)
+    return found
+
+
+@dataclasses.dataclass(eq=False)
+class Part:
+    """The state of one transform, without the states in it that are parts themselves."""
+
+    node: Node
+    leaves: dict[str, Node]  # by path from `node`
+
+    def shapes(self) -> tuple[Shape, ...]:
+        """The path, shape and dtype of each leaf."""
+        pairs = sorted(self.leaves.items())
+        return tuple((path, *shape_of(n.leaf)) for path, n in pairs)
+
+
+def is_linked(node: Node) -> bool:
+    """Whether what this node holds is taken only with all of it."""
+    if node.name is not None:
+        return node.name in LINKED
+    return node.fields in LINKED_FIELDS
+
+
+def parts_of(root: Node, chosen: Collection[Node]) -> list[Part]:
+    """The parts of a state at the `chosen` nodes, in order.
+
+    States inside of one that is linked belong to it, unless they are counters alone.
+    """
+    found: list[Part] = []
+
+    def walk(node: Node, part: Part | None, linked: bool) -> None:
+        if node in chosen and (not linked or _counts(node)):
+            found.append(part := Part(node, {}))
+            linked = linked or is_linked(node)
+        if node.leaf is not None and part is not None:
+            part.leaves[part.node.relative(node)] = node
+        for child in node.children:
+            walk(child, part, linked)
+
+    walk(root, None, False)
+    return [part for part in found if part.leaves]
+
+
+def states(root: Node, params: Any) -> list[Node]:
+    """The nodes of a live state that are states: outermost NamedTuples, and those so called."""
+    theirs = containers(params)
+    found: list[Node] = []
+
+    def walk(node: Node, outermost: bool) -> None:
+        if node.kind is not None and node.kind not in theirs:
+            if outermost or node.kind.__name__.endswith("State"):
+                found.append(node)
+            outermost = False
+        for child in node.children:
+            walk(child, outermost)
+
+    walk(root, True)
+    return found
+
+
+def _counts(node: Node) -> bool:
+    return all(np.ndim(n.leaf) == 0 for n in node.leaves().values())
+
+
+def _node(t: Any, path: str, key: str, names: Mapping[str, str]) -> Node:
+    if t is not None and jax.tree_util.all_leaves([t]):
+        return Node(path, key, [], t)
+    kind = type(t) if isinstance(t, tuple) and hasattr(t, "_fields") else None
+    children = [
+        _node(child, f"{path}/{name}" if path else name, name, names)
+        for name, child in _children(t)
+    ]
+    return Node(
+        path, key, children, None, kind, kind.__name__ if kind else names.get(path)
+    )
+
+
+def _children(t: Any) -> list[tuple[str, Any]]:
+    """The children of a container, by name."""
+    if t is None or jax.tree_util.all_leaves([t]):
+        return []
+    pairs = tree_flatten_with_path(t, is_leaf=lambda x: x is not t)[0]
+    return [(keystr(keys, simple=True, separator="/"), child) for keys, child in pairs]
