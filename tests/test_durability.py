@@ -260,6 +260,17 @@ def test_codes_that_were_cast_are_refused_by_name() -> None:
     assert "inner/0/mu/up/w of old has dtype float32, not int8" in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["int8", "int4", "fp8", "bfloat16_plus8"])
+def test_an_update_refuses_codes_that_were_cast(name: str) -> None:
+    """Orbax casts to the dtype of its target; decoded so, codes would be other numbers."""
+    tx = getattr(gk, f"store_by_{name}")(gk.adamw(1e-3))
+    params = {"w": jnp.ones((32, 32))}
+    wide = lambda x: x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+    state = jax.tree.map(wide, tx.init(params))
+    with pytest.raises(ValueError, match=rf"^gradkit.store_by_{name}: .*got float32"):
+        tx.update(params, state, params)
+
+
 def test_a_dtype_is_not_cast() -> None:
     wide = lambda x: np.asarray(x, np.float64)
     state = jax.tree.map(wide, trained(gk.average_by_lion()))

@@ -117,6 +117,8 @@ def stored(
                 _flatten(new, codec)[0], decoded, scales, draws, strict=True
             )
         ]
+        for name, *old, after in zip(names, codes, scales, pairs):
+            _check_dtypes(method, name, old, after)
         return u, _state(new, pairs, next_key, codec)
 
     return tx._replace(init=init, update=update)
@@ -141,6 +143,14 @@ def _scales(state: StoredState, codec: Codec) -> list[Any]:
         return plain.flatten_up_to(state.scales)
     columns = map(plain.flatten_up_to, state.scales)
     return [type(codec.none)(*row) for row in zip(*columns)]
+
+
+def _check_dtypes(method: str, name: str, old: Any, new: Any) -> None:
+    """Refuse codes and scales of other dtypes than an update makes: they were cast."""
+    for x, made in zip(jax.tree.leaves(old), jax.tree.leaves(tuple(new)), strict=True):
+        what = f"leaf {name} of the state must have dtype {made.dtype}"
+        remedy = "Restore the state without casting it."
+        check.holds(method, x.dtype == made.dtype, what, x.dtype, remedy)
 
 
 def _flatten(t: Any, codec: Codec) -> tuple[list[Any], Any]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradkit._core import shard
+from gradkit._core import check, shard
 from gradkit._core.codec import blocks, packing
 from gradkit._core.codec.stored import Codec, Encoded, of_size, stored
 from gradkit._core.factory import factory
@@ -104,6 +104,10 @@ def store_by_int4(
         del place, dtype
         if isinstance(kept.blocks, optax.MaskedNode):
             return None
+        what = "codes in the state must have dtype uint8 or int8"
+        remedy = "Restore the state without casting it."
+        is_code = kept.codes.dtype in (jnp.uint8, jnp.int8)
+        check.holds("store_by_int4", is_code, what, kept.codes.dtype, remedy)
         code = packing.unpack(kept.codes)
         plain = jnp.min(kept.blocks) < 0
         y = jnp.full_like(code, DYNAMIC[0], kept.blocks.dtype)
