@@ -238,3 +238,41 @@ def test_a_state_of_other_parameters() -> None:
                 ValueError, match=r"gradkit.subspace.project: state must be"
             ):
                 one.update(PARAMS, other.init(PARAMS))
+
+
+@pytest.mark.parametrize(
+    "factory", [gk.project_by_grass_walk, gk.project_by_grass_jump]
+)
+def test_moments_that_are_codes_are_not_rotated(factory: Any) -> None:
+    """They would be turned as if they were numbers."""
+    tx = factory(gk.store_by_int8(ADAM, block=4))
+    said = rf"gradkit.{factory.__name__}: the moments mu and nu of inner must be real"
+    with pytest.raises(ValueError, match=said):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+def test_moments_in_bfloat16_are_rotated() -> None:
+    tx = gk.project_by_grass_jump(optax.scale_by_adam(mu_dtype="bfloat16"), every=1)
+    with jax.numpy_dtype_promotion("standard"):
+        state = tx.init(PARAMS)
+        for _ in range(2):
+            _, after = tx.update(PARAMS, state, PARAMS)
+            same = jax.tree.map(lambda x, y: x.dtype == y.dtype, state, after)
+            assert all(jax.tree.leaves(same))
+            state = after
+
+
+@pytest.mark.parametrize(
+    "factory", [gk.project_by_dion, gk.retract_by_stiefel, gk.snsm, gk.galore, gk.fira]
+)
+def test_the_largest_numbers_leave_no_trace(factory: Any) -> None:
+    """Sums of them are no numbers, in updates or in what is remembered."""
+    tx, signs = factory(), jnp.where(jnp.arange(24).reshape(6, 4) % 3 > 0, 1.0, -1.0)
+    params = {"dense": {"kernel": jnp.eye(6, 4)}}
+    for spike in (3e38 * signs, jnp.zeros((6, 4)).at[0, 0].set(3e38)):
+        state = tx.init(params)
+        for g in (spike, signs, signs):
+            u, state = tx.update({"dense": {"kernel": g}}, state, params)
+            assert jnp.all(jnp.isfinite(u["dense"]["kernel"]))
+        for x in jax.tree.leaves(state):
+            assert not jnp.issubdtype(x.dtype, jnp.floating) or jnp.all(jnp.isfinite(x))

@@ -114,6 +114,12 @@ def squarable(x: jax.Array, terms: int = 1) -> jax.Array:
     return jax.lax.clamp(-largest, x, largest)
 
 
+def summable(x: jax.Array, terms: int) -> jax.Array:
+    """`x`, clipped so that a sum of `terms` entries, times numbers of at most 1, is finite."""
+    largest = np.float64(jnp.finfo(x.dtype).max) / (4 * max(terms, 1))
+    return jax.lax.clamp(x.dtype.type(-largest), x, x.dtype.type(largest))
+
+
 def read_squarable(updates: Tree) -> Tree:
     """`updates` in at least float32, finite, each entry `squarable`: for elementwise moments."""
     return jax.tree.map(

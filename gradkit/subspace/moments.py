@@ -29,6 +29,8 @@ def rotate_moments(b1: Scalar = 0.9, *, b2: Scalar = 0.999) -> Realign:
 
     Paper: Robert, Safaryan, Modoranu and Alistarh, "LDAdam: Adaptive Optimization from
         Low-Dimensional Gradient Statistics", arXiv:2410.16103, Algorithm 1.
+    Limits: a `store_by_` whose codes are whole numbers belongs around the projection, not in
+        it: codes cannot be rotated, and an error says so.
     """
     check.interval("subspace.rotate_moments", "[0, 1)", b1=b1, b2=b2)
 
@@ -36,13 +38,21 @@ def rotate_moments(b1: Scalar = 0.9, *, b2: Scalar = 0.999) -> Realign:
         def leaf(change: BasisChange, m: Any, v: Any) -> tuple[Any, Any]:
             if isinstance(m, optax.MaskedNode):
                 return m, v
+            check.holds(
+                "subspace.rotate_moments",
+                numbers.is_real(m) and numbers.is_real(v),
+                "the moments mu and nu of inner must be real numbers",
+                f"{m.dtype} and {v.dtype}, codes of a store_by_",
+                "Put that around the projection.",
+            )
+            kept, (m, v) = (m, v), numbers.like((m, v), (change.r, change.r))
             bias1, bias2 = (
                 numbers.one_minus_power(b, count, m.dtype) for b in (b1, b2)
             )
             w = bias2 / jnp.square(bias1)
             mean = change.rotate(m, change.c)
             variance = change.rotate(v - w * jnp.square(m), jnp.square(change.c))
-            return mean, jnp.abs(variance + w * jnp.square(mean))
+            return numbers.like((mean, jnp.abs(variance + w * jnp.square(mean))), kept)
 
         def rotated(x: Any) -> Any:
             pairs = jax.tree.map(leaf, changes, x.mu, x.nu, is_leaf=is_change)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import norms, tree
+from gradkit._core import norms, numbers, tree
 from gradkit._core.condition import when
 from gradkit._core.matrix import linalg
 from gradkit.subspace import bases
@@ -84,7 +84,7 @@ def projections(
         return project([x.finite() for x in views], ps)
 
     rs = project(views, ps)
-    bad = tree.any_true([~jnp.isfinite(jnp.sum(r)) for r in rs])
+    bad = tree.any_true([r != numbers.summable(r, x.g.size) for r, x in zip(rs, views)])
     rs = when(bad, project_finite, rs)
     return [*map(linalg.above_rounding, rs, norms.finite_along(*views))]
 

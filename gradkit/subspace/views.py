@@ -18,8 +18,8 @@ class View(NamedTuple):
     axis: int  # the projected one: -2, the rows, or -1, the columns
 
     def finite(self) -> "View":
-        """The same, with zeros for non-finite entries."""
-        return View(numbers.finite(self.g), self.axis)
+        """The same, with zeros for non-finite entries, and sums of others in range."""
+        return View(numbers.summable(numbers.finite(self.g), self.g.size), self.axis)
 
     def transposed(self) -> jax.Array:
         """`g` as `[*batch, projected, other]`."""

@@ -84,7 +84,8 @@ def retract_by_stiefel(
         gs, structure = jax.tree.flatten(numbers.read(updates))
         ps, ms = jax.tree.leaves(numbers.read(params)), jax.tree.leaves(state.mu)
         xs = [layout.fat(p).astype(m.dtype) for p, m in zip(ps, ms)]
-        gs = [tangent(x, layout.fat(g).astype(x.dtype)) for x, g in zip(xs, gs)]
+        gs = [numbers.summable(g, g.size).astype(m.dtype) for m, g in zip(ms, gs)]
+        gs = [tangent(x, layout.fat(g)) for x, g in zip(xs, gs)]
         ms = [tangent(x, layout.fat(m)) for x, m in zip(xs, ms)]
         ms = tree.ema(b1, ms, gs)
 

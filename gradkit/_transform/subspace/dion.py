@@ -94,7 +94,9 @@ def project_by_dion(
         del params, extra
         g = numbers.read(updates)
         total = jax.tree.map(lambda m, g: m + g.astype(m.dtype), state.mu, g)
-        total = paths.unboxed(total)
+        total = jax.tree.map(
+            lambda x: numbers.summable(x, x.size), paths.unboxed(total)
+        )
         with jax.default_matmul_precision("highest"):
             xs, structure = jax.tree.flatten(
                 jax.tree.map(projected, total, state.bases)
