@@ -20,6 +20,7 @@ LAST = np.iinfo(np.int32).max
 COUNTERS = "count", "seen"
 # What is counted now and then, or anew.
 EVENTS = "averaged", "micro", "skipped", "skipped_in_a_row"
+EVENTS += "happened", "last", "updates"  # of `measure`
 RESTING = {"accumulate", "guard_by_spike"}  # whose updates are zeros now and then
 HEAVY = {m.name for m in METHODS if m.family == "precondition"}
 NAMES = [
@@ -66,7 +67,8 @@ def test_counters_are_called_count(name: str) -> None:
     whole = [
         x for x in jax.tree.leaves(state) if x.shape == () and x.dtype == jnp.int32
     ]
-    others = [x for k in EVENTS for x in optax.tree.get_all_with_path(state, k)]
+    found = [x for k in EVENTS for _, x in optax.tree.get_all_with_path(state, k)]
+    others = [x for x in found if getattr(x, "shape", None) == ()]
     assert len(counts(state)) + len(others) == len(whole)
 
 

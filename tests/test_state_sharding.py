@@ -112,8 +112,15 @@ def check_equal(tx: Any, kind: AxisType, axis: str | None, atol: float = 1e-6) -
     return state
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe,kind",
+    [  # on Explicit axes most by make check-full alone
+        pytest.param(recipe, kind, marks=[pytest.mark.slow] * is_slow)
+        for recipe in RECIPES
+        for kind in (AxisType.Auto, AxisType.Explicit)
+        for is_slow in [kind == AxisType.Explicit and recipe not in ("adamw", "muon")]
+    ],
+)
 def test_a_mesh_goes_where_one_device_does(recipe: str, kind: AxisType) -> None:
     """On Auto axes with ZeRO-1 besides; states stay where they were said to be."""
     axis = "data" if kind == AxisType.Auto else None

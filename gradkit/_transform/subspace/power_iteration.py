@@ -35,7 +35,7 @@ def project_by_power_iteration(
     Needs: what `inner` needs, but `inner` gets no params: decay weights outside.
     State: `4*min(rank, rows, cols)*min(rows, cols)` bytes a leaf, `12` once, and the state
         of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
-    Flops: at most `14*size*min(rank, rows, cols) + 16*size` a leaf, and those of `inner`.
+    Flops: at most `14*size*min(rank, rows, cols) + 17*size` a leaf, and those of `inner`.
     Paper: none. Subspace iteration as in Vogels, Karimireddy and Jaggi, "PowerSGD: Practical
         Low-Rank Gradient Compression for Distributed Optimization", arXiv:1905.13727,
         Algorithm 1, without its error feedback.

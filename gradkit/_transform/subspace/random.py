@@ -46,7 +46,7 @@ def project_by_random(
     State: `4*min(rank, rows, cols) + 4` bytes a leaf, `12` once, and the state
         of `inner` on leaves of `min(rank, rows, cols)*max(rows, cols)` entries.
     Flops: at most `6*size*min(rank, rows, cols) + 160*min(rank, rows, cols)*min(rows, cols)
-        + 30*size` a leaf, and those of `inner`.
+        + 32*size` a leaf, and those of `inner`.
     Paper: Zhu and others, "APOLLO: SGD-like Memory, AdamW-level Performance",
         arXiv:2412.05270, Algorithm 1, by channels.
     Departure: the paper's $P_{ij}$ are normal, of the same mean and variance; signs preserve
