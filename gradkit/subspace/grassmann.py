@@ -67,4 +67,5 @@ def geodesic(p: jax.Array, x: jax.Array) -> jax.Array:
     """
     squares, v = lapack.eigh(x.mT @ x)
     s = jnp.sqrt(jnp.maximum(squares, 0))[..., None, :]
-    return (p @ (v * jnp.cos(s)) + x @ (v * jnp.sinc(s / jnp.pi))) @ v.mT
+    ratio = jnp.where(s > 0, jnp.sin(s) / jnp.where(s > 0, s, 1), 1)
+    return (p @ (v * jnp.cos(s)) + x @ (v * ratio)) @ v.mT
