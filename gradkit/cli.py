@@ -192,7 +192,7 @@ def describe_parts(
         ),
     ],
     shapes: Annotated[
-        str, typer.Option(help="Of float32 parameters, by name.")
+        str, typer.Option(help="Of float32 parameters: 1024x1024,1024, named or not.")
     ] = "kernel=1024x1024,bias=1024",
 ) -> None:
     """Say what each part of a transform costs: bytes of state, flops, time to compile.

@@ -278,7 +278,7 @@ def test_check_takes_the_shapes_that_a_method_is_for(mine):
     for shapes in "3x", "3x0", "a", "":
         said = run("check", polar, "--shapes", shapes, code=2)
         assert said == (
-            f"gradkit: --shapes must read 6x4,3x5 or the like, got {shapes!r}.\n"
+            f"gradkit: --shapes must read 6x4,3x5 or kernel=6x4,bias=4, got {shapes!r}.\n"
         )
 
 

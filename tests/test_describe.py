@@ -217,7 +217,7 @@ def test_describing_leaves_a_transform_as_it_was():
         ("optax:adamw", "a=8x8", "missing 1 required positional argument"),
         ("optax:nope(1)", "a=8x8", "cannot load 'optax:nope'"),
         ("scale_by_oasis()", "a=8x8", "hessian_diagonal must be passed to update"),
-        ("muon", "8x8", "--shapes must read kernel=1024x1024,bias=1024"),
+        ("muon", "x8", "--shapes must read 6x4,3x5 or kernel=6x4,bias=4"),
         ("muon", "a=8x8,a=4", "--shapes must read"),
         ("muon", "a=8xb", "--shapes must read"),
     ],

@@ -15,7 +15,7 @@ from gradkit.catalogue import METHODS
 KINDS = ("transform", "recipe")
 HEAD = (
     "state\nbytes",
-    "a para-\nmeter",
+    "bytes a\nparameter",
     "flops",
     "bytes\naccessed",
     "compile\nseconds",
@@ -24,7 +24,8 @@ HEAD = (
 
 def show(call: str, shapes: str) -> None:
     """Print what each part of the transform that `call` makes costs, for these shapes."""
-    params, tx = parameters(shapes), transform(call)
+    leaves, tx = spec.shapes_of(shapes), transform(call)
+    params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in leaves.items()}
     value = jax.ShapeDtypeStruct((), jnp.float32)
     with spec.refused(f"{call!r} cannot be described"):
         found = gk.describe(tx, params, value=value)
@@ -89,20 +90,3 @@ def _literal(x: ast.expr) -> Any:
     if not isinstance(value, int | float | str):
         raise ValueError
     return value
-
-
-def parameters(text: str) -> dict[str, jax.ShapeDtypeStruct]:
-    """Parse shapes such as `kernel=1024x1024,bias=1024`."""
-    shapes = {}
-    for part in text.split(","):
-        name, _, lengths = part.strip().partition("=")
-        try:
-            shape = tuple(map(int, lengths.split("x")))
-        except ValueError:
-            shape = (0,)
-        if not name or min(shape) < 1 or name in shapes:
-            raise Complaint(
-                f"--shapes must read kernel=1024x1024,bias=1024 or the like, got {text!r}."
-            )
-        shapes[name] = shape
-    return {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}

@@ -33,7 +33,7 @@ def load(
     if not callable(target) and not is_transform(target):
         got = reprlib.repr(target)
         raise Complaint(f"{spec!r} must be a transform or a factory of one, got {got}.")
-    leaves = _shapes(shapes) if shapes is not None else None
+    leaves = shapes_of(shapes) if shapes is not None else None
     leaves = tree(params) if params is not None else leaves
     if leaves is not None:
         size = sum(map(math.prod, leaves.values()))
@@ -132,12 +132,19 @@ def _called(x: Any) -> str:
     return f"{type(x).__name__} {getattr(x, '__name__', reprlib.repr(x))!r}"
 
 
-def _shapes(text: str) -> Shapes:
-    """Parse shapes such as 6x4,4 to a dict `{"p0": (6, 4), "p1": (4,)}`."""
-    try:
-        shapes = [tuple(map(int, part.split("x"))) for part in text.split(",")]
-    except ValueError:
-        shapes = [(0,)]
-    if min(map(min, shapes)) < 1:
-        raise Complaint(f"--shapes must read 6x4,3x5 or the like, got {text!r}.")
-    return {f"p{i}": shape for i, shape in enumerate(shapes)}
+def shapes_of(text: str) -> Shapes:
+    """Parse shapes such as 6x4,bias=4 to a dict `{"p0": (6, 4), "bias": (4,)}`."""
+    shapes: Shapes = {}
+    for i, part in enumerate(text.split(",")):
+        name, named, lengths = part.strip().rpartition("=")
+        try:
+            shape = tuple(map(int, lengths.split("x")))
+        except ValueError:
+            shape = (0,)
+        name = name if named else f"p{i}"
+        if not name or min(shape) < 1 or name in shapes:
+            raise Complaint(
+                f"--shapes must read 6x4,3x5 or kernel=6x4,bias=4, got {text!r}."
+            )
+        shapes[name] = shape
+    return shapes

@@ -35,11 +35,19 @@ class Part(NamedTuple):
         return (
             self.name,
             f"{self.state_bytes:,}",
-            f"{self.bytes_a_parameter:.4g}",
-            f"{self.flops:.4g}",
-            f"{self.bytes_accessed:.4g}",
+            f"{self.bytes_a_parameter:.2f}",
+            _short(self.flops),
+            _short(self.bytes_accessed),
             f"{self.compile_seconds:.2f}",
         )
+
+
+def _short(x: float) -> str:
+    """A count in three digits and a unit, such as 18.6M; exact below 10,000."""
+    if not abs(x) >= 1e4:  # nor nan
+        return f"{x:.0f}"
+    power = min(int(math.log10(x)) // 3, 5)
+    return f"{x / 1e3**power:.3g}{' kMGTP'[power]}"
 
 
 class Description(NamedTuple):
