@@ -10,6 +10,7 @@ import optax
 import orbax.checkpoint
 import pytest
 from flax import nnx
+from test_compose import equal, message
 
 import gradkit as gk
 from gradkit._core.factory import factory as public
@@ -43,18 +44,6 @@ def close(got: Any, want: Any, rtol: float = 2e-5) -> None:
     assert jax.tree.structure(got) == jax.tree.structure(want)
     check = lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6)
     jax.tree.map(check, got, want)
-
-
-def equal(got: Any, want: Any) -> None:
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    jax.tree.map(np.testing.assert_array_equal, got, want)
-
-
-def message(action: Any) -> str:
-    """The text of the error that `action` raises."""
-    with pytest.raises((ValueError, TypeError)) as caught:
-        action()
-    return str(caught.value)
 
 
 def two_adams(learning_rate: Any, b1: float = 0.8) -> Any:

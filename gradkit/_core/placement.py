@@ -3,15 +3,14 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gradkit._core import check
+from gradkit._core import check, tree
 from gradkit._core.call import error
 from gradkit._core.paths import map_with_path
-from gradkit._core.types import AnyTransform, Params
+from gradkit._core.types import AnyTransform, Params, abstract_state
 
 NAME = "state_sharding"
 LEAST = 1024  # entries of an array that is sharded although it is not like a parameter
@@ -77,7 +76,7 @@ def state_sharding(
         return NamedSharding(mesh, PartitionSpec(*entries))
 
     def of_parameter(x: Any, place: Any) -> Any:
-        if _is_masked(x):
+        if tree.is_masked(x):
             return x
         is_like = _is_like(x, place, mesh)
         return sharded(x, place.spec if is_like else PartitionSpec(), is_like)
@@ -85,10 +84,10 @@ def state_sharding(
     return optax.tree_map_params(
         tx,
         of_parameter,
-        _abstract(tx, params),
+        abstract_state(tx, params),
         places,
         transform_non_params=lambda x: sharded(x, PartitionSpec(), False),
-        is_leaf=_is_masked,
+        is_leaf=tree.is_masked,
     )
 
 
@@ -141,15 +140,3 @@ def _split(entries: list[Any], shape: Any, axis: str, count: int) -> list[Any]:
     )
     first = next(free, None)
     return [axis if i == first else e for i, e in enumerate(entries)]
-
-
-def _abstract(tx: AnyTransform, params: Params) -> Any:
-    """The shapes of the state; the state itself if `init` cannot be traced."""
-    try:
-        return jax.eval_shape(lambda p: tx.init(p), params)
-    except TypeError:  # a hyperparameter that `inject_hyperparams` has traced
-        return tx.init(params)
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)

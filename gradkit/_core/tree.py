@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from gradkit._core import condition, numbers
 from gradkit._core.derivative import hypot
@@ -22,6 +23,11 @@ def by_shape(f: Callable[..., Any]) -> Callable[..., Any]:
 def map_by_shape(f: Callable[..., Any], t: Tree, *trees: Tree) -> Tree:
     """`jax.tree.map` of `by_shape(f)`: leaves of equal shapes share one trace."""
     return jax.tree.map(by_shape(f), t, *trees)
+
+
+def is_masked(x: Any) -> bool:
+    """Whether a place in a tree has no array."""
+    return isinstance(x, optax.MaskedNode)
 
 
 def zeros(t: Tree) -> Tree:

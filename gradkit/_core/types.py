@@ -98,6 +98,14 @@ def wrapper(
     return cast(Transform, Transform(init, update))
 
 
+def abstract_state(tx: AnyTransform, params: Params) -> Any:
+    """The shapes of a state; the state itself if `init` cannot be traced."""
+    try:
+        return jax.eval_shape(lambda p: tx.init(p), params)
+    except TypeError:  # a hyperparameter that `inject_hyperparams` has traced
+        return tx.init(params)
+
+
 def stateless(
     update: Callable[..., Updates], check: Callable[[Params], None] | None = None
 ) -> Transform:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import check, numbers, paths, random
+from gradkit._core import check, numbers, paths, random, tree
 from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
 
 Encoded = tuple[Any, Any]  # codes in the shape of an array, and their scales
@@ -39,7 +39,7 @@ class Codec(NamedTuple):
     @property
     def is_leaf(self) -> Callable[[Any], bool] | None:
         """Whether a MaskedNode may stand for an encoded array in the state of `inner`."""
-        return None if _is_masked(self.none) else _is_masked
+        return None if tree.is_masked(self.none) else tree.is_masked
 
 
 def of_size(method: str, name: str, least: int) -> Callable[[jax.Array], bool]:
@@ -129,7 +129,7 @@ def _state(like: Any, pairs: list[Encoded], key: Any, codec: Codec) -> StoredSta
     codes = _flatten(like, codec)[1].unflatten([code for code, _ in pairs])
     plain = _flatten(paths.unboxed(like), codec)[1]
     scales = [scale for _, scale in pairs]
-    if _is_masked(codec.none):
+    if tree.is_masked(codec.none):
         return StoredState(codes, plain.unflatten(scales), key)
     columns = zip(*scales) if scales else ((),) * len(codec.none)
     trees = (plain.unflatten(column) for column in columns)
@@ -139,7 +139,7 @@ def _state(like: Any, pairs: list[Encoded], key: Any, codec: Codec) -> StoredSta
 def _scales(state: StoredState, codec: Codec) -> list[Any]:
     """The scales of each leaf of the state of `inner`."""
     plain = _flatten(paths.unboxed(state.inner), codec)[1]
-    if _is_masked(codec.none):
+    if tree.is_masked(codec.none):
         return plain.flatten_up_to(state.scales)
     columns = map(plain.flatten_up_to, state.scales)
     return [type(codec.none)(*row) for row in zip(*columns)]
@@ -155,10 +155,6 @@ def _check_dtypes(method: str, name: str, old: Any, new: Any) -> None:
 
 def _flatten(t: Any, codec: Codec) -> tuple[list[Any], Any]:
     return jax.tree.flatten(t, is_leaf=codec.is_leaf)
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
 
 
 def _dtype(updates: Updates) -> Any:

@@ -4,13 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from gradkit._core import check
 from gradkit._core.call import error
 from gradkit._core.paths import unboxed
 from gradkit._core.restore.nodes import Node, nodes, shape_of
-from gradkit._core.types import AnyTransform, Params
+from gradkit._core.types import AnyTransform, Params, abstract_state
 
 LAYOUT = 1  # version of all states; raise it when a field changes its meaning
 
@@ -37,7 +35,7 @@ def state_schema(tx: AnyTransform, params: Params) -> str:
     """
     check.transform("state_schema", "tx", tx)
     check.given("state_schema", params, "init")
-    root = nodes(unboxed(_abstract(tx, params)))
+    root = nodes(unboxed(abstract_state(tx, params)))
     leaves = {path: _text(n) for path, n in root.leaves().items()}
     classes = {n.path: n.name for n in root.below() if n.name}
     return json.dumps({"layout": LAYOUT, "states": classes, "leaves": leaves})
@@ -64,14 +62,6 @@ def classes_of(schema: str, old: Any) -> Mapping[str, str]:
             found = f"{must}, got {got.get(path, 'none')}. {remedy}"
             raise error(ValueError, "restore_state", found)
     return classes
-
-
-def _abstract(tx: AnyTransform, params: Params) -> Any:
-    """The shapes of the state; the state itself if `init` cannot be traced."""
-    try:
-        return jax.eval_shape(lambda p: tx.init(p), params)
-    except TypeError:  # a hyperparameter that `inject_hyperparams` has traced
-        return tx.init(params)
 
 
 def _text(node: Node) -> str:

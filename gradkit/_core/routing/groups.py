@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from gradkit._core import check, report
+from gradkit._core import check, report, tree
 from gradkit._core.routing import routes
 from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
 
@@ -101,16 +101,12 @@ def grouped(
                 u, s = tx.update(g, s, p, **extra)
                 report.sizes(g, u, p)
             steps.append((u, s))
-        u = jax.tree.map(_only, *[u for u, _ in steps], is_leaf=_masked)
+        u = jax.tree.map(_only, *[u for u, _ in steps], is_leaf=tree.is_masked)
         return u, RouteState(tuple(s for _, s in steps))
 
     return wrapper(init, update)
 
 
-def _masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
-
-
 def _only(*candidates: Any) -> Any:
     """The one candidate that is not masked; a mask that was there before stays."""
-    return next((x for x in candidates if not _masked(x)), optax.MaskedNode())
+    return next((x for x in candidates if not tree.is_masked(x)), optax.MaskedNode())
