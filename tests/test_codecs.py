@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradkit as gk
@@ -347,3 +348,14 @@ def test_sharded_is_as_on_one_device(name: str, kind: AxisType, axes: Any):
         np.testing.assert_allclose(a, b, rtol=1e-6)
         if a.ndim == 2 and a.size >= p.size / 2:
             assert a.sharding.is_equivalent_to(here, 2), a.sharding
+
+
+@EACH
+def test_variables_of_nnx_may_hold_parameters(name: str):
+    """Also where the last axis is odd, so that codes of four bits are of another shape."""
+    p = {"w": nnx.Param(jnp.ones((32, 17))), "b": nnx.Param(jnp.ones(3))}
+    tx = STORES[name](gk.adamw(1e-2))
+    state = tx.init(p)
+    u, after = tx.update(p, state, p)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert all(np.all(np.asarray(x) < 0) for x in jax.tree.leaves(u))

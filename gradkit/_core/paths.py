@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from gradkit._core.numbers import Tree
@@ -53,7 +54,8 @@ def unboxed(t: Tree) -> Tree:
     """
 
     def leaf(x: Any) -> Any:
-        held = jax.tree.leaves(x) if is_box(x) else ()
+        is_masked = lambda y: isinstance(y, optax.MaskedNode)  # in place of an array
+        held = jax.tree.leaves(x, is_leaf=is_masked) if is_box(x) else ()
         return held[0] if len(held) == 1 else x
 
     return jax.tree.map(leaf, t, is_leaf=is_box)
