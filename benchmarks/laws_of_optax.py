@@ -31,7 +31,7 @@ TRANSFORMS = {
 MARKS = {
     "pass": "keeps",
     "fail": "**breaks**",
-    "unstated": "says nothing",
+    "undocumented": "says nothing",
     "unavailable": "not tried",
 }
 RESULTS = pathlib.Path(__file__).parent / "results" / "laws_of_optax.md"

@@ -59,7 +59,7 @@ class Entry(NamedTuple):
     fixed: Mapping[str, Any]  # passed to the factory alone, such as `inner`
     whole: bool  # the oracle sees {name: array} at every step, not one leaf
     shapes: Mapping[str, tuple[int, ...]]
-    excused: Mapping[str, str]  # law -> why it cannot hold
+    xfail: Mapping[str, str]  # law -> why it cannot hold
     extra: Callable[[Any], Mapping[str, Any]] | None = None  # of the gradients
     narrow: bool = False  # its parameters are in bfloat16
     args: tuple[Any, ...] = ()  # passed to the factory alone, by position
@@ -98,7 +98,7 @@ def entry(
     whole: bool = False,
     shapes: Mapping[str, tuple[int, ...]] = SHAPES,
     fixed: Mapping[str, Any] | None = None,
-    excused: Mapping[str, str] | None = None,
+    xfail: Mapping[str, str] | None = None,
     extra: Callable[[Any], Mapping[str, Any]] | None = None,
     narrow: bool = False,
     args: tuple[Any, ...] = (),
@@ -115,7 +115,7 @@ def entry(
             fixed or {},
             whole,
             shapes,
-            excused or {},
+            xfail or {},
             extra,
             narrow,
             args,

@@ -10,7 +10,7 @@ from gradkit._lab import equations
 from gradkit._lab.complaint import Complaint, pick
 from gradkit.catalogue import FAMILIES, METHODS, Method
 from gradkit.glossary import TERMS
-from gradkit.testing import Unstated, stated_in
+from gradkit.testing import Undocumented, stated_in
 
 WIDTH = 80
 SECTION = re.compile(r"^([A-Z][a-z]+):(?=\s)", re.M)
@@ -117,7 +117,7 @@ class Description(NamedTuple):
         arguments = _defaults(getattr(gk, self.method.name))
         try:
             stated = stated_in(self.sections["State"], arguments)
-        except Unstated:  # no formula a leaf
+        except Undocumented:  # no formula a leaf
             return "0"
         each = stated.of_leaf("hidden/kernel", (SIDE, SIDE)) / SIDE**2
         number = f"{each:.3f}".rstrip("0").rstrip(".")

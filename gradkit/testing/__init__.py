@@ -5,7 +5,7 @@
 
     print(check(optax.adamw))                    # a factory: its hyperparameters are varied
     print(check(optax.chain(my_tx, other_tx)))   # a ready transform
-    table = check(my_factory, excused={"abstract_init": "keeps a copy of the parameters"})
+    table = check(my_factory, xfail={"abstract_init": "keeps a copy of the parameters"})
     assert table.ok, str(table)
 
     LAWS["zero_gradient"](my_factory)            # one law: an AssertionError that names the leaf
@@ -15,7 +15,7 @@ starts. `help(LAWS["jit"])` says what breaks where a law does not hold.
 """
 
 from gradkit.testing._compare import Unavailable as Unavailable
-from gradkit.testing._compare import Unstated as Unstated
+from gradkit.testing._compare import Undocumented as Undocumented
 from gradkit.testing._stated import stated_in as stated_in
 from gradkit.testing._subject import Subject as Subject
 from gradkit.testing._table import LAWS as LAWS

@@ -17,7 +17,7 @@ class Unavailable(Exception):
     """A law cannot be tried here: a package or devices are missing. Says how to get them."""
 
 
-class Unstated(Exception):
+class Undocumented(Exception):
     """A law has nothing to hold the transform to: its docstring does not state a number."""
 
 
@@ -32,7 +32,7 @@ def attempt(what: str) -> Iterator[None]:
     """Turn any error of the block into an AssertionError that says what was attempted."""
     try:
         yield
-    except (AssertionError, Unavailable, Unstated):
+    except (AssertionError, Unavailable, Undocumented):
         raise
     except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())[:300]

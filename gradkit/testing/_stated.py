@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gradkit.testing._compare import Unstated
+from gradkit.testing._compare import Undocumented
 from gradkit.testing._subject import Subject
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -74,8 +74,8 @@ def stated(s: Subject, part: str) -> Stated:
     """The number that the factory's docstring states under `part`."""
     try:
         return stated_in(words(s, part) or "", s.arguments)
-    except Unstated:
-        raise Unstated(f"the docstring states no `{part}: ... a leaf`") from None
+    except Undocumented:
+        raise Undocumented(f"the docstring states no `{part}: ... a leaf`") from None
 
 
 def stated_in(said: str, arguments: Mapping[str, Any]) -> Stated:
@@ -88,7 +88,7 @@ def stated_in(said: str, arguments: Mapping[str, Any]) -> Stated:
     said = " ".join(said.split())
     leaf = re.search(r"`([^`]+)`( bytes)? a leaf", said)
     if not leaf:
-        raise Unstated(f"no `... a leaf` is stated in {said!r}")
+        raise Undocumented(f"no `... a leaf` is stated in {said!r}")
     once = re.search(r"`([^`]+)`( bytes)? once", said)
     inner = re.findall(r"\bof `(\w+)`", said)
     entries = re.search(r"on leaves of `([^`]+)` entries", said)

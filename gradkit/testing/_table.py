@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gradkit.testing._compare import Unavailable, Unstated
+from gradkit.testing._compare import Unavailable, Undocumented
 from gradkit.testing._law import every
 from gradkit.testing._subject import Subject
 
@@ -14,7 +14,7 @@ class Row(NamedTuple):
     """The outcome of one law."""
 
     law: str
-    outcome: str  # "pass", "fail", "excused", "unstated" or "unavailable"
+    outcome: str  # "pass", "fail", "xfail", "undocumented" or "unavailable"
     reason: str  # empty where it passes
 
 
@@ -35,7 +35,7 @@ class Table(tuple[Row, ...]):
             return row.reason if law == row.law else f"{what}{works}the error of {law}"
 
         return "\n".join(
-            f"{row.law:{wide}}  {row.outcome:11}  {reason(row)}".rstrip()
+            f"{row.law:{wide}}  {row.outcome:12}  {reason(row)}".rstrip()
             for row in self
         )
 
@@ -43,7 +43,7 @@ class Table(tuple[Row, ...]):
 def check(
     tx_or_factory: Any,
     *,
-    excused: Mapping[str, str] | None = None,
+    xfail: Mapping[str, str] | None = None,
     laws: Iterable[str] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -54,8 +54,8 @@ def check(
         tx_or_factory: a transform, or what makes one: a callable, such as `optax.adamw` or a
             `functools.partial` of it, whose arguments have defaults or are named
             `learning_rate`, `inner` or `key`. Only a factory lets its hyperparameters vary.
-        excused: law -> the reason why it cannot hold. An excused law that holds fails: take
-            it off.
+        xfail: law -> the reason why it is expected to fail. Such a law that holds is a failure:
+            take it off.
         laws: names from `LAWS`; all by default.
         shapes: name -> shape of the parameters; by default two matrices, a vector, a scalar.
         extra: keyword arguments that every update needs, such as `value`.
@@ -65,9 +65,9 @@ def check(
     jit                   pass
     donation              pass
     """
-    excused = dict(excused or {})
+    xfail = dict(xfail or {})
     chosen = list(LAWS if laws is None else laws)
-    for name in [*chosen, *excused]:
+    for name in [*chosen, *xfail]:
         if name not in LAWS:
             raise ValueError(
                 f"gradkit.testing.check: laws must be among {', '.join(LAWS)}, "
@@ -78,23 +78,19 @@ def check(
         if isinstance(tx_or_factory, Subject)
         else Subject(tx_or_factory, shapes, extra)
     )
-    return Table(row(name, subject, excused.get(name)) for name in chosen)
+    return Table(row(name, subject, xfail.get(name)) for name in chosen)
 
 
-def row(name: str, subject: Subject, excuse: str | None) -> Row:
+def row(name: str, subject: Subject, why: str | None) -> Row:
     """Try one law."""
     try:
         LAWS[name](subject)
     except AssertionError as error:
-        return (
-            Row(name, "fail", str(error))
-            if excuse is None
-            else Row(name, "excused", excuse)
-        )
-    except Unstated as error:
-        return Row(name, "unstated", str(error))
+        return Row(name, "fail", str(error)) if why is None else Row(name, "xfail", why)
+    except Undocumented as error:
+        return Row(name, "undocumented", str(error))
     except Unavailable as error:
         return Row(name, "unavailable", str(error))
-    if excuse is None:
+    if why is None:
         return Row(name, "pass", "")
-    return Row(name, "fail", f"it holds, so it needs no excuse: {excuse}")
+    return Row(name, "fail", f"it holds, and was expected to fail: {why}")

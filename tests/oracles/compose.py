@@ -18,7 +18,7 @@ RULES = {
     "route",
     whole=True,
     fixed={"rules": RULES},
-    excused={k: "those of its transforms" for k in ("state_bytes", "flops")},
+    xfail={k: "those of its transforms" for k in ("state_bytes", "flops")},
 )
 def route(gs, ps):
     m = {"kernel": 0.0, "wide": 0.0}
@@ -49,7 +49,7 @@ def share_norm(gs, ps):
         gk.scale_by_adam(0.8, b2=0.9, eps=1e-3),
         optax.scale(3.0),
     ),
-    excused={
+    xfail={
         "state_bytes": "that of its transforms",
         "flops": "those of its transforms",
         "composition": "optax.inject_hyperparams takes no transforms by position",
@@ -86,7 +86,7 @@ RESTS = "micro-batches that end no cycle move nothing"
 @entry(
     "accumulate",
     fixed={"inner": gk.average_by_heavy_ball(0.9)},
-    excused={"extreme_gradient": RESTS},
+    xfail={"extreme_gradient": RESTS},
     every=2,
 )
 def accumulate(gs, ps, every):
@@ -112,7 +112,7 @@ def adam(learning_rate, b1=0.8):
         "scale_by_adam_2/b1": 0.7,
         "scale_by_adam_2/b2": 0.6,
     },
-    excused={
+    xfail={
         "state_bytes": "that of the transform",
         "flops": "those of the transform",
         "composition": "optax.inject_hyperparams takes no arguments by any name",
@@ -133,7 +133,7 @@ def tune(gs, ps):
 @entry(
     "measure",
     fixed={"inner": gk.average_by_heavy_ball(0.9)},
-    excused={"needs": "the norm of parameters is in the state where they are given"},
+    xfail={"needs": "the norm of parameters is in the state where they are given"},
 )
 def measure(gs, ps):
     a = 0.0

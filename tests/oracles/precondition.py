@@ -116,7 +116,7 @@ SQUARE = {"conv": (2, 2, 4), "one_side": (4, 9), "bias": (4,)}
 @entry(
     "precondition_by_soap",
     shapes=SQUARE,
-    excused=SKIPS,
+    xfail=SKIPS,
     b1=0.9,
     b2=0.8,
     decay=0.7,
@@ -131,7 +131,7 @@ def soap_direction(gs, ps, b1, b2, decay, eps, every, max_size):
 @entry(
     "soap",
     shapes=SQUARE,
-    excused=SKIPS,
+    xfail=SKIPS,
     learning_rate=0.1,
     b1=0.9,
     b2=0.8,
@@ -157,7 +157,7 @@ PAIRS = {r"x.*": r"\g<0>", r"(.*)_a": r"\1_b"}
     whole=True,
     shapes={"low_a": (6, 2), "x": (5, 3), "low_b": (2, 4), "x_wide": (2, 4)},
     fixed={"pairs": PAIRS},
-    excused={"trees": "paths name the partners, and are others in other containers"},
+    xfail={"trees": "paths name the partners, and are others in other containers"},
     damping=0.1,
 )
 def paired_factors(gs, ps, damping):
@@ -238,7 +238,7 @@ PSGD: dict[str, Any] = dict(
     "precondition_by_psgd",
     whole=True,
     shapes=FITTED,
-    excused={"partition_norms": "each group draws its own noise"},
+    xfail={"partition_norms": "each group draws its own noise"},
     **PSGD,
 )
 def psgd_direction(gs, ps, **hyper):
@@ -255,7 +255,7 @@ def psgd_direction(gs, ps, **hyper):
     "psgd",
     whole=True,
     shapes=FITTED,
-    excused={"partition_norms": "each group draws its own noise"},
+    xfail={"partition_norms": "each group draws its own noise"},
     learning_rate=0.1,
     weight_decay=0.1,
     **PSGD,
@@ -293,7 +293,7 @@ def one_sided_shampoo(gs, ps, b1, decay, damping, every, max_size):
 @entry(
     "precondition_by_kl_shampoo",
     shapes={"conv": (2, 2, 4), "long": (14, 14), "longer": (15, 14)},
-    excused=SKIPS,
+    xfail=SKIPS,
     b1=0.7,
     decay=0.8,
     eps=0.1,

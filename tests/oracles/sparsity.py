@@ -27,7 +27,7 @@ def gradient_magnitude(gs, ps, density):
         yield np.where(np.abs(g) >= least, g, 0)
 
 
-@entry("mask_by_fisher", whole=True, excused=WAITS, density=0.6, samples=3)
+@entry("mask_by_fisher", whole=True, xfail=WAITS, density=0.6, samples=3)
 def fisher(gs, ps, density, samples):
     mean = {k: np.mean([g[k] ** 2 for g in gs[:samples]], axis=0) for k in gs[0]}
     mask = chosen(mean, density)
@@ -48,7 +48,7 @@ def disruption(gs, ps, decay):
     "mask_by_saliency",
     whole=True,
     fixed={"inner": gk.average_by_heavy_ball(0.9)},
-    excused=WAITS,
+    xfail=WAITS,
     density=0.6,
     samples=2,
 )

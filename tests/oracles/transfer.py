@@ -46,7 +46,7 @@ def table(name, parameters=MODEL, fixed=None, **hyper):
             whole=True,
             shapes={k: p.shape for k, p in parameters.items()},
             fixed={"parametrization": gk.Parametrization(parameters), **(fixed or {})},
-            excused=ONE_MODEL,
+            xfail=ONE_MODEL,
             **hyper,
         )
         def oracle(gs, ps, **hyper):
@@ -148,7 +148,7 @@ def gradient_scale():
     whole=True,
     shapes={k: p.shape for k, p in MODEL.items()},
     fixed={"parametrization": gk.Parametrization(MODEL)},
-    excused=ONE_MODEL,
+    xfail=ONE_MODEL,
     weight_decay=0.1,
     branch=0.75,
 )

@@ -40,7 +40,7 @@ UNITS = gk.chain(optax.stateless_with_tree_map(unit), gk.average_by_heavy_ball(0
     whole=True,
     shapes=SHAPES,
     fixed={"inner": UNITS, "patterns": PATTERNS},
-    excused={
+    xfail={
         "flops": "blocks have lengths of their own, and this law tries others",
         "spmd_vmap": "JAX cannot reshape what is batched on an Explicit axis into blocks",
         "tree_map_params": "the inner state is a tree of views, not of parameters",
