@@ -34,6 +34,7 @@ NUMBERS = [
     for name, value in entry.hyper.items()
     if isinstance(value, numbers.Real) and not isinstance(value, bool)
 ]
+STATIC = {"block", "dimension", "max_size", "rank"}  # whole numbers that are shapes
 # Draws in float32 at each update, as its oracle does, which is to be compiled alike.
 DRAWN = {"project_by_random_subspace"}
 NAMES = [
@@ -66,7 +67,7 @@ def as_it_stands(name: str) -> Run:
 
 @functools.cache
 def update_of(name: str) -> Callable[..., Any]:
-    """The method's update as a function of its real hyperparameters, compiled once."""
+    """The method's update as a function of its hyperparameters, compiled once."""
     entry = ENTRIES[name]
 
     @jax.jit
@@ -79,16 +80,23 @@ def update_of(name: str) -> Callable[..., Any]:
 
 @functools.cache
 def run_with(name: str, moved: str | None = None) -> Run:
-    """`run`, with one hyperparameter moved by 10 %, or by one where it is whole."""
+    """`run`, with one hyperparameter moved by 10 %, or by one where it is whole.
+
+    Real numbers act in updates alone, whole ones in the first state too.
+    """
     entry = ENTRIES[name]
-    if isinstance(entry.hyper.get(moved), int):
-        return run(entry._replace(hyper={**entry.hyper, moved: entry.hyper[moved] + 1}))
-    reals = {k: v for k, v in entry.hyper.items() if isinstance(v, float)}
-    if moved is not None:
-        reals[moved] *= 0.9
+    hyper = {k: v for k, v in entry.hyper.items() if type(v) in (int, float)}
+    if isinstance(hyper.get(moved), int):
+        hyper[moved] += 1
+        entry = entry._replace(hyper={**entry.hyper, moved: hyper[moved]})
+        if moved in STATIC:
+            return run(entry)
+    elif moved is not None:
+        hyper[moved] *= 0.9
     with jax.enable_x64(True):
-        hyper = jax.tree.map(jnp.asarray, reals)
-        return run(entry, functools.partial(update_of(name), hyper))
+        dtypes = {int: jnp.int32, float: jnp.float64}
+        traced = {k: dtypes[type(v)](v) for k, v in hyper.items() if k not in STATIC}
+        return run(entry, functools.partial(update_of(name), traced))
 
 
 @pytest.mark.parametrize("name", NAMES)

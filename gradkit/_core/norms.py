@@ -58,6 +58,17 @@ def finite_along(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:
     )
 
 
+def largest(x: jax.Array) -> jax.Array:
+    """The largest absolute value of the finite entries of `x`; 0 if there are none."""
+    x = numbers.opaque(x)
+    whole = jnp.max(jnp.abs(x), initial=0)
+    return jax.lax.cond(
+        jnp.isfinite(whole),
+        lambda: whole,
+        lambda: jnp.max(jnp.abs(numbers.finite(x)), initial=0),
+    )
+
+
 def clip_factor(norm: jax.Array, limit: Any) -> jax.Array:
     """`min(1, limit / norm)`, the factor that clips a norm to `limit`."""
     above = norm > limit

@@ -78,6 +78,18 @@ def is_array(x: Any) -> bool:
     return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
+def is_in_host_memory(x: Any) -> bool:
+    """Whether an array, by its type, is in the memory of the host of its device."""
+    is_array = isinstance(x, jax.Array)
+    return is_array and jax.typeof(x).memory_space == jax.memory.Space.Host
+
+
+def on_device(x: Any) -> Any:
+    """`x` on its device, not in host memory; what is no array stays as it is."""
+    is_array = isinstance(x, jax.Array)
+    return jax.device_put(x, jax.memory.Space.Device) if is_array else x
+
+
 def is_trained(x: Any) -> bool:
     """Whether the leaf `x` is an array of real or complex numbers."""
     return is_array(x) and jnp.issubdtype(x.dtype, jnp.inexact)
@@ -93,14 +105,19 @@ def without_nan(x: jax.Array) -> jax.Array:
     return jax.lax.select(jax.lax.is_finite(x), x, jnp.zeros_like(x))
 
 
-def finite(x: jax.Array) -> jax.Array:
-    """`without_nan`, in a form that XLA recomputes in every consumer.
+def recomputed(x: jax.Array) -> jax.Array:
+    """`x`, computed again by each kernel that reads it, not written to memory and read back.
 
-    `reduce_precision` to the same precision changes no value. XLA then recomputes the result in
-    each kernel, instead of writing it to memory and reading it back.
+    `reduce_precision` to the same precision changes no value, and XLA repeats such an operation,
+    with what it is of, in each kernel.
     """
     limits = jnp.finfo(x.dtype)
-    return jax.lax.reduce_precision(without_nan(x), limits.nexp, limits.nmant)
+    return jax.lax.reduce_precision(x, limits.nexp, limits.nmant)
+
+
+def finite(x: jax.Array) -> jax.Array:
+    """`without_nan`, `recomputed`."""
+    return recomputed(without_nan(x))
 
 
 def read(updates: Tree) -> Tree:

@@ -27,7 +27,7 @@ def gravity(
         learning_rate, key: see the glossary.
 
     State: `4*size` bytes a leaf, `16` once.
-    Flops: at most `16*size` a leaf, `10` once.
+    Flops: at most `18*size + 20` a leaf, `10` once.
     Paper: Bahrami and Pouriyan Zadeh, "Gravity Optimizer: a Kinematic Approach on Optimization
         in Deep Learning", arXiv:2101.09192.
     Departure: updates count from 0, as in the authors' Keras code; their PyTorch code counts from

@@ -51,7 +51,7 @@ def lamb(
     turn = optax.scale(-1.0)  # decay_by_weight subtracts
     return chain(
         scale_by_adam(b1, b2=b2, eps=eps),
-        chain(turn, decay_by_weight(weight_decay, mask=mask), turn),
+        chain(turn, decay_by_weight(weight_decay, mask=mask)),
         normalize_by_trust_ratio(min_norm=min_norm, max_norm=max_norm),
-        step_by_learning_rate(learning_rate),
+        chain(turn, step_by_learning_rate(learning_rate)),
     )

@@ -31,7 +31,7 @@ def madgrad(
 
     Needs: params.
     State: `12*size` bytes a leaf, `12` once.
-    Flops: at most `34*size` a leaf.
+    Flops: at most `38*size` a leaf.
     Paper: Defazio and Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual
         Averaged Gradient Method for Stochastic Optimization", arXiv:2101.11075, Algorithm 1.
     Departure: `eps` is added to the learning rate, as in the authors' code. Weight decay is

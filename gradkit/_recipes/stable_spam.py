@@ -43,7 +43,7 @@ def stable_spam(
 
     Needs: params.
     State: `8*size + 12` bytes a leaf, `24` once.
-    Flops: at most `54*size + 130` a leaf, `60` once.
+    Flops: at most `58*size + 130` a leaf, `60` once.
     Paper: Huang et al., "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
         arXiv:2502.17055, Algorithm 1.
     Departure: a reset starts Adam anew. The authors' code resets one update earlier; that update

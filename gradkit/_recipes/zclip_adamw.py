@@ -8,7 +8,6 @@ from gradkit._core.types import Hyper, Rate, Transform
 from gradkit._step.decay.weight import decay_by_weight
 from gradkit._step.size.learning_rate import step_by_learning_rate
 from gradkit._transform.adaptive.adam import scale_by_adam
-from gradkit._transform.clip.global_norm import clip_by_global_norm
 from gradkit._transform.clip.zscore import clip_by_zscore
 
 
@@ -29,8 +28,7 @@ def zclip_adamw(
 ) -> Transform:
     """AdamW of gradients clipped where the z-score of their norm is large.
 
-    `clip_by_zscore` -> `clip_by_global_norm` -> `scale_by_adam` -> `step_by_learning_rate` ->
-    `decay_by_weight`
+    `clip_by_zscore` -> `scale_by_adam` -> `step_by_learning_rate` -> `decay_by_weight`
 
     Args:
         max_zscore: how far above its mean a norm passes, in standard deviations.
@@ -46,14 +44,14 @@ def zclip_adamw(
     Flops: at most `52*size + 30` a leaf, `200` once.
     Paper: Kumar, Owen, Roy Chowdhury and Gura, "ZClip: Adaptive Spike Mitigation for LLM
         Pre-Training", arXiv:2504.02507, with the limit of 1 that the authors' code adds.
-    Departure: norms of zero are not counted (`clip_by_zscore`). A `global_norm` that is given is
-        the norm before ZClip, so `max_norm` then shrinks a spike once more.
+    Departure: norms of zero are not counted (`clip_by_zscore`).
     Limits: only `max_norm` limits the first `warmup` updates.
     """
     check.nonnegative("zclip_adamw", norm_eps=norm_eps)
     return chain(
-        clip_by_zscore(max_zscore, decay=decay, warmup=warmup, eps=norm_eps),
-        clip_by_global_norm(max_norm),
+        clip_by_zscore(
+            max_zscore, decay=decay, warmup=warmup, eps=norm_eps, max_norm=max_norm
+        ),
         scale_by_adam(b1, b2=b2, eps=eps),
         step_by_learning_rate(learning_rate),
         decay_by_weight(rate.lr_scaled_decay(learning_rate, weight_decay), mask=mask),

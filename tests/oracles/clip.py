@@ -50,12 +50,19 @@ def percentile(gs, ps, percentile, history):
         yield {k: factor * x for k, x in g.items()}
 
 
-@entry("clip_by_zscore", whole=True, max_zscore=0.4, decay=0.9, warmup=4, eps=1e-2)
-def zscore(gs, ps, max_zscore, decay, warmup, eps):
+@entry(
+    "clip_by_zscore",
+    whole=True,
+    max_zscore=0.4,
+    decay=0.9,
+    warmup=4,
+    eps=1e-2,
+    max_norm=6.9,
+)
+def zscore(gs, ps, max_zscore, decay, warmup, eps, max_norm):
     first, mean, variance = [], 0.0, 0.0
     for g in gs:
         n = limit = norm(g)
-        factor = 1.0
         if len(first) < warmup:
             first.append(n)
             mean, variance = np.mean(first), np.var(first)
@@ -63,10 +70,9 @@ def zscore(gs, ps, max_zscore, decay, warmup, eps):
             z = (n - mean) / (np.sqrt(variance) + eps)
             if z > max_zscore:
                 limit = mean + max_zscore * np.sqrt(variance) / (z / max_zscore)
-                factor = limit / n
             mean = decay * mean + (1 - decay) * limit
             variance = decay * variance + (1 - decay) * (limit - mean) ** 2
-        yield {k: factor * x for k, x in g.items()}
+        yield {k: min(limit, max_norm, n) / n * x for k, x in g.items()}
 
 
 @entry(

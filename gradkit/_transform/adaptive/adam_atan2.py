@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, numbers, tree
+from gradkit._core.derivative import angle
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
@@ -64,15 +65,11 @@ def scale_by_adam_atan2(
         mu = tree.ema(b1, state.mu, g)
         root = tree.ema_rms(b2, state.root, g)
 
-        def angle(m: jax.Array, r: jax.Array) -> jax.Array:
-            none = r == 0  # no gradient yet
-            return jnp.where(none, 0, a * jnp.arctan2(m, jnp.where(none, 1, b * r)))
-
         m, r = (
             tree.bias_corrected(mu, b1, step),
             tree.bias_corrected_rms(root, b2, step),
         )
-        u = jax.tree.map(angle, m, r)
+        u = jax.tree.map(lambda m, r: a * angle(m, b * r), m, r)
         return numbers.like(u, updates), AdamAtan2State(step, mu, root)
 
     return transform(init, update)

@@ -62,9 +62,12 @@ def scale_by_adamomentum(
         g = numbers.read_squarable(updates)
         step = numbers.increment(state.count)
         mu = tree.ema(b1, state.mu, g)
-        nu = tree.ema_of_squares(b2, state.nu, mu)
-        nu = jax.tree.map(lambda v: (v + eps).astype(v.dtype), nu)
 
+        def second_moment(v: jax.Array, m: jax.Array) -> jax.Array:
+            # the sum of two arrays comes last: XLA would compute `v + eps` twice
+            return (b2 * v + ((1 - b2) * jnp.square(m) + eps)).astype(v.dtype)
+
+        nu = jax.tree.map(second_moment, state.nu, mu)
         u = jax.tree.map(
             lambda m, v: tree.ratio(m, root(v)),
             tree.bias_corrected(mu, b1, step),

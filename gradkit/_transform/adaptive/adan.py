@@ -81,6 +81,7 @@ def scale_by_adan(
             tree.bias_corrected(slope, b2, step),
             tree.bias_corrected(nu, b3, step),
         )
-        return numbers.like(u, updates), AdanState(step, mu, slope, nu, g)
+        previous = tree.after(g, slope, nu)
+        return numbers.like(u, updates), AdanState(step, mu, slope, nu, previous)
 
     return transform(init, update)

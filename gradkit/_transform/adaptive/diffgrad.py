@@ -76,14 +76,16 @@ def scale_by_diffgrad(
         nu = tree.ema_of_squares(b2, state.nu, g)
         floor = rate.at(eps, state.count)
 
-        def direction(
-            m: jax.Array, v: jax.Array, g: jax.Array, before: jax.Array
-        ) -> jax.Array:
-            adam = tree.ratio(m, root(v) + floor)
-            return jax.nn.sigmoid(jnp.abs(before - g)) * adam
-
-        m, v = tree.bias_corrected(mu, b1, step), tree.bias_corrected(nu, b2, step)
-        u = jax.tree.map(direction, m, v, g, state.previous)
-        return numbers.like(u, updates), DiffGradState(step, mu, nu, g)
+        friction = jax.tree.map(
+            lambda g, before: jax.nn.sigmoid(jnp.abs(before - g)), g, state.previous
+        )
+        u = jax.tree.map(
+            lambda f, m, v: f * tree.ratio(m, root(v) + floor),
+            friction,
+            tree.bias_corrected(mu, b1, step),
+            tree.bias_corrected(nu, b2, step),
+        )
+        previous = tree.after(g, friction)
+        return numbers.like(u, updates), DiffGradState(step, mu, nu, previous)
 
     return transform(init, update)

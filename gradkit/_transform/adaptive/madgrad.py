@@ -50,7 +50,7 @@ def scale_by_madgrad(
     Needs: params. The direction is the whole step, so its learning rate is 1, as the recipe
         `madgrad` has it.
     State: `12*size` bytes a leaf, `4` once.
-    Flops: at most `28*size` a leaf.
+    Flops: at most `32*size` a leaf.
     Paper: Defazio and Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual
         Averaged Gradient Method for Stochastic Optimization", arXiv:2101.11075, Algorithm 1.
     Departure: as in the authors' code, `eps` is also added to the learning rate. `anchor` is the
@@ -86,8 +86,9 @@ def scale_by_madgrad(
 
         def gather(total: jax.Array, new: jax.Array) -> jax.Array:
             weight = size * jnp.sqrt(step.astype(new.dtype))
-            most = jnp.finfo(new.dtype).max
-            return jnp.clip(total + weight * new, -most, most).astype(new.dtype)
+            # clipped before and not after: XLA would compute a clipped sum twice
+            total, new = (numbers.summable(x, 1) for x in (total, weight * new))
+            return (total + new).astype(new.dtype)
 
         def direction(
             p: jax.Array, p0: jax.Array, s: jax.Array, v: jax.Array

@@ -50,7 +50,8 @@ def average_by_lion(b1: Hyper = 0.9, *, b2: Hyper = 0.99) -> Transform:
     ) -> tuple[Updates, LionState]:
         del params, extra
         g = numbers.read(updates)
-        u = jax.tree.map(jnp.sign, tree.ema(b1, state.mu, g))
-        return numbers.like(u, updates), LionState(tree.ema(b2, state.mu, g))
+        mu = tree.ema(b2, state.mu, g)
+        u = jax.tree.map(jnp.sign, tree.ema_before(b1, b2, state.mu, mu, g))
+        return numbers.like(u, updates), LionState(mu)
 
     return transform(init, update)

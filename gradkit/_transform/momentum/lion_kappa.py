@@ -61,7 +61,8 @@ def average_by_lion_kappa(
     ) -> tuple[Updates, LionKappaState]:
         del params, extra
         g = numbers.read(updates)
-        u = jax.tree.map(kappa, tree.ema(b1, state.mu, g))
-        return numbers.like(u, updates), LionKappaState(tree.ema(b2, state.mu, g))
+        mu = tree.ema(b2, state.mu, g)
+        u = jax.tree.map(kappa, tree.ema_before(b1, b2, state.mu, mu, g))
+        return numbers.like(u, updates), LionKappaState(mu)
 
     return transform(init, update)

@@ -26,7 +26,7 @@ def average_by_mars(gamma: Hyper = 0.025, *, b1: Hyper = 0.95) -> Transform:
         b1: decay of the EMA that follows, such as Adam's.
 
     State: `4*size` bytes a leaf, `0` once.
-    Flops: at most `8*size` a leaf.
+    Flops: at most `9*size` a leaf.
     Paper: Yuan, Liu, Wu, Zhou and Gu, "MARS: Unleashing the Power of Variance Reduction for
         Training Large Models", arXiv:2411.10438, the approximate algorithm's `c_t`.
     Departure: as in the authors' code, the gradient before the first counts as zero; in the paper
@@ -57,6 +57,6 @@ def average_by_mars(gamma: Hyper = 0.025, *, b1: Hyper = 0.95) -> Transform:
             return (g + weight * (g - before)).astype(g.dtype)
 
         u = jax.tree.map(correct, g, state.previous)
-        return numbers.like(u, updates), MARSState(g)
+        return numbers.like(u, updates), MARSState(tree.after(g, u))
 
     return transform(init, update)
