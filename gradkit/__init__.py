@@ -47,6 +47,7 @@ guard: guard_by_finite, guard_by_spike
 average_params: average_params_by_ema, average_params_by_polynomial, average_params_by_window
 reset: reset_by_period
 codec: store_by_bfloat16, store_by_bfloat16_plus8, store_by_fp8, store_by_int4, store_by_int8
+offload: store_by_offload
 view: view_by_pattern
 metrics: measure
 diagnostics: check_coordinates, describe, sweep_transfer
@@ -238,6 +239,7 @@ from gradkit._store.codec.bfloat16_plus8 import (
 from gradkit._store.codec.fp8 import store_by_fp8 as store_by_fp8
 from gradkit._store.codec.int4 import store_by_int4 as store_by_int4
 from gradkit._store.codec.int8 import store_by_int8 as store_by_int8
+from gradkit._store.offload.offload import store_by_offload as store_by_offload
 from gradkit._transform.adaptive.adabound import scale_by_adabound as scale_by_adabound
 from gradkit._transform.adaptive.adam import scale_by_adam as scale_by_adam
 from gradkit._transform.adaptive.adam_atan2 import (

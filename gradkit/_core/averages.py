@@ -85,7 +85,7 @@ def eval_params(state: optax.OptState, params: Tree) -> Tree:
         if path not in averages:
             return p
         count, x = averages[path]
-        return jnp.where(count > 0, x.astype(p.dtype), p)
+        return jnp.where(count > 0, numbers.on_device(x).astype(p.dtype), p)
 
     leaves, structure = jax.tree.flatten(params)
     return structure.unflatten(map(averaged, leaf_paths(params), leaves))

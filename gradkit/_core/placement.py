@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -40,7 +41,7 @@ def state_sharding(
         axis: an Auto axis of the mesh over which parameters are replicated, such as "data".
 
     Returns:
-        A tree of `NamedSharding` like `tx.init(params)`. Use it in
+        A tree of `NamedSharding` like `tx.init(params)`, in host memory where that is. Use it in
         `jax.jit(tx.init, out_shardings=placed)(params)`, in `out_shardings` of the jitted update
         (on Auto axes XLA chooses otherwise), in `jax.device_put`, or in the target of a restore.
 
@@ -64,6 +65,7 @@ def state_sharding(
         _check_axis(axis, mesh)
     places = map_with_path(lambda path, p: _place(path, p, mesh), params)
 
+    state = abstract_state(tx, params)
     typed = set(mesh.axis_types) == {AxisType.Explicit}
 
     def sharded(x: Any, spec: PartitionSpec, is_like: bool) -> Any:
@@ -81,14 +83,32 @@ def state_sharding(
         is_like = _is_like(x, place, mesh)
         return sharded(x, place.spec if is_like else PartitionSpec(), is_like)
 
-    return optax.tree_map_params(
+    placed = optax.tree_map_params(
         tx,
         of_parameter,
-        abstract_state(tx, params),
+        state,
         places,
         transform_non_params=lambda x: sharded(x, PartitionSpec(), False),
         is_leaf=tree.is_masked,
     )
+    shardings, structure = jax.tree.flatten(placed)
+    spaces = _memory_spaces(tx, params, state)
+    pairs = zip(shardings, spaces, strict=True)
+    return structure.unflatten(_in_memory(*pair) for pair in pairs)
+
+
+def _memory_spaces(tx: AnyTransform, params: Params, state: Any) -> list[Any]:
+    """Where `init` puts each leaf of `state`, which a `ShapeDtypeStruct` does not say."""
+    try:
+        made = jax.make_jaxpr(lambda p: tx.init(p))(params).out_avals
+    except TypeError:  # it cannot be traced, so `state` is no `ShapeDtypeStruct`
+        made = map(jax.typeof, jax.tree.leaves(state))
+    return [x.memory_space for x in made]
+
+
+def _in_memory(sharding: NamedSharding, space: Any) -> NamedSharding:
+    is_host = space == jax.memory.Space.Host
+    return sharding.with_memory_kind("pinned_host") if is_host else sharding
 
 
 def _check_axis(axis: Any, mesh: Mesh) -> None:

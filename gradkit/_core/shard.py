@@ -48,7 +48,11 @@ def devices() -> int:
 
 
 def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
-    """`f(stack)`, split evenly over the devices along the first axis, padded with zeros."""
+    """`f(stack)`, split evenly over the devices along the first axis, padded with zeros.
+
+    On Auto axes XLA sends each result where it is used; replicated here, it would be sent to all
+    devices, with the padding, which grows with their number.
+    """
     count, fill = len(stack), -len(stack) % devices()
     filled = jnp.pad(stack, [(0, fill), *[(0, 0)] * (stack.ndim - 1)])
     axes = _axes()
@@ -56,7 +60,8 @@ def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
     each = jax.shard_map(
         f, in_specs=spread, out_specs=spread, axis_names=set(axes), check_vma=False
     )
-    return _constrain(each(_constrain(filled, spread)), PartitionSpec())[:count]
+    done = each(_constrain(filled, spread))
+    return (_constrain(done, PartitionSpec()) if _explicit() else done)[:count]
 
 
 def where_it_is(f: Callable[[Any], Any], stacks: Any) -> Any:
@@ -87,7 +92,11 @@ def _size(axes: tuple[str, ...]) -> int:
     return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
 
 
+def _explicit() -> bool:
+    """Whether the current mesh has an Explicit axis."""
+    return AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
+
+
 def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
-    explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
-    place = jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint
+    place = jax.sharding.reshard if _explicit() else jax.lax.with_sharding_constraint
     return place(x, spec)

@@ -132,12 +132,16 @@ class Subject:
 
     @functools.cached_property
     def donating_step(self) -> Any:
-        """Jitted (grads, state, params) -> (updates, state, params), the last two donated."""
+        """Jitted (grads, state, params) -> (state, params, updates); both are donated.
+
+        JAX gives donated memory to the first result of its shape, in whichever memory that is to
+        be, so results stand in the order of what is donated.
+        """
 
         def step(grads: Any, state: Any, params: Any) -> tuple[Any, Any, Any]:
             self._traces += 1
             updates, state = self.update(grads, state, params)
-            return updates, state, optax.apply_updates(params, updates)
+            return state, optax.apply_updates(params, updates), updates
 
         self._traces = 0
         options = self.compiler_options
@@ -146,7 +150,7 @@ class Subject:
     def step(self, grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         """One jitted update, of `params` as they come if not given, nothing donated."""
         kept = copies(state), copies(self.params if params is None else params)
-        updates, state, _ = self.donating_step(grads, *kept)
+        state, _, updates = self.donating_step(grads, *kept)
         return updates, state
 
     @functools.cached_property

@@ -83,6 +83,10 @@ def stored(
             chosen = numbers.is_real(x) and x.ndim and codec.takes(x)
             if not (chosen and re.search(only, name)):
                 return x, codec.none
+            is_near = not numbers.is_in_host_memory(x)
+            what = f"leaf {name} of the state of inner must be on the device"
+            remedy = f"Put store_by_offload around {method}."
+            check.holds(method, is_near, what, "one in host memory", remedy)
             abstract = isinstance(x, jax.ShapeDtypeStruct)
             # opaque: at run time, even if XLA knows that these are zeros
             begin = lambda x: codec.begin(numbers.opaque(x))

@@ -95,7 +95,7 @@ def restore_state(
     pairs = paired(plain, source, unboxed(params), leaf_paths(unboxed(params)))
     arrays = {n.path: n.leaf for n in source.leaves().values()}
     leaves = [
-        _array(arrays[pairs.kept[n.path]]) if n.path in pairs.kept else n.leaf
+        _array(arrays[pairs.kept[n.path]], n.leaf) if n.path in pairs.kept else n.leaf
         for n in plain.leaves().values()
     ]
     state = jax.tree.unflatten(jax.tree.structure(made), leaves)
@@ -115,8 +115,11 @@ def restore_state(
     return restored
 
 
-def _array(x: Any) -> Any:
-    return x if isinstance(x, jax.Array) else jnp.asarray(x)
+def _array(x: Any, like: Any) -> Any:
+    """`x`, on the device or in host memory as `like` is."""
+    x = x if isinstance(x, jax.Array) else jnp.asarray(x)
+    space = jax.typeof(like).memory_space
+    return x if jax.typeof(x).memory_space == space else jax.device_put(x, space)
 
 
 def _listed(found: Mapping[str, str]) -> str:

@@ -44,7 +44,9 @@ def store_by_fp8(inner: AnyTransform, *, block: int = 256, only: str = "") -> Tr
         thirtieth follows only its block's scale: for a decay of 0.999 `store_by_int8` is finer.
         Not for states that are parameters, bases or factors of matrices: exclude them by `only`.
         Encoding has no derivative: gradients do not flow through the state from one update to the
-        next.
+        next. After 100 steps of `benchmarks/codecs.py` the 31 recipes measured there are within
+        9 % of the way of their float32 runs, but `adamomentum` and `dion` 13 %, `adan` 21 %,
+        `muon` and `normuon` 33 %.
 
     >>> tx, p = gk.store_by_fp8(gk.scale_by_adam()), jnp.zeros((4, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

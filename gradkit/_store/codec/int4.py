@@ -73,7 +73,9 @@ def store_by_int4(
         gradients of which none was negative has the table without zero. Not for states that are
         parameters, bases or factors of matrices: exclude them by `only`. Codes stay sharded along
         the last axis only where that divides half of it. Encoding has no derivative: gradients do
-        not flow through the state from one update to the next.
+        not flow through the state from one update to the next. After 100 steps of
+        `benchmarks/codecs.py` the 31 recipes measured there are within 81 % of the way of their
+        float32 runs, but `muon` and `normuon` 104 %: mostly farther than other batches move them.
 
     >>> tx, p = gk.store_by_int4(gk.scale_by_adam()), jnp.zeros((64, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

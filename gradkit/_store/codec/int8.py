@@ -53,7 +53,8 @@ def store_by_int8(
         code, about a hundredth, follows only its block's scale. Not for states that are
         parameters, bases or factors of matrices, whose small parts matter: exclude them by
         `only`. Encoding has no derivative: gradients do not flow through the state from one
-        update to the next.
+        update to the next. After 100 steps of `benchmarks/codecs.py` the 31 recipes measured
+        there are within 22 % of the way of their float32 runs, but `dion` 29 %.
 
     >>> tx, p = gk.store_by_int8(gk.scale_by_adam()), jnp.zeros((4, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

@@ -27,7 +27,7 @@ def donation(s: Subject) -> None:
                 )
     for t, want in enumerate(s.run.updates[:2]):
         with attempt("a step with donated parameters and state"):
-            updates, state, params = s.donating_step(s.grads(t), state, params)
+            state, params, updates = s.donating_step(s.grads(t), state, params)
         if t == 0:
             same("the first update of a donating step", updates, want)
     require(

@@ -75,7 +75,7 @@ def narrow(s: Subject, g: dict[str, np.ndarray]) -> list[Any]:
     grads, params = jax.tree.map(to_float32, (g, small(s)))
     state, out = s.tx.init(params), []
     for _ in range(UPDATES):
-        updates, state, _ = s.donating_step(grads, copies(state), copies(params))
+        state, _, updates = s.donating_step(grads, copies(state), copies(params))
         out.append(updates)
     return out
 

@@ -63,5 +63,5 @@ def bounded(s: Subject, grads: Any, state: Any, value: float) -> tuple[Any, Any]
     )
     if isinstance(ended[0], Exception):
         raise ended[0]
-    updates, state, _ = ended[0]
+    state, _, updates = ended[0]
     return updates, state
