@@ -9,17 +9,25 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 TEXTS = sorted(FOLDER.glob("*.py"))
-LONG = {"02_mup"}  # minutes on two cores
+STEPS = "GRADKIT_NOTEBOOK_STEPS"  # what a notebook that has a fast form reads
+FAST = "20"
+LONG = {"02_mup"}  # minutes on two cores, without a fast form
 
 
-def marked(text):
-    """`text` as a parameter, left out of `make test` where it is long."""
-    marks = [pytest.mark.slow] if text.stem in LONG else []
-    return pytest.param(text, id=text.stem, marks=marks)
+def forms():
+    """Every notebook, and its fast form, which `make test` runs where there is one."""
+    for text in TEXTS:
+        has_fast = STEPS in text.read_text()
+        slow = [pytest.mark.slow] if has_fast or text.stem in LONG else []
+        yield pytest.param(text, None, id=text.stem, marks=slow)
+        if has_fast:
+            yield pytest.param(text, FAST, id=f"{text.stem}-fast")
 
 
-@pytest.mark.parametrize("text", [marked(text) for text in TEXTS])
-def test_a_notebook_runs(text):
+@pytest.mark.parametrize(("text", "steps"), [*forms()])
+def test_a_notebook_runs(text, steps, monkeypatch):
+    if steps:
+        monkeypatch.setenv(STEPS, steps)
     notebook = jupytext.read(text)
     here = {"metadata": {"path": str(FOLDER.parent)}}  # where gradkit can be imported
     nbclient.NotebookClient(notebook, timeout=900, resources=here).execute()
