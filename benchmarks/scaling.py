@@ -8,7 +8,7 @@ ring of n devices each device sends
     (n - 1) / n of the array to be summed   reduce-scatter
     2 (n - 1) / n of the summed array       all-reduce, a reduce-scatter and an all-gather
     (n - 1) / n of the array on a device    all-to-all
-    the array on a device                   collective-permute
+    the array on a device                   collective-permute, by the devices that send
 
     JAX_PLATFORMS=cpu python benchmarks/scaling.py
     JAX_PLATFORMS=cpu python benchmarks/scaling.py --compiler tpu   # with libtpu; needs no TPU
@@ -49,7 +49,8 @@ FLAGS = (
     "--xla_backend_optimization_level=0",
 )  # of LLVM, after all collectives are placed
 UNUSED = " without set_mesh"  # no mesh is in use while the update is traced
-LAYOUTS = ("FSDP", "ZeRO-1", "FSDP" + UNUSED, "ZeRO-1" + UNUSED)
+EXPLICIT = " on Explicit axes"
+LAYOUTS = ("FSDP", "ZeRO-1", "FSDP" + EXPLICIT, "FSDP" + UNUSED, "ZeRO-1" + UNUSED)
 CUBES = {8: "2x2x2", 64: "4x4x4", 512: "8x8x8"}
 TPU = {  # no question to a metadata server
     "TPU_SKIP_MDS_QUERY": "1",
@@ -57,6 +58,7 @@ TPU = {  # no question to a metadata server
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
 }
+PAIRS = re.compile(r"source_target_pairs=\{([{}\d,]*)\}")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -65,7 +67,7 @@ class Collective(NamedTuple):
 
     kind: str
     group: int  # devices that take part together
-    sent: float  # bytes that each device sends, each time
+    sent: float  # bytes that a device sends on average, each time
     times: int  # in one update, by loops of a known length
     loop: (
         int  # 0, or the number of the loop of unknown length that runs it now and then
@@ -126,7 +128,10 @@ def collectives(text: str, devices: int) -> list[Collective]:
             kind = op.removesuffix("-start")
             if kind in KINDS:
                 n = group_size(rest, devices)
-                yield Collective(kind, n, sent(op, result, n), times, loop)
+                each = sent(op, result, n)
+                if pairs := PAIRS.search(rest):
+                    each *= pairs[1].count("{") / devices
+                yield Collective(kind, n, each, times, loop)
                 continue
             inner, within = times, loop
             if op == "while":
@@ -193,7 +198,8 @@ def compiled(
     if compiler == "tpu":
         found = topologies.get_topology_desc(f"v5p:{CUBES[devices]}", "tpu").devices
         jax.default_backend = lambda: "tpu"  # by which methods choose their program
-    mesh = Mesh(np.array(found), ("data",), axis_types=(AxisType.Auto,))
+    kind = AxisType.Explicit if layout.endswith(EXPLICIT) else AxisType.Auto
+    mesh = Mesh(np.array(found), ("data",), axis_types=(kind,))
     spec = PartitionSpec("data") if layout.startswith("FSDP") else PartitionSpec()
     params = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(

@@ -1,5 +1,6 @@
 """Several processes train to the losses of one, and the bytes of collectives are counted."""
 
+import contextlib
 import functools
 import math
 import pathlib
@@ -118,8 +119,8 @@ def test_collectives_are_counted_with_their_loops() -> None:
             ("all-gather", 8, 7 / 8 * 128),
         ),
         (
-            "%d = (s32[2]{0}, s32[2]{0}, u32[], u32[]) collective-permute-start(%x)",
-            ("collective-permute", 8, 8),
+            "%d = (s32[2]{0}, s32[2]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}",
+            ("collective-permute", 8, 2),
         ),
     ],
 )  # fmt: skip
@@ -138,15 +139,28 @@ def test_adamw_gathers_its_updates_in_zero1_alone(layout: str, factor: float) ->
     assert scaling.megabytes(scaling.collectives(text, 8), 0) * 1e6 == factor * size
 
 
+@pytest.mark.parametrize("layout", ["FSDP", "ZeRO-1", "FSDP" + scaling.EXPLICIT])
+def test_muon_sends_a_small_multiple_of_its_matrices(layout: str) -> None:
+    """Padding to the number of devices is not sent: here 4 and 2 matrices of two shapes."""
+    model = scaling.Model(width=16, layers=1)
+    leaves = jax.tree.leaves(scaling.shapes(model), is_leaf=lambda x: type(x) is tuple)
+    hidden = 4 * 12 * model.width**2
+    rest = 4 * sum(map(math.prod, leaves)) - hidden if layout == "ZeRO-1" else 0
+    text = scaling.compiled("cpu", "muon", layout, 8, model)
+    found = scaling.megabytes(scaling.collectives(text, 8), 0) * 1e6
+    assert 0 < found - 7 / 8 * rest < 2.5 * hidden
+
+
+@pytest.mark.parametrize("in_use", [None, AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("make", [gk.muon, lambda: gk.dion(rank=4)])
-def test_sharded_updates_without_a_mesh_in_use_are_those_of_one_device(make) -> None:
-    """What docs/scaling.md advises for many devices."""
+def test_sharded_updates_are_those_of_one_device(make, in_use) -> None:
+    """Three matrices on eight devices, which divide both sides."""
     tx, rng = make(), np.random.default_rng(0)
     p, *grads = (
         {f"{i}/kernel": np.float32(rng.normal(size=(16, 32))) for i in range(3)}
         for _ in range(3)
     )
-    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("data",), (in_use or AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec("data"))
     there = jax.device_put(p, split)
     placed = gk.state_sharding(tx, there, mesh)
@@ -157,5 +171,6 @@ def test_sharded_updates_without_a_mesh_in_use_are_those_of_one_device(make) -> 
     for g in grads:
         u, state = update(g, state, p)
         g = jax.device_put(g, split)
-        v, state_there = update_there(g, state_there, there)
+        with jax.set_mesh(mesh) if in_use else contextlib.nullcontext():
+            v, state_there = update_there(g, state_there, there)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7), u, v)

@@ -50,8 +50,9 @@ def devices() -> int:
 def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
     """`f(stack)`, split evenly over the devices along the first axis, padded with zeros.
 
-    On Auto axes XLA sends each result where it is used; replicated here, it would be sent to all
-    devices, with the padding, which grows with their number.
+    A device sends its results once: each matrix leaves it in as many parts as there are devices,
+    and the padding is cut off where it is. If no side of a matrix can be split, XLA chooses on
+    Auto axes, and on Explicit ones all devices receive everything, with the padding.
     """
     count, fill = len(stack), -len(stack) % devices()
     filled = jnp.pad(stack, [(0, fill), *[(0, 0)] * (stack.ndim - 1)])
@@ -61,7 +62,11 @@ def share(f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
         f, in_specs=spread, out_specs=spread, axis_names=set(axes), check_vma=False
     )
     done = each(_constrain(filled, spread))
-    return (_constrain(done, PartitionSpec()) if _explicit() else done)[:count]
+    sides = [i for i, n in enumerate(done.shape) if i and n % _size(axes) == 0]
+    if sides:
+        done = _constrain(done, PartitionSpec(*[None] * sides[0], axes))[:count]
+        return whole(done)
+    return whole(done)[:count]
 
 
 def where_it_is(f: Callable[[Any], Any], stacks: Any) -> Any:
@@ -92,11 +97,7 @@ def _size(axes: tuple[str, ...]) -> int:
     return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
 
 
-def _explicit() -> bool:
-    """Whether the current mesh has an Explicit axis."""
-    return AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
-
-
 def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
-    place = jax.sharding.reshard if _explicit() else jax.lax.with_sharding_constraint
+    explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
+    place = jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint
     return place(x, spec)

@@ -182,7 +182,7 @@ def permute(
 ) -> Updates:
     """Permute rows and columns of every leaf's matrices; a side whose order is `NONE` stays.
 
-    Matrices are replicated first, since XLA fails to permute columns of shards.
+    Matrices are replicated first, since XLA fails to compile permutations of some shards.
     """
 
     def leaf(x: jax.Array, rows: Any, cols: Any) -> jax.Array:
