@@ -29,8 +29,14 @@ sparsity: mask_by_annealing, mask_by_disruption, mask_by_fisher, mask_by_gradien
     mask_by_regrowth, mask_by_saliency, mask_by_small_weight
 decay: decay_by_caution, decay_by_completep, decay_by_relevance, decay_by_unit_norm,
     decay_by_weight
-size: step_by_learning_rate, step_by_weight_floor
-schedule: schedule_by_half_life, schedule_by_linear_decay, schedule_by_warmup_stable_decay
+size: step_by_dog, step_by_layer_dog, step_by_learning_rate, step_by_momo, step_by_momo_adam,
+    step_by_polyak, step_by_prodigy, step_by_sania_adagrad, step_by_sania_adam,
+    step_by_schedule_free, step_by_weight_floor
+schedule: schedule_by_cosine, schedule_by_half_life, schedule_by_inverse_root,
+    schedule_by_linear_decay, schedule_by_one_cycle, schedule_by_refinement,
+    schedule_by_sqrt_cooldown, schedule_by_step_law, schedule_by_warmup_stable_decay
+batch_size: grow_batch_by_norm_test, rate_by_hessian_noise, rate_by_linear_scaling,
+    rate_by_sqrt_scaling
 transfer: transfer_by_alignment, transfer_by_completep, transfer_by_depth_mup,
     transfer_by_expert_mup, transfer_by_gradient_scale, transfer_by_learned_mup,
     transfer_by_mup, transfer_by_plain_mup, transfer_by_residual_scaling,
@@ -50,16 +56,18 @@ codec: store_by_bfloat16, store_by_bfloat16_plus8, store_by_fp8, store_by_int4, 
 offload: store_by_offload
 view: view_by_pattern
 metrics: measure
-diagnostics: check_coordinates, describe, sweep_transfer
+diagnostics: bound_of_schedule, check_coordinates, describe, find_learning_rate, sweep,
+    sweep_transfer
 recipe: adabound, adagc, adam_atan2, adamomentum, adamp, adamw, adamw_subset_norm, adan,
     ademamix, amsbound, amsgrad, apollo, apollo_mini, diffgrad, dion, fira, galore, grams,
     grass_jump, grass_walk, gravity, hspg, innaprop, lamb, lars, lawn, lion, lion_kappa, lorp,
-    madgrad, mars, muon, normuon, novograd, opt_amsgrad, psgd, random_scaled_sgdm, sgd, sgdp,
-    shampoo, snsm, soap, stable_spam, zclip_adamw
+    madgrad, mars, muon, normuon, novograd, opt_amsgrad, psgd, random_scaled_sgdm,
+    schedule_free_adamw, sgd, sgdp, shampoo, snsm, soap, stable_spam, zclip_adamw
 
 Beside them: glossary, parametrization, subspace, chain, eval_params, hyperparameters,
-    metrics, newton_schulz, restore_state, routes, set_hyperparameters,
-    state_schema, state_sharding, Coordinates, Experiment, SweepResult,
+    metrics, newton_schulz, plot_schedule, restore_state, routes,
+    set_hyperparameters, state_schema, state_sharding, then, times,
+    Coordinates, Experiment, LogUniform, SweepResult, SweepTable, Uniform,
     OPTIMIZERS, RULES, LeafReading, ModelReading, Multipliers, Optimizer,
     Parameter, Parametrization, infer_parametrization, multiplier_columns,
     multipliers, read_model, rescale_init.
@@ -123,18 +131,31 @@ from gradkit._core import eval_params as eval_params
 from gradkit._core import hyperparameters as hyperparameters
 from gradkit._core import metrics as metrics
 from gradkit._core import newton_schulz as newton_schulz
+from gradkit._core import plot_schedule as plot_schedule
 from gradkit._core import restore_state as restore_state
 from gradkit._core import routes as routes
 from gradkit._core import set_hyperparameters as set_hyperparameters
 from gradkit._core import state_schema as state_schema
 from gradkit._core import state_sharding as state_sharding
+from gradkit._core import then as then
+from gradkit._core import times as times
 from gradkit._core.measure import Coordinates as Coordinates
 from gradkit._core.measure import Experiment as Experiment
+from gradkit._core.measure import LogUniform as LogUniform
 from gradkit._core.measure import SweepResult as SweepResult
+from gradkit._core.measure import SweepTable as SweepTable
+from gradkit._core.measure import Uniform as Uniform
+from gradkit._observe.diagnostics.bound_of_schedule import (
+    bound_of_schedule as bound_of_schedule,
+)
 from gradkit._observe.diagnostics.check_coordinates import (
     check_coordinates as check_coordinates,
 )
 from gradkit._observe.diagnostics.describe import describe as describe
+from gradkit._observe.diagnostics.find_learning_rate import (
+    find_learning_rate as find_learning_rate,
+)
+from gradkit._observe.diagnostics.sweep import sweep as sweep
 from gradkit._observe.diagnostics.sweep_transfer import sweep_transfer as sweep_transfer
 from gradkit._observe.metrics.measure import measure as measure
 from gradkit._recipes.adabound import adabound as adabound
@@ -174,6 +195,9 @@ from gradkit._recipes.novograd import novograd as novograd
 from gradkit._recipes.opt_amsgrad import opt_amsgrad as opt_amsgrad
 from gradkit._recipes.psgd import psgd as psgd
 from gradkit._recipes.random_scaled_sgdm import random_scaled_sgdm as random_scaled_sgdm
+from gradkit._recipes.schedule_free_adamw import (
+    schedule_free_adamw as schedule_free_adamw,
+)
 from gradkit._recipes.sgd import sgd as sgd
 from gradkit._recipes.sgdp import sgdp as sgdp
 from gradkit._recipes.shampoo import shampoo as shampoo
@@ -181,22 +205,61 @@ from gradkit._recipes.snsm import snsm as snsm
 from gradkit._recipes.soap import soap as soap
 from gradkit._recipes.stable_spam import stable_spam as stable_spam
 from gradkit._recipes.zclip_adamw import zclip_adamw as zclip_adamw
+from gradkit._step.batch_size.grow_batch_by_norm_test import (
+    grow_batch_by_norm_test as grow_batch_by_norm_test,
+)
+from gradkit._step.batch_size.rate_by_hessian_noise import (
+    rate_by_hessian_noise as rate_by_hessian_noise,
+)
+from gradkit._step.batch_size.rate_by_linear_scaling import (
+    rate_by_linear_scaling as rate_by_linear_scaling,
+)
+from gradkit._step.batch_size.rate_by_sqrt_scaling import (
+    rate_by_sqrt_scaling as rate_by_sqrt_scaling,
+)
 from gradkit._step.decay.caution import decay_by_caution as decay_by_caution
 from gradkit._step.decay.completep import decay_by_completep as decay_by_completep
 from gradkit._step.decay.relevance import decay_by_relevance as decay_by_relevance
 from gradkit._step.decay.unit_norm import decay_by_unit_norm as decay_by_unit_norm
 from gradkit._step.decay.weight import decay_by_weight as decay_by_weight
+from gradkit._step.schedule.cosine import schedule_by_cosine as schedule_by_cosine
 from gradkit._step.schedule.half_life import (
     schedule_by_half_life as schedule_by_half_life,
+)
+from gradkit._step.schedule.inverse_root import (
+    schedule_by_inverse_root as schedule_by_inverse_root,
 )
 from gradkit._step.schedule.linear_decay import (
     schedule_by_linear_decay as schedule_by_linear_decay,
 )
+from gradkit._step.schedule.one_cycle import (
+    schedule_by_one_cycle as schedule_by_one_cycle,
+)
+from gradkit._step.schedule.refinement import (
+    schedule_by_refinement as schedule_by_refinement,
+)
+from gradkit._step.schedule.sqrt_cooldown import (
+    schedule_by_sqrt_cooldown as schedule_by_sqrt_cooldown,
+)
+from gradkit._step.schedule.step_law import schedule_by_step_law as schedule_by_step_law
 from gradkit._step.schedule.warmup_stable_decay import (
     schedule_by_warmup_stable_decay as schedule_by_warmup_stable_decay,
 )
+from gradkit._step.size.dog import step_by_dog as step_by_dog
+from gradkit._step.size.layer_dog import step_by_layer_dog as step_by_layer_dog
 from gradkit._step.size.learning_rate import (
     step_by_learning_rate as step_by_learning_rate,
+)
+from gradkit._step.size.momo import step_by_momo as step_by_momo
+from gradkit._step.size.momo_adam import step_by_momo_adam as step_by_momo_adam
+from gradkit._step.size.polyak import step_by_polyak as step_by_polyak
+from gradkit._step.size.prodigy import step_by_prodigy as step_by_prodigy
+from gradkit._step.size.sania_adagrad import (
+    step_by_sania_adagrad as step_by_sania_adagrad,
+)
+from gradkit._step.size.sania_adam import step_by_sania_adam as step_by_sania_adam
+from gradkit._step.size.schedule_free import (
+    step_by_schedule_free as step_by_schedule_free,
 )
 from gradkit._step.size.weight_floor import step_by_weight_floor as step_by_weight_floor
 from gradkit._step.transfer.alignment import (

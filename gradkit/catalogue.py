@@ -11,7 +11,7 @@ class Family(NamedTuple):
 
     room: str
     verb: str
-    kind: str  # "transform", "schedule", "diagnostic" or "recipe"
+    kind: str  # "transform", "schedule", "rule", "diagnostic" or "recipe"
 
 
 FAMILIES = {
@@ -26,6 +26,7 @@ FAMILIES = {
     "decay": Family("_step/decay", "decay_by_", "transform"),
     "size": Family("_step/size", "step_by_", "transform"),
     "schedule": Family("_step/schedule", "schedule_by_", "schedule"),
+    "batch_size": Family("_step/batch_size", "", "rule"),
     "transfer": Family("_step/transfer", "transfer_by_", "transform"),
     "manifold": Family("_apply/manifold", "retract_by_", "transform"),
     "proximal": Family("_apply/proximal", "shrink_by_", "transform"),
@@ -62,7 +63,7 @@ class Method(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The kind of its result: a transform, schedule, recipe, or the result of a diagnostic."""
+        """The kind of its result: a transform, schedule, rule, recipe, or that of a diagnostic."""
         return FAMILIES[self.family].kind
 
     @property
@@ -158,11 +159,30 @@ METHODS = (
     Method("decay_by_relevance", "decay", "2204.04977", known_as="pruning of irrelevant weights"),
     Method("decay_by_unit_norm", "decay", "2103.06583", known_as="Norm Loss"),
     Method("decay_by_weight", "decay", "1711.05101", "loshchil/AdamW-and-SGDW", known_as="AdamW, decoupled weight decay"),
+    Method("step_by_dog", "size", "2302.12022", "formll/dog", known_as="DoG, distance over gradients, parameter-free SGD"),
+    Method("step_by_layer_dog", "size", "2302.12022", "formll/dog", known_as="L-DoG, LDoG, layer-wise DoG"),
     Method("step_by_learning_rate", "size", "none", known_as="learning rate, scale_by_learning_rate"),
+    Method("step_by_momo", "size", "2305.07583", "fabian-sp/MoMo", known_as="MoMo, momentum models, adaptive learning rate from the loss"),
+    Method("step_by_momo_adam", "size", "2305.07583", "fabian-sp/MoMo", known_as="MoMo-Adam"),
+    Method("step_by_polyak", "size", "1803.06523", "google-deepmind/optax", known_as="Polyak, Polyak step size, SPS, SPSmax, stochastic Polyak step, truncated model, AliG"),
+    Method("step_by_prodigy", "size", "2306.06101", "konstmish/prodigy", known_as="Prodigy, parameter-free Adam"),
+    Method("step_by_sania_adagrad", "size", "2312.17369", "fxrshed/SANIA", known_as="SANIA AdaGrad-SQR, preconditioned Polyak step"),
+    Method("step_by_sania_adam", "size", "2312.17369", "fxrshed/SANIA", known_as="SANIA Adam-SQR, SANIA"),
+    Method("step_by_schedule_free", "size", "2405.15682", "facebookresearch/schedule_free", known_as="schedule-free, Schedule-Free SGD"),
     Method("step_by_weight_floor", "size", "none", "KellerJordan/modded-nanogpt", known_as="u/w floor"),
+    Method("schedule_by_cosine", "schedule", "1608.03983", known_as="cosine, cosine decay, cosine annealing, warmup cosine, SGDR without restarts"),
     Method("schedule_by_half_life", "schedule", "2409.03137", "apple/ml-ademamix", known_as="AdEMAMix warmup of beta3"),
+    Method("schedule_by_inverse_root", "schedule", "1706.03762", known_as="Noam schedule, inverse square root schedule, rsqrt, transformer schedule"),
     Method("schedule_by_linear_decay", "schedule", "2310.07831", known_as="linear decay to zero, D2Z"),
+    Method("schedule_by_one_cycle", "schedule", "1708.07120", known_as="1cycle, one cycle, OneCycleLR, super-convergence, cyclical momentum"),
+    Method("schedule_by_refinement", "schedule", "2310.07831", "facebookresearch/adaptive_scheduling", known_as="refined schedule, learning rate refinement, adaptive scheduling"),
+    Method("schedule_by_sqrt_cooldown", "schedule", "2405.18392", "epfml/schedules-and-scaling", known_as="1-sqrt cooldown, WSD with square root decay"),
+    Method("schedule_by_step_law", "schedule", "2503.04715", "step-law/steplaw", known_as="Step Law, optimal learning rate and batch size of LLMs"),
     Method("schedule_by_warmup_stable_decay", "schedule", "2501.18965", known_as="WSD, trapezoidal, cooldown"),
+    Method("grow_batch_by_norm_test", "batch_size", "2402.11215", "timlautk/AdAdaGrad", known_as="AdAdaGrad, norm test, adaptive batch size"),
+    Method("rate_by_hessian_noise", "batch_size", "2006.09092", known_as="random matrix scaling of the learning rate, scale_by_batch_size"),
+    Method("rate_by_linear_scaling", "batch_size", "1706.02677", known_as="linear scaling rule, large-batch SGD, scale_by_batch_size"),
+    Method("rate_by_sqrt_scaling", "batch_size", "1705.08741", "eladhoffer/bigBatch", known_as="square root scaling rule, regime adaptation, scale_by_batch_size"),
     Method("transfer_by_alignment", "transfer", "2407.05872", known_as="per-layer learning rates, alignment"),
     Method("transfer_by_completep", "transfer", "2505.01618", "EleutherAI/nanoGPT-mup", known_as="CompleteP"),
     Method("transfer_by_depth_mup", "transfer", "2310.02244", known_as="depth-muP, Tensor Programs VI"),
@@ -209,8 +229,11 @@ METHODS = (
     Method("store_by_offload", "offload", "2101.06840", "apple/axlearn", known_as="optimizer state offloading, CPU offload, host offloading, ZeRO-Offload, pinned_host, optimizer_memory_host_offload"),
     Method("view_by_pattern", "view", "none", "arogozhnikov/einops", known_as="fused qkv, einops, matrix view, scanned layers"),
     Method("measure", "metrics", "none", "stanford-crfm/levanter", known_as="logging, monitoring, gradient norm, update norm, clipped fraction, wandb, TensorBoard"),
+    Method("bound_of_schedule", "diagnostics", "2501.18965", "fabian-sp/lr-scheduling", known_as="convex bound of a schedule, learning rate transfer across horizons, optimal cooldown"),
     Method("check_coordinates", "diagnostics", "2203.03466", "microsoft/mup", known_as="coordinate check, coord check"),
     Method("describe", "diagnostics", "none", known_as="cost table, state bytes, flops of an optimizer, summary"),
+    Method("find_learning_rate", "diagnostics", "1803.09820", known_as="LR range test, LR finder, lr_find"),
+    Method("sweep", "diagnostics", "1810.05934", known_as="hyperparameter sweep, grid search, random search, Sobol, successive halving, ASHA, tuning"),
     Method("sweep_transfer", "diagnostics", "2203.03466", known_as="muTransfer, learning rate sweep"),
     Method("adabound", "recipe", "1902.09843", "Luolc/AdaBound", known_as="AdaBound"),
     Method("adagc", "recipe", "2502.11034", known_as="AdaGC"),
@@ -249,6 +272,7 @@ METHODS = (
     Method("opt_amsgrad", "recipe", "1903.01435", known_as="OPT-AMSGrad"),
     Method("psgd", "recipe", "2402.11858", "lixilinx/psgd_torch", known_as="PSGD, Kron"),
     Method("random_scaled_sgdm", "recipe", "2405.09742", known_as="SGDM with random scaling"),
+    Method("schedule_free_adamw", "recipe", "2405.15682", "facebookresearch/schedule_free", known_as="Schedule-Free AdamW"),
     Method("sgd", "recipe", "10.1016/0041-5553(64)90137-5", "pytorch/pytorch", known_as="SGD, momentum"),
     Method("sgdp", "recipe", "2006.08217", "clovaai/AdamP", known_as="SGDP"),
     Method("shampoo", "recipe", "1802.09568", "facebookresearch/optimizers"),

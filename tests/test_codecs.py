@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradkit as gk
-from gradkit._core.codec import blocks, companding, packing
+from gradkit._core.codec import blocks, companding, dither, packing
 
 STORES = {
     "int4": gk.store_by_int4,
@@ -30,12 +30,12 @@ KEPT = {
 EACH = pytest.mark.parametrize("name", STORES)
 
 
-def through(x: Any, block: int = 256) -> np.ndarray:
+def through(x: Any, block: int = 256, count: int = 0) -> np.ndarray:
     """Numbers as they come back from eight bits."""
     x = jnp.asarray(x, jnp.float32)
-    code, scale = companding.encode(
-        blocks.in_blocks(x, blocks.scales_of(x.shape, block))
-    )
+    scales = blocks.scales_of(x.shape, block)
+    bits = blocks.in_blocks(dither.bits(count, x), scales)
+    code, scale = companding.encode(blocks.in_blocks(x, scales), bits)
     return np.asarray(blocks.from_blocks(companding.decode(code, scale), x))
 
 
@@ -48,38 +48,51 @@ ALL = (
 @pytest.mark.parametrize("scale", [1.0, 3e-30, 1e37, 1 / 3])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_all_codes_come_back(sign: int, scale: float):
-    """What each of the 255 or 256 stands for is encoded as it, at any scale."""
+    """What each of the 255 or 256 stands for is encoded as it, at any scale and count."""
     code = jnp.asarray(ALL[sign < 0], jnp.int8)
     x = companding.decode(code, jnp.float32(sign * scale))
-    again, kept = companding.encode(x)
-    np.testing.assert_array_equal(again, code)
-    assert kept == jnp.float32(sign * scale)
     assert np.all(np.diff(np.asarray(x)) > 0)
+    for count in range(100):
+        again, kept = companding.encode(x, dither.bits(count, x))
+        np.testing.assert_array_equal(again, code)
+        assert kept == jnp.float32(sign * scale)
 
 
 @pytest.mark.parametrize("signed", [True, False])
 def test_what_is_lost_is_bounded(signed: bool):
-    """By half a code, in roots of the size in units of the largest: of a million sizes."""
-    y = np.linspace(0, 1, 2**20, dtype=np.float64)
+    """By a code: of roots where there are signs, of a sixteenth of squares: of a million sizes."""
+    y = np.linspace(0, 1, 2**20, dtype=np.float32)
     x = np.stack([y, -y]).T.reshape(-1) if signed else y
     got = through(x, x.size)
-    half = 0.5 / (127 if signed else 255)
-    error = np.abs(np.sqrt(np.abs(got)) - np.sqrt(np.abs(x)))
-    small = np.sqrt(np.abs(x)) < half  # of these the positive stay so
-    assert np.all(error[~small] <= half * (1 + 1e-4))
-    assert np.all(error[small] <= 2 * half * (1 + 1e-4))
-    assert np.all(np.sign(got[~small]) == np.sign(x[~small]))
+    if signed:
+        assert np.max(np.abs(np.sqrt(np.abs(got)) - np.sqrt(np.abs(x)))) <= 1.001 / 127
+        assert np.all(got * x >= 0)
+    else:
+        assert np.all(np.abs(got - x) <= np.maximum(x / 16, 2.0**-15))
     assert np.all(got[x == 0] == 0)
-    assert signed or np.all((got > 0) == (np.float32(x) > 0))
+    assert signed or np.all((got > 0) == (x > 0))
 
 
-@pytest.mark.parametrize("shift", [0.0, 5.0])
-def test_order_is_kept(shift: float):
-    rng = np.random.default_rng(0)
-    x = np.sort(rng.standard_cauchy(10**5) + shift).astype(np.float32)
-    for part in (x, np.abs(x), x[x > 0]):
-        got = through(np.sort(part), part.size)
-        assert np.all(np.diff(got) >= 0)
+KEEPS = optax.GradientTransformation(
+    lambda params: params, lambda updates, state, params=None: (state, updates)
+)  # an inner transform that shows what it was given
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8", "int4"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_mean_is_kept(name: str, signed: bool):
+    """What is in between two codes comes back so, on average over updates."""
+    x = np.random.default_rng(2).uniform(0.1, 0.85, size=256).astype(np.float32)
+    x[::2] *= -1 if signed else 1
+    x[::128] = 1  # the scale of each block
+    tx = STORES[name](KEEPS)
+
+    def step(state: Any, _: None) -> Any:
+        return tx.update(jnp.asarray(x), state)[::-1]
+
+    _, seen = jax.lax.scan(step, tx.init(jnp.asarray(x)), length=1001)
+    mean = np.mean(np.asarray(seen)[1:], 0)
+    np.testing.assert_allclose(mean, x, rtol=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(1,), (255,), (256,), (257,), (3, 100), (2, 3, 300)])
@@ -101,7 +114,7 @@ def test_blocks_need_not_divide(shape: Any, block: int):
             at = np.argmax(np.abs(was[part]))
             np.testing.assert_allclose(now[part][at], was[part][at], rtol=1e-6)
             largest = np.max(np.abs(was[part]))
-            assert np.max(np.abs(was[part] - now[part])) <= largest / 120
+            assert np.max(np.abs(was[part] - now[part])) <= largest / 16
 
 
 def test_infinity_is_a_large_number():
@@ -191,12 +204,9 @@ LINEAR = np.arange(1, 17) / 16
 
 
 def through_int4(x: Any, block: int = 128) -> np.ndarray:
-    """Numbers as they come back from four bits: an inner transform shows what it was given."""
+    """Numbers as they come back from four bits."""
     x = jnp.asarray(x, jnp.float32)
-    keeps = optax.GradientTransformation(
-        lambda params: params, lambda updates, state, params=None: (state, updates)
-    )
-    tx = gk.store_by_int4(keeps, block=block)
+    tx = gk.store_by_int4(KEEPS, block=block)
     _, state = tx.update(x, tx.init(jnp.zeros_like(x)))
     return np.asarray(tx.update(x, state)[0])
 
@@ -217,14 +227,14 @@ def test_all_codes_of_int4_come_back(table: np.ndarray, scale: float):
 
 @pytest.mark.parametrize("table", [SIGNED, LINEAR], ids=["signed", "linear"])
 def test_what_int4_loses_is_bounded(table: np.ndarray):
-    """By half the way to the next value; order is kept, signed zero too, and no square is zero."""
+    """It comes back as one of the two values around it; zero as zero, and no square as zero."""
     low = -1.0 if table is SIGNED else 0.0
     x = np.linspace(low, 1, 2**16 + 1, dtype=np.float32)
     got = through_int4(x, x.size)
     assert set(np.unique(got)) == set(np.float32(table))
-    assert np.all(np.diff(got) >= 0)
-    nearest = np.min(np.abs(x[:, None] - np.float32(table)), -1)
-    np.testing.assert_allclose(np.abs(got - x), nearest, atol=1e-7)
+    above = np.clip(np.searchsorted(table, x), 1, len(table) - 1)
+    low, high = np.float32(table)[above - 1], np.float32(table)[above]
+    assert np.all((got == low) | (got == high))
     if table is SIGNED:
         assert np.all(got[x == 0] == 0) and got[0] == np.float32(-0.8875)
     else:
@@ -261,9 +271,8 @@ def test_int4_of_any_shape(shape: Any, block: int, signed: bool):
         for i in range(0, row, width):
             part = slice(i, i + width)
             largest = np.max(np.abs(was[part])) if signed else np.max(x)
-            # the widest gaps of the tables, and -1, which is not in the signed one
-            half = 0.1125 if signed else 1 / 16
-            assert np.max(np.abs(was[part] - now[part])) <= largest * half * 1.0001
+            gap = 0.225 if signed else 1 / 16  # the widest of the tables
+            assert np.max(np.abs(was[part] - now[part])) <= largest * gap * 1.0001
 
 
 def test_infinity_zero_and_the_smallest_numbers_in_int4():
@@ -294,7 +303,7 @@ def test_bytes_of_int4():
     got = bytes_of(gk.store_by_int4(gk.scale_by_adam()).init(p))
     w = 64 * 256 + 4 * 64 * 4 + 4 * (64 + 512)
     odd = 3 * 151 + 4 * 3 * 3 + 4 * (3 + 301)
-    assert got == 2 * (w + odd + 400) + 4
+    assert got == 2 * (w + odd + 400) + 8
 
 
 def bytes_of(state: Any) -> int:
@@ -306,7 +315,7 @@ def test_bytes_of_int8():
     p = {"w": jnp.zeros((64, 512)), "odd": jnp.zeros((3, 300)), "b": jnp.zeros(100)}
     got = bytes_of(gk.store_by_int8(gk.scale_by_adam()).init(p))
     w, odd, b = 64 * 512 + 4 * 64 * 2, 900 + 4 * 3 * 2, 400
-    assert got == 2 * (w + odd + b) + 4
+    assert got == 2 * (w + odd + b) + 8
 
 
 def test_a_part_is_stored_and_the_rest_is_not():

@@ -153,14 +153,14 @@ CHANGES = {
     "codes in place of numbers": Change(
         ADAMW,
         lambda: gk.store_by_int8(ADAMW(), block=16),
-        ("inner/0/", "scales/"),
+        ("inner/0/", "scales/", "count"),
         ("0/",),
     ),
     "numbers in place of codes": Change(
         lambda: gk.store_by_int8(ADAMW(), block=16),
         ADAMW,
         ("0/",),
-        ("inner/0/", "scales/"),
+        ("inner/0/", "scales/", "count"),
     ),
     "codes of other blocks": Change(
         lambda: gk.store_by_int8(ADAMW(), block=16),
@@ -280,6 +280,30 @@ def test_a_dtype_is_not_cast() -> None:
     assert set(r.fresh.values()) == {
         f"mu/{p} of old has dtype float64, not float32" for p in ("up/b", "up/w", "wte")
     }
+
+
+def test_nothing_is_restored_of_nothing() -> None:
+    for old in (None, {}):
+        with pytest.warns(UserWarning, match="no leaf of old is kept"):
+            assert not gk.restore_state(gk.average_by_lion(), PARAMS, old).kept
+
+
+def test_a_state_of_another_class_is_said_to_be_there() -> None:
+    with pytest.warns(UserWarning, match="no leaf of old is kept"):
+        r = gk.restore_state(optax.scale_by_adam(), PARAMS, trained(gk.scale_by_adam()))
+    why = "old has fields count, mu, nu as AdamState, not ScaleByAdamState"
+    assert set(r.fresh.values()) == {why}
+
+
+def test_a_schema_is_of_the_state_that_it_comes_with() -> None:
+    schema = gk.state_schema(gk.scale_by_adam(), PARAMS)
+    with pytest.raises(ValueError, match=r"old must have leaf count, .*as its schema"):
+        gk.restore_state(gk.sgd(0.1), PARAMS, trained(gk.sgd(0.1)), schema=schema)
+    old, same = optax.scale_by_adam().init(PARAMS), gk.scale_by_adam()
+    with pytest.raises(
+        ValueError, match=r"old must have AdamState at its root, .* got Scale"
+    ):
+        gk.restore_state(same, PARAMS, old, schema=schema)
 
 
 # What may be several things is nothing

@@ -23,7 +23,8 @@ def worst_error(replay: Golden) -> float:
     state = tx.init(params)
     for t in range(replay.steps or len(data[f"grads/{names[0]}"])):
         grads = {k: turn(data[f"grads/{k}"][t]) for k in names}
-        updates, state = update(grads, state, params)
+        extra = {"value": data["loss"][t]} if "loss" in data else {}
+        updates, state = update(grads, state, params, **extra)
         params = optax.apply_updates(params, updates)
         for k in names:
             want = turn(data[f"params/{k}"][t + 1])

@@ -23,12 +23,13 @@ def printed() -> list[str]:
 
 
 def test_examples_run_and_learn():
-    training, _, table, reading, _, measured = printed()
+    training, _, table, reading, _, measured, swept = printed()
     losses = [float(x) for x in training.strip("[]\n").split(",")]
     assert losses[-1] < 0.1 * losses[0]
     assert "hidden" in table and "256" in table and "Note" not in table
     assert "layers/1/weight" in reading and "readout of the model" in reading
     assert "'adam/learning_rate'" in measured and "'update_to_param'" in measured
+    assert "Best: learning_rate=" in swept
 
 
 def test_names_it_mentions_exist():

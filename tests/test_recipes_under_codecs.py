@@ -95,6 +95,10 @@ FARTHER = {
     ("innaprop", "int4"): 0.4,
     ("madgrad", "int4"): 0.8,
     ("psgd", "int4"): 0.4,
+    ("schedule_free_adamw", "bfloat16"): 0.05,
+    ("schedule_free_adamw", "int8"): 0.1,
+    ("schedule_free_adamw", "fp8"): 0.4,
+    ("schedule_free_adamw", "int4"): 2.0,
 }
 
 

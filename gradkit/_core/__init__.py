@@ -14,6 +14,7 @@ from gradkit._core.placement import state_sharding
 from gradkit._core.restore.schema import state_schema
 from gradkit._core.restore.state import restore_state
 from gradkit._core.routing.routes import routes
+from gradkit._core.schedules import plot_schedule, then, times
 from gradkit._core.tuned import hyperparameters, set_hyperparameters
 
 __all__ = [
@@ -22,9 +23,12 @@ __all__ = [
     "hyperparameters",
     "metrics",
     "newton_schulz",
+    "plot_schedule",
     "restore_state",
     "routes",
     "set_hyperparameters",
     "state_schema",
     "state_sharding",
+    "then",
+    "times",
 ]

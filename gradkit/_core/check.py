@@ -235,6 +235,9 @@ def transform(method: str, name: str, value: Any) -> None:
 def transforms(method: str, name: str, values: Sequence[Any]) -> None:
     """Check that each value is a transform."""
     for value in values:
+        if isinstance(value, Sequence) and not is_transform(value):
+            text = f"each of {name} must be a transform, got a {type(value).__name__}"
+            raise error(TypeError, method, f"{text}. Pass them one by one: *{name}.")
         transform(method, f"each of {name}", value)
 
 

@@ -9,10 +9,11 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 
@@ -164,8 +165,14 @@ def _by_name(
             what = f"arguments after {known[0]} must be given by name, got {len(args)}"
             text = f"{what} values. Write {name}(..., {known[1]}=...), say."
         else:
-            text = f"{wrong}. It takes {', '.join(known)}."
+            text = f"{wrong}. It takes {', '.join(_starred(signature))}."
         raise error(TypeError, name, text) from None
+
+
+def _starred(signature: inspect.Signature) -> list[str]:
+    """Names of arguments, with `*` or `**` where any number may be given."""
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    return [f"{stars.get(p.kind, '')}{k}" for k, p in signature.parameters.items()]
 
 
 def _scheduled(
@@ -302,4 +309,5 @@ def _check_of(argument: str, kind: Any) -> Check:
         return check.transform
     if kind == SEVERAL:
         return check.transforms
-    return check.anything if kind is float else check.not_array
+    takes_arrays = kind is float or np.ndarray in get_args(kind)
+    return check.anything if takes_arrays else check.not_array

@@ -168,6 +168,13 @@ def unknown(places: Iterable[int]) -> list[jax.Array]:
     )
 
 
+def dot(x: Tree, y: Tree) -> jax.Array:
+    """The inner product of two trees, in the widest dtype of `x`; 0 if empty."""
+    total = zero_per_leaf(x)
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b).astype(total.dtype), x, y)
+    return jnp.sum(jnp.stack(jax.tree.leaves(products)) if total.size else total)
+
+
 def any_true(t: Tree) -> jax.Array:
     """Whether any entry of any leaf is true."""
     return functools.reduce(

@@ -24,8 +24,6 @@ ELSEWHERE = {  # names that only optax has
     "adafactor": "optax.adafactor",
     "adagrad": "optax.adagrad",
     "adamax": "optax.adamax",
-    "cosine": "optax.cosine_decay_schedule",
-    "cosine decay": "optax.cosine_decay_schedule",
     "d-adaptation": "optax.contrib.dadapt_adamw",
     "dp-sgd": "optax.contrib.dpsgd",
     "fromage": "optax.fromage",
@@ -34,15 +32,11 @@ ELSEWHERE = {  # names that only optax has
     "lookahead": "optax.lookahead",
     "mechanic": "optax.contrib.mechanize",
     "nadam": "optax.nadam",
-    "one cycle": "optax.cosine_onecycle_schedule",
     "plateau": "optax.contrib.reduce_on_plateau",
-    "polyak": "optax.polyak_sgd",
-    "prodigy": "optax.contrib.prodigy",
     "radam": "optax.radam",
     "rmsprop": "optax.rmsprop",
     "rprop": "optax.rprop",
     "sam": "optax.contrib.sam",
-    "schedule-free": "optax.contrib.schedule_free",
     "sm3": "optax.sm3",
     "sophia": "optax.contrib.sophia",
     "warmup": "optax.warmup_cosine_decay_schedule",
@@ -236,8 +230,12 @@ def _defaults(factory: Any) -> dict[str, Any]:
 
 def _signature(factory: Any) -> str:
     """Names and defaults, without types."""
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    kinds = {k: p.kind for k, p in inspect.signature(factory).parameters.items()}
     arguments = [
-        name if default is inspect.Parameter.empty else f"{name}={_value(default)}"
+        f"{stars.get(kinds[name], '')}{name}"
+        if default is inspect.Parameter.empty
+        else f"{name}={_value(default)}"
         for name, default in _defaults(factory).items()
     ]
     return _filled(f"{factory.__name__}({', '.join(arguments)})", "    ")

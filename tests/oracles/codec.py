@@ -13,15 +13,30 @@ XFAIL = {
 
 
 def adam(gs, keep):
-    """Adam, whose averages are kept by `keep`."""
+    """Adam, whose averages are kept by `keep`, with thresholds of the count."""
     m = v = 0 * gs[0]
     for t, g in enumerate(gs, 1):
         m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         yield m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.99**t)) + 1e-3)
-        m, v = keep(m), keep(v)
+        u = thresholds(t, m.shape)
+        m, v = keep(m, u), keep(v, u)
 
 
-def in_rows(x, block, coded):
+def thresholds(t, shape):
+    """A hash of the index, turned by `t` golden angles: whole numbers below 2^32."""
+    mixed = np.zeros(shape, np.uint64)
+    for i in np.indices(shape, np.uint64):
+        mixed = (mixed ^ i) * 0x9E3779B1 % 2**32
+    mixed = (mixed ^ mixed >> 15) * 0x85EBCA6B % 2**32
+    return ((mixed ^ mixed >> 13) + t * 0x9E3779B1) % 2**32
+
+
+def between(u):
+    """As numbers from a ten thousandth to one less that."""
+    return 1e-4 + (1 - 2e-4) * (u // 2**8) / 2**24
+
+
+def in_rows(x, u, block, coded):
     """`coded`, of each part of the last axes that have so many entries together."""
     if x.size < block:
         return x
@@ -32,23 +47,33 @@ def in_rows(x, block, coded):
             break
     width = -(-length // -(-length // block))
     kept = [
-        coded(row[i : i + width])
-        for row in x.reshape(-1, length)
+        coded(row[i : i + width], at[i : i + width])
+        for row, at in zip(x.reshape(-1, length), u.reshape(-1, length))
         for i in range(0, length, width)
     ]
     return np.concatenate(kept).reshape(x.shape)
 
 
+def neighbour(x, u, table):
+    """The value of a sorted table above or below `x`, that above if `x` is past `u` of the way."""
+    i = np.clip(np.searchsorted(table, x, "right") - 1, 0, len(table) - 2)
+    low, high = table[i], table[i + 1]
+    return np.where((x - low) / (high - low) > between(u), high, low)
+
+
 @entry("store_by_int8", fixed=INNER, xfail=XFAIL, block=4)
 def int8(gs, ps, block):
-    def coded(x):
-        a = max(abs(x))
-        z = np.sqrt(abs(x) / a)
-        if min(x) < 0:
-            return np.sign(x) * a * (np.round(127 * z) / 127) ** 2
-        return a * (np.maximum(np.round(255 * z), 1) / 255) ** 2
+    roots = np.arange(-127, 128) / 127
+    floating = 2.0 ** np.arange(-16, 0)[:, None] * (1 + np.arange(16) / 16)
+    floating = np.append(floating.ravel(), 1)[-255:]
 
-    yield from adam(gs, lambda x: in_rows(x, block, coded))
+    def coded(x, u):
+        a = max(abs(x))
+        if min(x) < 0:
+            return np.sign(x) * a * neighbour(abs(x) / a, u, roots[127:] ** 2)
+        return a * neighbour(x / a, u, floating)
+
+    yield from adam(gs, lambda x, u: in_rows(x, u, block, coded))
 
 
 @entry("store_by_int4", fixed=INNER, xfail=XFAIL, block=4)
@@ -58,17 +83,16 @@ def int4(gs, ps, block):
     dynamic = np.sort([*positive, *(-x for x in positive), 0, 1])
     linear = np.linspace(0, 1, 17)[1:]
 
-    def nearest(y, table):
-        return table[np.argmin(abs(y[..., None] - table), -1)]
-
-    def keep(x):
+    def keep(x, u):
         table = dynamic if np.min(x) < 0 else linear
         if table is linear and x.ndim > 1 and x.size >= block:
             a = np.minimum(x.max(1, keepdims=True), x.max(0, keepdims=True))
-            return a * nearest(x / a, linear)
-        return in_rows(
-            x, block, lambda x: max(abs(x)) * nearest(x / max(abs(x)), table)
-        )
+            return a * neighbour(x / a, u, linear)
+
+        def coded(x, u):
+            return max(abs(x)) * neighbour(x / max(abs(x)), u, table)
+
+        return in_rows(x, u, block, coded)
 
     yield from adam(gs, keep)
 
@@ -81,18 +105,19 @@ def means(n):
 
 @entry("store_by_fp8", fixed=INNER, xfail=XFAIL, block=4)
 def fp8(gs, ps, block):
-    def coded(x):
+    def coded(x, u):
         a = max(abs(x)) / 448
-        y = np.maximum(abs(x) / a, 2.0**-9)
+        y = np.sign(x) * np.maximum(abs(x) / a, 2.0**-9)
         unit = 2.0 ** np.maximum(np.frexp(y)[1] - 4, -9)
-        return np.sign(x) * a * np.round(y / unit) * unit
+        low = np.floor(y / unit)
+        return a * (low + (y / unit - low > between(u))) * unit
 
-    yield from adam(gs, lambda x: in_rows(x, block, coded))
+    yield from adam(gs, lambda x, u: in_rows(x, u, block, coded))
 
 
 @entry("store_by_bfloat16_plus8", fixed=INNER, xfail=XFAIL, min_size=4)
 def bfloat16_plus8(gs, ps, min_size):
-    def keep(x):
+    def keep(x, u):
         if x.size < min_size:
             return x
         unit = 2.0 ** (np.frexp(x)[1] - 8)

@@ -43,12 +43,20 @@ def stochastic(key: jax.Array, x: jax.Array, dtype: Any) -> jax.Array:
 
     It saturates at the largest number. The derivative is 1 (straight-through).
     """
+    bits = jax.random.bits(key, x.shape, np.uint32)
+    drawn = shard.alike((bits >> np.uint32(8)).astype(x.dtype), x) * 2.0**-24
+    return dithered(drawn, x, dtype)
+
+
+def dithered(uniform: jax.Array, x: jax.Array, dtype: Any) -> jax.Array:
+    """`x`, rounded up where what is above the number of `dtype` below exceeds `uniform`.
+
+    It saturates at the largest number. The derivative is 1 (straight-through).
+    """
     x = saturated(x, dtype)
     s = spacing(x, dtype)
     low = jnp.floor(x / s)
-    bits = jax.random.bits(key, x.shape, np.uint32)
-    drawn = shard.alike((bits >> np.uint32(8)).astype(x.dtype), x) * 2.0**-24
-    up = (drawn < x / s - low).astype(x.dtype)
+    up = (uniform < x / s - low).astype(x.dtype)
     return _straight_through(x, (low + up) * s)
 
 

@@ -21,6 +21,7 @@ class StoredState(NamedTuple):
     inner: optax.OptState  # codes in place of encoded arrays, of the same shapes
     scales: Any  # a tree like `inner`, or several: the scales of codes, else MaskedNode
     key: Any  # data of the next key, uint32 [2], for stochastic codes
+    count: Any  # updates so far, int32 [], for dithered codes
 
 
 class Codec(NamedTuple):
@@ -32,9 +33,10 @@ class Codec(NamedTuple):
 
     takes: Callable[[jax.Array], bool]  # whether to encode an array of `inner`
     begin: Callable[[jax.Array], Encoded]  # encodes an array of the first state
-    encode: Callable[[jax.Array, Any, Any], Encoded]  # an array, its scale, and a key
+    encode: Callable[[jax.Array, Any, Any], Encoded]  # an array, scale, key or count
     decode: Callable[[jax.Array, Any, Any], jax.Array | None]  # None if not a code
     none: Any = optax.MaskedNode()  # scales of what is not encoded; a tuple if several
+    dithered: bool = False  # whether `encode` gets the count of updates, not a key
 
     @property
     def is_leaf(self) -> Callable[[Any], bool] | None:
@@ -93,10 +95,12 @@ def stored(
             return jax.eval_shape(begin, x) if abstract else begin(x)
 
         pairs = [*map(leaf, names, _flatten(state, codec)[0])]
+        none = optax.MaskedNode()
+        count = jnp.zeros([], jnp.int32) if codec.dithered else none
         if key is None:
-            return _state(state, pairs, optax.MaskedNode(), codec)
+            return _state(state, pairs, none, count, codec)
         data = jax.random.key_data(random.typed(key))
-        return _state(state, pairs, jnp.array(data, copy=True), codec)
+        return _state(state, pairs, jnp.array(data, copy=True), count, codec)
 
     def update(
         updates: Updates, state: StoredState, params: Params = None, **extra: Extra
@@ -111,7 +115,8 @@ def stored(
         ]
         arrays = [code if x is None else x for code, x in zip(codes, decoded)]
         u, new = tx.update(updates, structure.unflatten(arrays), params, **extra)
-        draws, next_key = [None] * len(codes), state.key
+        count = numbers.increment(state.count) if codec.dithered else state.count
+        draws, next_key = [count] * len(codes), state.key
         if key is not None:
             first, *draws = random.split(state.key, len(codes) + 1, key)
             next_key = jax.random.key_data(first)
@@ -123,21 +128,23 @@ def stored(
         ]
         for name, *old, after in zip(names, codes, scales, pairs):
             _check_dtypes(method, name, old, after)
-        return u, _state(new, pairs, next_key, codec)
+        return u, _state(new, pairs, next_key, count, codec)
 
     return tx._replace(init=init, update=update)
 
 
-def _state(like: Any, pairs: list[Encoded], key: Any, codec: Codec) -> StoredState:
+def _state(
+    like: Any, pairs: list[Encoded], key: Any, count: Any, codec: Codec
+) -> StoredState:
     """The state, codes and scales in trees like `like`; scales, of other shapes, are unboxed."""
     codes = _flatten(like, codec)[1].unflatten([code for code, _ in pairs])
     plain = _flatten(paths.unboxed(like), codec)[1]
     scales = [scale for _, scale in pairs]
     if tree.is_masked(codec.none):
-        return StoredState(codes, plain.unflatten(scales), key)
+        return StoredState(codes, plain.unflatten(scales), key, count)
     columns = zip(*scales) if scales else ((),) * len(codec.none)
     trees = (plain.unflatten(column) for column in columns)
-    return StoredState(codes, type(codec.none)(*trees), key)
+    return StoredState(codes, type(codec.none)(*trees), key, count)
 
 
 def _scales(state: StoredState, codec: Codec) -> list[Any]:

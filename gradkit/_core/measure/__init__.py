@@ -2,6 +2,15 @@
 
 from gradkit._core.measure.coordinates import Coordinates
 from gradkit._core.measure.experiment import Experiment
+from gradkit._core.measure.space import LogUniform, Uniform
 from gradkit._core.measure.sweep_result import SweepResult
+from gradkit._core.measure.sweep_table import SweepTable
 
-__all__ = ["Coordinates", "Experiment", "SweepResult"]
+__all__ = [
+    "Coordinates",
+    "Experiment",
+    "LogUniform",
+    "SweepResult",
+    "SweepTable",
+    "Uniform",
+]

@@ -17,7 +17,7 @@ Shape = tuple[str, tuple[int, ...], str] | tuple[str]  # a leaf, or an empty con
 # States whose `inner` has no meaning without the rest: codes need scales, and moments in a
 # subspace need its basis.
 LINKED = {
-    "StoredState": ("inner", "scales", "key"),
+    "StoredState": ("inner", "scales", "key", "count"),
     "SubspaceState": (
         "count",
         "bases",

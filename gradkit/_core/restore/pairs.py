@@ -76,15 +76,24 @@ def _pair_parts(
 ) -> None:
     """Pair parts of the same fields; those that are alike, by the leaves that they have."""
     known = any(p.node.name for p in old)
+    classes = {p.node.fields: p.node.name for p in old}
     theirs = _grouped(old, lambda p: _kind(p, known))
     for kind, ours in _grouped(new, lambda p: _kind(p, known)).items():
-        _pair_kind(ours, theirs[kind], owners, result)
+        fields = ", ".join(sorted(ours[0].node.fields))
+        missing = f"old has no state of fields {fields}"
+        if not theirs[kind] and (other := classes.get(ours[0].node.fields)):
+            missing = f"old has fields {fields} as {other}, not {ours[0].node.name}"
+        _pair_kind(ours, theirs[kind], missing, owners, result)
 
 
 def _pair_kind(
-    new: list[Part], old: list[Part], owners: Sequence[str], result: Pairs
+    new: list[Part],
+    old: list[Part],
+    missing: str,
+    owners: Sequence[str],
+    result: Pairs,
 ) -> None:
-    """Pair parts of one kind."""
+    """Pair parts of one kind; `missing` says that there is none in `old`."""
     theirs = _grouped(old, Part.shapes)
     for shapes, ours in _grouped(new, Part.shapes).items():
         if len(ours) <= len(theirs[shapes]) and _equal(theirs[shapes]):
@@ -102,8 +111,7 @@ def _pair_kind(
             _leave(part, f"ambiguous: it may be {places} of old", result)
             result.ambiguous.extend(n.path for n in part.leaves.values())
         else:
-            names = ", ".join(sorted(part.node.fields))
-            _leave(part, f"old has no state of fields {names}", result)
+            _leave(part, missing, result)
 
 
 def _pair_leaves(new: Part, old: Part, owners: Sequence[str], result: Pairs) -> None:

@@ -54,13 +54,21 @@ def classes_of(schema: str, old: Any) -> Mapping[str, str]:
         text = f"schema must be of layout {LAYOUT}, got {layout}"
         remedy = "Restore it with the release of gradkit that saved it."
         raise error(ValueError, "restore_state", f"{text}. {remedy}")
-    got = {path: _text(n) for path, n in nodes(unboxed(old)).leaves().items()}
+    root = nodes(unboxed(old))
+    got = {path: _text(n) for path, n in root.leaves().items()}
     for path, text in leaves.items():
         if got.get(path) != text:
             must = f"old must have leaf {path}, {text}, as its schema says"
             remedy = "Was the file cut short? Give the state alone, of the run of this schema."
             found = f"{must}, got {got.get(path, 'none')}. {remedy}"
             raise error(ValueError, "restore_state", found)
+    for n in root.below():  # whose classes a live state knows
+        if n.name != classes.get(n.path, n.name):
+            must = f"old must have {classes[n.path]} at {n.path or 'its root'}"
+            remedy = "Pass the schema that was saved beside this state."
+            found = f"{must}, as its schema says, got {n.name}. {remedy}"
+            if n.name:
+                raise error(ValueError, "restore_state", found)
     return classes
 
 

@@ -110,7 +110,7 @@ def restore_state(
         which = _listed({path: pairs.fresh[path] for path in pairs.ambiguous})
         text = f"leaves are fresh, as several of old may be theirs: {which}"
         _warn(f"{text}. Pass schema, or old as a live state.")
-    elif arrays and not pairs.kept and pairs.fresh:
+    elif pairs.fresh and not pairs.kept:
         _warn(f"no leaf of old is kept: {_listed(pairs.fresh)}. Is it the state alone?")
     return restored
 

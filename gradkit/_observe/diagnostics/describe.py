@@ -107,7 +107,9 @@ def describe(tx: AnyTransform, params: Params, **extra: Extra) -> Description:
 
     Paper: none.
     Departure: none.
-    Limits: flops and traffic are those of the program for the default backend. The total has less
+    Limits: flops and traffic are those of the compiled program for the default backend. `Flops:`
+        in a docstring counts the program before, in float32; a codec's may be a few times fewer
+        than what is compiled. The total has less
         traffic than its parts have together, as XLA joins their loops, and a branch counts
         whether it is taken or not. A loop of unknown length counts once. A sharded parameter
         counts as a whole one. A compilation cache on disk makes compile times short. A recipe

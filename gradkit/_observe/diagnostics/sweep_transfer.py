@@ -1,15 +1,14 @@
 """The transfer sweep: is the best learning rate of a narrow model best for a wide one?"""
 
 from collections.abc import Sequence
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core import check
 from gradkit._core.measure import experiment
 from gradkit._core.measure.sweep_result import SweepResult
+from gradkit._core.measure.sweep_table import recent
+from gradkit._core.measure.trials import Problem, trials
 
 
 def sweep_transfer(
@@ -41,8 +40,8 @@ def sweep_transfer(
 
     Paper: Yang and others, "Tensor Programs V", arXiv:2203.03466, Figure 1.
     Departure: the paper reads the optimum off the grid.
-    Limits: all runs of a size are in memory at once, and a `lax.cond` in the transform takes
-        both branches. A short run's best rate may differ from a long one's. With few
+    Limits: all runs of a size are in memory at once, and a `lax.cond` on what differs between
+        runs takes both branches. A short run's best rate may differ from a long one's. With few
         seeds the interval is rough; an optimum at the grid's edge has none to be trusted.
 
     >>> bowl = lambda n: gk.Experiment(lambda k: jnp.ones(n), lambda w, x: (w**2).sum(),
@@ -65,24 +64,12 @@ def _train(
     model: experiment.Experiment, rates: Sequence[float], steps: int, seeds: int
 ) -> np.ndarray:
     """Final losses, `[rates, seeds]`, nan where diverged: all in one compiled program."""
-
-    def run(rate: jax.Array, key: jax.Array) -> jax.Array:
-        for_params, for_batches = jax.random.split(key)
-        params, tx = model.init(for_params), model.tx(rate)
-
-        def step(carry: Any, key: jax.Array) -> Any:
-            params, opt = carry
-            params, opt, loss = experiment.train(
-                model, tx, params, opt, model.batch(key)
-            )
-            return (params, opt), loss
-
-        batches = jax.random.split(for_batches, steps)
-        return jax.lax.scan(step, (params, tx.init(params)), batches)[1]
-
-    over_seeds = jax.vmap(run, (None, 0))
-    grid = jnp.asarray(rates, jnp.result_type(float))
-    runs = jax.jit(jax.vmap(over_seeds, (0, None)))(grid, experiment.keys(seeds))
-    losses = np.asarray(runs, np.float64)
-    final = losses[..., -max(1, steps // 10) :].mean(axis=-1)
+    problem = Problem(
+        lambda rate: model.tx(rate), model.init, model.loss, model.batch, None
+    )
+    compiled = trials(problem, ["rate"], seeds, steps, len(rates))
+    grid = {"rate": np.asarray(rates)}
+    runs = compiled.advance(compiled.begin(grid), grid, 0, steps)
+    losses = np.asarray(runs.losses, np.float64)
+    final = recent(losses)
     return np.where(final <= losses[..., 0], final, np.nan)

@@ -43,8 +43,8 @@ def measure(inner: AnyTransform) -> Transform:
     Paper: none.
     Departure: none.
     Limits: `init` traces one update, which fixes the keys. Of a transform that cannot be updated
-        without extra arguments, such as `hessian_diagonal`, only the numbers of the whole are
-        kept. A part that did not run, as in `accumulate`, keeps its last numbers. Parts inside of
+        without extra arguments besides `value`, such as `hessian_diagonal`, only the numbers of
+        the whole are kept. A part that did not run, as in `accumulate`, keeps its last numbers. Parts inside of
         `optax.MultiSteps`, `optax.apply_if_finite` and `mask_by_saliency`, which run in a branch,
         report nothing: put `measure` inside. A non-finite entry counts as zero in norms. In
         `jax.shard_map` each device measures its own part. Barriers keep the compiler from rounding
@@ -103,16 +103,18 @@ def _names(
 ) -> tuple[list[str], list[str]]:
     """The names of all numbers and of all events of one update, which is traced."""
 
-    def reported(params: Params, state: optax.OptState) -> Any:
+    def reported(params: Params, state: optax.OptState, extra: Any) -> Any:
         tx = optax.with_extra_args_support(inner)
-        reports = _measured(tx, params, state, params)[-1]
+        reports = _measured(tx, params, state, params, **extra)[-1]
         return reports.numbers, reports.events
 
-    try:
-        found, happen = jax.eval_shape(reported, params, state)
-    except (TypeError, ValueError):  # `inner` needs extra arguments
-        return _names(optax.identity(), params, optax.EmptyState())
-    return [*found], [*happen]
+    for extra in ({}, {"value": jax.ShapeDtypeStruct([], jnp.float32)}):  # the loss
+        try:
+            found, happen = jax.eval_shape(reported, params, state, extra)
+        except (TypeError, ValueError):  # `inner` needs others
+            continue
+        return [*found], [*happen]
+    return _names(optax.identity(), params, optax.EmptyState())
 
 
 def _last(new: Report | None, old: jax.Array) -> jax.Array:

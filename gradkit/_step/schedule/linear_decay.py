@@ -24,7 +24,8 @@ def schedule_by_linear_decay(
 
     Paper: Defazio, Cutkosky, Mehta and Mishchenko, "When, Why and How Much? Adaptive Learning
         Rate Scheduling by Refinement", arXiv:2310.07831, Corollary 2.
-    Departure: the warm-up is added; the paper's refined schedules have one of their own.
+    Departure: the warm-up is added; the refined schedules, `schedule_by_refinement`, have one of
+        their own. The paper's last update has rate 0, here it is the one after.
     Limits: the length of the run must be known. After `steps` it stays at zero.
 
     >>> rate = gk.schedule_by_linear_decay(1.0, steps=4)

@@ -22,6 +22,7 @@ def schedule_by_warmup_stable_decay(
         steps: the number of updates of the whole run.
         warmup: the number of updates that the rise takes.
         cooldown: the number of updates that the fall takes; a fifth of `steps` is usual.
+            `gk.bound_of_schedule` compares lengths, and transfers `peak` to other `steps`.
 
     Paper: Schaipp, Hägele, Taylor, Simsekli and Bach, "The Surprising Agreement Between Convex
         Optimization Theory and Learning-Rate Scheduling for Large Model Training",

@@ -1,0 +1,134 @@
+"""Hyperparameters to try: a grid of values, or quasi-random points in ranges."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import qmc
+
+from gradkit._core.call import error
+
+Point = dict[str, Any]
+
+
+class Uniform(NamedTuple):
+    """Numbers from `low` to `high`, all as likely."""
+
+    low: float
+    high: float
+
+    def at(self, fraction: float) -> float:
+        """The number below which this fraction of all is."""
+        return float(self.low + fraction * (self.high - self.low))
+
+    def where(self, number: float) -> float:
+        """The fraction of numbers below this one."""
+        return (number - self.low) / (self.high - self.low)
+
+
+class LogUniform(NamedTuple):
+    """Positive numbers from `low` to `high`, whose logarithms are all as likely."""
+
+    low: float
+    high: float
+
+    def at(self, fraction: float) -> float:
+        """The number below which this fraction of all is."""
+        return float(self.low * (self.high / self.low) ** fraction)
+
+    def where(self, number: float) -> float:
+        """The fraction of numbers below this one."""
+        return math.log(number / self.low) / math.log(self.high / self.low)
+
+
+Range = Uniform | LogUniform
+Space = Mapping[str, Range | Sequence[Any]]
+
+
+def checked(method: str, space: Space) -> dict[str, Range | tuple[Any, ...]]:
+    """`space`, its values as tuples; an error names what is wrong with which entry."""
+    if not isinstance(space, Mapping) or not space:
+        text = (
+            "space must name one hyperparameter or more, got "
+            f"{space!r}. Pass {{'learning_rate': [1e-3, 1e-2]}}, say."
+        )
+        raise error(ValueError, method, text)
+    return {name: _values(method, name, values) for name, values in space.items()}
+
+
+def _values(method: str, name: str, values: Any) -> Range | tuple[Any, ...]:
+    if isinstance(values, Range):
+        low, high = values
+        least = 0 if isinstance(values, LogUniform) else -math.inf
+        if not least < low < high < math.inf:
+            kind = type(values).__name__
+            above = "0 < low" if least == 0 else "low"
+            text = f"space[{name!r}] must have {above} < high, both finite, got {values!r}."
+            raise error(
+                ValueError, method, f"{text} Write {kind}(low=1e-4, high=1e-1), say."
+            )
+        return values
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | range):
+        text = (
+            f"space[{name!r}] must be a list of values, gk.Uniform or gk.LogUniform, got "
+            f"{values!r}. Write [{values!r}] for one value."
+        )
+        raise error(TypeError, method, text)
+    listed = tuple(x.item() if isinstance(x, np.generic) else x for x in values)
+    if not listed or len(set(map(repr, listed))) < len(listed):
+        text = f"space[{name!r}] must have one value or more, all different, got {listed!r}."
+        raise error(ValueError, method, f"{text} Leave out what is there twice.")
+    return listed
+
+
+def points(method: str, space: Space, count: int | None, seed: int) -> list[Point]:
+    """Every combination of the values, or `count` points of a scrambled Sobol sequence.
+
+    Of lists alone these may be fewer: none is there twice.
+    """
+    space = checked(method, space)
+    ranges = [name for name, values in space.items() if isinstance(values, Range)]
+    if count is None:
+        if ranges:
+            text = (
+                f"points must say how many to draw, as space[{ranges[0]!r}] is a range, got "
+                "None. Pass points=32, say."
+            )
+            raise error(ValueError, method, text)
+        return [
+            dict(zip(space, combination))
+            for combination in itertools.product(*space.values())
+        ]
+    sobol = qmc.Sobol(len(space), rng=np.random.default_rng(seed))
+    draws = sobol.random_base2(math.ceil(math.log2(count)))[:count]
+    drawn = [
+        {name: _at(values, float(x)) for (name, values), x in zip(space.items(), draw)}
+        for draw in draws
+    ]
+    return [*{repr(point): point for point in drawn}.values()]  # each once
+
+
+def _at(values: Range | tuple[Any, ...], fraction: float) -> Any:
+    if isinstance(values, Range):
+        return values.at(fraction)
+    return values[min(int(fraction * len(values)), len(values) - 1)]
+
+
+def is_number(values: Range | Sequence[Any]) -> bool:
+    """Whether a hyperparameter is traced: floats are; whole numbers and names are static."""
+    if isinstance(values, Range):
+        return True
+    reals = all(isinstance(x, Real) and not isinstance(x, bool) for x in values)
+    return reals and any(isinstance(x, float) for x in values)
+
+
+def near_edge(values: Range | Sequence[Any], chosen: Any) -> bool:
+    """Whether better values may lie outside: at an end of a list, or close to one of a range."""
+    if isinstance(values, Range):
+        return not 0.05 < values.where(chosen) < 0.95
+    if len(values) < 3 or not all(isinstance(x, Real) for x in values):
+        return False
+    return chosen in (min(values), max(values))

@@ -1,0 +1,237 @@
+"""`gk.sweep`: the numbers of runs one by one, nothing lost, nothing silent."""
+
+import functools
+import itertools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import pytest
+
+import gradkit as gk
+
+STEPS = 12
+RATES = [0.01, 0.1, 0.5]
+TARGET = jnp.array([1.0, -2.0, 0.5])
+
+
+def loss(params: Any, batch: jax.Array) -> jax.Array:
+    return jnp.mean((params["w"][None] - batch) ** 2)
+
+
+def data(key: jax.Array) -> jax.Array:
+    return TARGET[None] + 0.1 * jax.random.normal(key, (4, 3))
+
+
+def init(key: jax.Array) -> Any:
+    return {"w": jax.random.normal(key, (3,))}
+
+
+def held_out(params: Any) -> jax.Array:
+    return loss(params, TARGET[None])
+
+
+def adam(learning_rate: Any, b1: Any = 0.9) -> Any:
+    return gk.adamw(learning_rate, b1=b1)
+
+
+sweep = functools.partial(
+    gk.sweep, loss=loss, data=data, steps=STEPS, init=init, held_out=held_out
+)
+
+
+def one_by_one(tx: Any, seed: int) -> list[float]:
+    """The losses of one run, as a loop of the user's own."""
+    for_params, for_batches = jax.random.split(jax.random.key(seed))
+    params = init(for_params)
+    state, losses = tx.init(params), []
+    for key in jax.random.split(for_batches, STEPS):
+        value, g = jax.value_and_grad(loss)(params, data(key))
+        u, state = tx.update(g, state, params)
+        params = optax.apply_updates(params, u)
+        losses.append(float(value))
+    return [*losses, float(held_out(params))]
+
+
+def test_every_run_is_that_of_a_loop():
+    found = sweep(adam, {"learning_rate": RATES, "b1": [0.5, 0.9]}, seeds=2)
+    assert found.points == [
+        {"learning_rate": rate, "b1": b1}
+        for rate, b1 in itertools.product(RATES, [0.5, 0.9])
+    ]
+    for i, point in enumerate(found.points):
+        for seed in range(2):
+            *losses, last = one_by_one(adam(**point), seed)
+            np.testing.assert_allclose(found.losses[i, seed], losses, rtol=1e-4)
+            np.testing.assert_allclose(found.held_out[i, seed], last, rtol=1e-3)
+    means = found.held_out.mean(axis=1)
+    assert found.pick().point == found.points[int(np.argmin(means))]
+    assert len(found.rows()) == 12
+
+
+def test_names_and_whole_numbers_are_static():
+    def make(kind: str, warmup: int, learning_rate: Any) -> Any:
+        assert isinstance(warmup, int)
+        rate = gk.schedule_by_linear_decay(learning_rate, steps=STEPS, warmup=warmup)
+        return getattr(gk, kind)(rate)
+
+    space = {"kind": ["adamw", "lion"], "warmup": [0, 3], "learning_rate": RATES}
+    found = sweep(make, space, seeds=1)
+    for i in (0, 4, 11):
+        *losses, _ = one_by_one(make(**found.points[i]), 0)
+        np.testing.assert_allclose(found.losses[i, 0], losses, rtol=1e-4)
+
+
+def test_ranges_are_covered_and_drawn_alike():
+    space = {
+        "learning_rate": gk.LogUniform(1e-3, 1.0),
+        "b1": gk.Uniform(0.2, 0.9),
+    }
+    found = sweep(adam, space, points=32, seeds=1)
+    rates = np.array([point["learning_rate"] for point in found.points])
+    b1s = np.array([point["b1"] for point in found.points])
+    thirds = np.histogram(np.log10(rates), 3, (-3, 0))[0]
+    assert thirds.min() >= 9 and b1s.min() > 0.2 and b1s.max() < 0.9
+    assert np.histogram(b1s, 4, (0.2, 0.9))[0].tolist() == [8] * 4
+    assert sweep(adam, space, points=32, seeds=1).points == found.points
+
+
+def test_points_that_do_not_fit_into_memory_go_in_groups():
+    space, seen = {"learning_rate": RATES}, []
+    with pytest.raises(ValueError, match=r"gradkit.sweep: memory must be") as refused:
+        sweep(adam, space, memory=1)
+    least = float(re.findall(r"at least (\S+) bytes", str(refused.value))[0])
+    whole, parts = (
+        sweep(adam, space),
+        sweep(adam, space, memory=1.02 * least, watch=seen.append),
+    )
+    assert len({progress.finished for progress in seen}) > 1
+    np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)
+
+
+class Killed(Exception):
+    """What ends a sweep from outside."""
+
+
+def test_a_stopped_sweep_goes_on_and_loses_no_point(tmp_path: Any):
+    space = {"learning_rate": RATES, "fast": [True, False]}
+    make = lambda learning_rate, fast: adam(learning_rate, 0.5 if fast else 0.9)
+    whole, seen = sweep(make, space), []
+
+    def kill(progress: Any) -> None:
+        if progress.finished == 3:  # in the second program
+            raise Killed
+
+    with pytest.raises(Killed):
+        sweep(make, space, folder=tmp_path, watch=kill)
+    again = sweep(make, space, folder=tmp_path, watch=seen.append)
+    assert {progress.finished for progress in seen} == {3}
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    np.testing.assert_array_equal(again.held_out, whole.held_out)
+    with pytest.raises(ValueError, match="a sweep with the same seeds, got"):
+        sweep(make, space, folder=tmp_path, seeds=2)
+    (tmp_path / "point_1.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"point_1.npz must be .* Delete it"):
+        sweep(make, space, folder=tmp_path)
+
+
+def test_a_run_that_diverges_is_a_row():
+    found = sweep(gk.sgd, {"learning_rate": [0.1, 1e30]})
+    assert found.pick().point == {"learning_rate": 0.1}
+    assert "3 of 3 runs diverged" in found.table()
+    lost = sweep(gk.sgd, {"learning_rate": [1e30, 1e35]})
+    assert "Every point diverged." in lost.table()
+    with pytest.raises(ValueError, match="stay finite from every seed, got none of 2"):
+        lost.pick()
+
+
+def test_halving_trains_the_best_to_the_end():
+    space = {"learning_rate": [float(2.0**-k) for k in range(9)]}
+    whole, found = sweep(adam, space), sweep(adam, space, halving=3)
+    assert sorted(found.steps.tolist()) == [1] * 6 + [4] * 2 + [12]
+    (last,) = np.flatnonzero(found.steps == 12)
+    np.testing.assert_allclose(found.losses[last], whole.losses[last], rtol=1e-6)
+    assert found.pick().point == found.points[last]
+    first = whole.losses[:, :, :1].mean(axis=(1, 2))
+    assert set(np.flatnonzero(found.steps > 1)) == set(
+        np.argsort(first, kind="stable")[:3]
+    )
+    assert "stopped after 4 steps" in found.table()
+
+
+def test_edges_of_lists_and_ranges_are_said():
+    found = sweep(adam, {"learning_rate": [1e-5, 1e-4, 1e-3], "b1": [0.5, 0.9]})
+    assert found.pick().at_edge == ("learning_rate",)
+    assert "learning_rate is at the edge of its space" in found.table()
+
+
+def test_a_state_that_depends_on_the_run_has_a_counter_for_each():
+    make = lambda learning_rate: gk.guard_by_finite(gk.sgd(learning_rate))
+    found = sweep(make, {"learning_rate": [0.1, 1e38]}, seeds=2)
+    *losses, _ = one_by_one(make(0.1), 1)
+    np.testing.assert_allclose(found.losses[0, 1], losses, rtol=1e-4)
+
+
+def test_points_are_spread_over_devices(monkeypatch: pytest.MonkeyPatch):
+    assert jax.local_device_count() == 8
+    space = {"learning_rate": np.geomspace(1e-2, 1, 8).tolist()}
+    spread = sweep(adam, space)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    np.testing.assert_allclose(spread.losses, sweep(adam, space).losses, rtol=1e-5)
+
+
+def test_the_picture_has_a_panel_for_each_hyperparameter():
+    space = {"learning_rate": gk.LogUniform(1e-3, 1.0), "kind": ["adamw", "lion"]}
+    make = lambda learning_rate, kind: getattr(gk, kind)(learning_rate)
+    figure, axes = plt.subplots(1, 2)
+    sweep(make, space, points=8).plot(axes)
+    assert axes[0].get_xscale() == "log" and axes[0].get_xlabel() == "learning_rate"
+    assert [x.get_text() for x in axes[1].get_xticklabels()] == ["adamw", "lion"]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    "changed,message",
+    [
+        ({"space": {}}, r"space must name one hyperparameter or more, got \{\}"),
+        ({"space": {"learning_rate": 0.1}}, r"must be a list .* Write \[0.1\]"),
+        ({"space": {"learning_rate": []}}, "one value or more"),
+        ({"space": {"learning_rate": [0.1, 0.1]}}, "all different"),
+        ({"space": {"learning_rate": gk.LogUniform(0, 1)}}, "0 < low < high"),
+        ({"space": {"learning_rate": gk.Uniform(0.0, 1.0)}}, "points must say how"),
+        ({"space": {"rate": [0.1]}}, "make_tx must take rate, got an error of it"),
+        ({"steps": 0}, "steps must be"),
+        ({"seeds": 0}, "seeds must be"),
+        ({"halving": 1}, "halving must be at least 2"),
+        ({"loss": lambda p, x: p["w"] ** 2}, "loss must return one number"),
+        ({"held_out": lambda p: p["w"]}, "held_out must return one number"),
+    ],
+)
+def test_bad_arguments_are_named(changed: Any, message: str):
+    arguments = {"make_tx": adam, "space": {"learning_rate": RATES}, **changed}
+    with pytest.raises((ValueError, TypeError), match=f"^gradkit.sweep: .*{message}"):
+        sweep(**arguments)
+
+
+def test_one_point_from_one_seed_is_a_sweep():
+    found = sweep(adam, {"learning_rate": [0.1]}, seeds=1)
+    assert np.isnan(found.pick().loss.low) and found.pick().at_edge == ()
+
+
+def test_a_space_without_a_float_is_a_program_for_each_point():
+    found = sweep(
+        lambda nesterov: gk.sgd(0.1, momentum=0.9, nesterov=nesterov),
+        {"nesterov": [True, False]},
+    )
+    *losses, _ = one_by_one(gk.sgd(0.1, momentum=0.9, nesterov=False), 2)
+    np.testing.assert_allclose(found.losses[1, 2], losses, rtol=1e-4)
+
+
+def test_points_of_lists_are_tried_once():
+    make = lambda kind: getattr(gk, kind)(0.1)
+    found = sweep(make, {"kind": ["adamw", "lion"]}, points=8)
+    assert sorted(point["kind"] for point in found.points) == ["adamw", "lion"]
