@@ -40,6 +40,7 @@ EXPECTED = "|".join(  # what a case may raise, as the docstrings say
     [
         r"leaf .* must have at least 2 axes",
         r"params must be passed to update",  # not to what is in a subspace
+        r"value, the loss, must be passed to update",  # drawn or not
         r"only = '' must be found in the path",  # of a transform without state
         r"the moments mu and nu of inner must be real numbers",
     ]

@@ -65,7 +65,7 @@ def store_by_int4(
     State: `0` bytes a leaf, `4` once, and a part of the state of `inner`: of its numbers that are
         kept so `0.5` bytes, in the place of 4, an odd last axis rounded up, and `4` bytes a block;
         and where there are more axes than one, `4` bytes for each index of each.
-    Flops: at most `280*size` a leaf, with two numbers an entry as Adam's, and those of `inner`.
+    Flops: at most `290*size` a leaf, with two numbers an entry as Adam's, and those of `inner`.
     Paper: Li, Chen and Zhu, "Memory Efficient Optimizers with 4-bit States", arXiv:2309.01507:
         B128/DE for the first moment, Rank-1/Linear for the second.
     Departure: the paper has a code for each of Adam's moments; here the signs in an array choose,
