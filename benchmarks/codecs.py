@@ -148,7 +148,7 @@ def table(found: dict[str, Any]) -> str:
         for column in columns:
             run = runs[column]
             loss = f", {run['loss']:.3f}" if "loss" in run else ""
-            kept = column in CODECS and run["bytes"] == runs["float32"]["bytes"]
+            kept = column in CODECS and run["bytes"] >= runs["float32"]["bytes"]
             cells.append(
                 "nothing to encode" if kept else percent(run["distance"]) + loss
             )

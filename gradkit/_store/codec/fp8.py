@@ -44,10 +44,12 @@ def store_by_fp8(inner: AnyTransform, *, block: int = 256, only: str = "") -> Tr
         2.2; in blocks, and for both moments, as in torchao.
     Departure: numbers that are not zero never become zero, and the mean is kept; theirs is
         rounded to the nearest.
-    Limits: coarser than `store_by_int8`, by half for squares: steps of Adam are 1 %
-        longer. Not for states that are parameters, bases or factors of matrices: exclude them by
-        `only`. Encoding has no derivative: gradients do not flow through the state from one
-        update to the next.
+    Limits: coarser than `store_by_int8`, by half for squares: steps of Adam are 1 % longer. Not for
+        states that are parameters, bases or factors of matrices: exclude them by `only`. Encoding
+        has no derivative: gradients do not flow through the state from one update to the next.
+        After 100 steps of `benchmarks/codecs.py` the parameters of its 43 recipes are within 20 %
+        of the way of their float32 runs, but `muon`'s and `normuon`'s 27 %, `shampoo`'s and
+        `soap`'s farther.
 
     >>> tx, p = gk.store_by_fp8(gk.scale_by_adam()), jnp.zeros((4, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

@@ -73,11 +73,15 @@ def store_by_int4(
         other axes stay sharded; the authors' code cuts the whole array. That leaves arrays of at
         most 4096 entries in 32 bits, here those below `block` are. The paper rounds to the
         nearest.
-    Limits: steps of Adam are up to 8 % longer, by noise. Negative numbers saturate at 0.8875
-        of the scale. An EMA of gradients of which none was negative has the table without zero. Not for states that are
-        parameters, bases or factors of matrices: exclude them by `only`. Codes stay sharded along
-        the last axis only where that divides half of it. Encoding has no derivative: gradients do
-        not flow through the state from one update to the next.
+    Limits: steps of Adam are up to 8 % longer, by noise. Negative numbers saturate at 0.8875 of the
+        scale. An EMA of gradients of which none was negative has the table without zero. Not for
+        states that are parameters, bases or factors of matrices: exclude them by `only`. Codes stay
+        sharded along the last axis only where that divides half of it. Encoding has no derivative:
+        gradients do not flow through the state from one update to the next. After 100 steps of
+        `benchmarks/codecs.py` the parameters of its 43 recipes are within 43 % of the way of their
+        float32 runs, mostly farther than other batches would move them, but `muon`'s and
+        `normuon`'s 64 %, and those of `madgrad`, `psgd`, `schedule_free_adamw`, `shampoo` and
+        `soap` farther still.
 
     >>> tx, p = gk.store_by_int4(gk.scale_by_adam()), jnp.zeros((64, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes

@@ -57,11 +57,12 @@ def store_by_int8(
         below a 500th of the largest to zero, too many in blocks of 256. FlashOptim's groups are
         of 32, with scales in float16, where small squares underflow. Squares in blocks of 256
         are too different for roots of 8 bits. FlashOptim rounds to the nearest.
-    Limits: an EMA of decay 0.999 has a noise of about a twentieth. A square below a 60,000th of
-        the largest of its block is kept as that, so that its step is shorter. Not for states that are
-        parameters, bases or factors of matrices, whose small parts matter: exclude them by
-        `only`. Encoding has no derivative: gradients do not flow through the state from one
-        update to the next.
+    Limits: an EMA of decay 0.999 has a noise of about a twentieth. A square below a 60,000th of the
+        largest of its block is kept as that, so that its step is shorter. Not for states that are
+        parameters, bases or factors of matrices, whose small parts matter: exclude them by `only`.
+        Encoding has no derivative: gradients do not flow through the state from one update to the
+        next. After 100 steps of `benchmarks/codecs.py` the parameters of its 43 recipes are within
+        17 % of the way of their float32 runs, losses within 0.01, but `shampoo`'s and `soap`'s.
 
     >>> tx, p = gk.store_by_int8(gk.scale_by_adam()), jnp.zeros((4, 256))
     >>> sum(x.nbytes for x in jax.tree.leaves(tx.init(p))), 2 * p.nbytes
