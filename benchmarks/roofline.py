@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3, help="steps in one timing")
     parser.add_argument("--only", default=",".join(OURS), help="recipes, by commas")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--out", type=pathlib.Path, help="folder for roofline.md")
+    parser.add_argument("--out", type=pathlib.Path, help="folder for roofline_table.md")
     args = parser.parse_args()
     keys = jax.random.split(jax.random.key(0), 2 * args.leaves)
     draw = lambda key: 0.02 * jax.random.normal(key, (args.side, args.side))
@@ -186,7 +186,7 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     if args.out:
-        (args.out / "roofline.md").write_text("\n".join(lines) + "\n")
+        (args.out / "roofline_table.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

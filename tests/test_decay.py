@@ -102,7 +102,16 @@ def test_few_recipes_need_params_without_decay() -> None:
     said = {k: FACTORIES[k].__doc__.partition("Needs:")[2] for k in RECIPES}
     need = {k for k, text in said.items() if text.startswith(" params.")}
     assert need == {
-        *("adamp", "innaprop", "lamb", "lars", "lorp", "madgrad", "sgdp"),
+        *(
+            "adamp",
+            "innaprop",
+            "lamb",
+            "lars",
+            "lorp",
+            "madgrad",
+            "schedule_free_adamw",
+            "sgdp",
+        ),
         "stable_spam",
     }
 
