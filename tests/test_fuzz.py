@@ -43,6 +43,7 @@ EXPECTED = "|".join(  # what a case may raise, as the docstrings say
         r"value, the loss, must be passed to update",  # drawn or not
         r"only = '' must be found in the path",  # of a transform without state
         r"the moments mu and nu of inner must be real numbers",
+        r"the moments mu and nu of inner must have the shape",
     ]
 )
 

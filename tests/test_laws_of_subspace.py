@@ -565,3 +565,10 @@ def test_principal_vectors_of_both_sides_are_singular_vectors() -> None:
         p = np.asarray(state.bases)
         np.testing.assert_allclose(np.abs(p.T @ vectors[:, :3]), np.eye(3), atol=1e-4)
         assert np.all(np.take_along_axis(p, np.abs(p).argmax(0)[None], 0) > 0)
+
+
+def test_moments_that_cannot_be_rotated_are_named() -> None:
+    """Of an inner transform that projects once more."""
+    tx, p = gk.project_by_grass_jump(gk.apollo_mini(0.1), rank=2), draw((4, 3))[0]
+    with pytest.raises(ValueError, match=r"have the shape .* of a projected gradient"):
+        tx.update(p, tx.init(p), p)

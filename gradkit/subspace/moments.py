@@ -30,7 +30,8 @@ def rotate_moments(b1: Scalar = 0.9, *, b2: Scalar = 0.999) -> Realign:
     Paper: Robert, Safaryan, Modoranu and Alistarh, "LDAdam: Adaptive Optimization from
         Low-Dimensional Gradient Statistics", arXiv:2410.16103, Algorithm 1.
     Limits: a `store_by_` whose codes are whole numbers belongs around the projection, not in
-        it: codes cannot be rotated, and an error says so.
+        it: codes cannot be rotated, and an error says so, as for moments of another shape than
+        the projected gradient's.
     """
     check.interval("subspace.rotate_moments", "[0, 1)", b1=b1, b2=b2)
 
@@ -44,6 +45,15 @@ def rotate_moments(b1: Scalar = 0.9, *, b2: Scalar = 0.999) -> Realign:
                 "the moments mu and nu of inner must be real numbers",
                 f"{m.dtype} and {v.dtype}, codes of a store_by_",
                 "Put that around the projection.",
+            )
+            alike = m.shape == v.shape == change.r.shape
+            check.holds(
+                "subspace.rotate_moments",
+                alike,
+                f"the moments mu and nu of inner must have the shape {change.r.shape} of a "
+                "projected gradient",
+                f"{m.shape} and {v.shape}",
+                "Take an inner transform that does not project or reduce once more.",
             )
             kept, (m, v) = (m, v), numbers.like((m, v), (change.r, change.r))
             bias1, bias2 = (
