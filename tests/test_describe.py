@@ -190,7 +190,7 @@ def test_extra_arguments_are_passed_on():
     with pytest.raises(
         TypeError, match=r"gradkit.describe: tx must be a transform.*adamw\(\)"
     ):
-        gk.describe(gk.adamw, PARAMS)  # pyright: ignore
+        gk.describe(gk.adamw, PARAMS)
 
 
 def test_describing_leaves_a_transform_as_it_was():

@@ -15,7 +15,7 @@ import gradkit as gk
 from gradkit._transform.precondition.psgd import of_triangles
 
 Transform = optax.GradientTransformationExtraArgs
-SIDES = [(5, 5), (4, 7), (7, 4)]
+SIDES = {"square": (5, 5), "fat": (4, 7), "thin": (7, 4)}
 
 METHODS: dict[str, Callable[..., Transform]] = {
     "shampoo": functools.partial(gk.precondition_by_shampoo, damping=1e-3, every=2),
@@ -52,9 +52,11 @@ def steps(tx: Transform, gs: list[Any], probes: list[Any] | None = None) -> list
 
 
 def close(got: Any, want: Any, tolerance: float = 1e-6) -> None:
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    found, wanted = map(jax.tree_util.tree_leaves_with_path, (got, want))
+    for (path, a), (_, b) in zip(found, wanted, strict=True):
         scale = np.max(np.abs(b), initial=1e-30)
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale)
+        leaf = f"leaf {jax.tree_util.keystr(path)}"
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=leaf)
 
 
 @pytest.fixture(autouse=True)
@@ -63,34 +65,43 @@ def in_float64():
         yield
 
 
-@pytest.mark.parametrize("sides", SIDES)
+def sides_of(name):
+    return {"square": (5, 5)} if name in ("soap", "kl_shampoo") else SIDES
+
+
+def stream(sides, seed=0):
+    """Five steps of random gradients, a tree of leaves with these sides."""
+    return [dict(zip(sides, draw(*sides.values(), seed=t + seed))) for t in range(5)]
+
+
 @pytest.mark.parametrize("name", TURNING)
-def test_directions_turn_with_their_matrix(name, sides) -> None:
+def test_directions_turn_with_their_matrix(name) -> None:
     """Another orthonormal basis of inputs and outputs is seen as the same problem.
 
     SOAP and KL-Shampoo take bases from the first gradient: it has full rank here on one side
     only, and in the null space of the other their bases are arbitrary, so both are square.
     """
-    sides = (5, 5) if name in ("soap", "kl_shampoo") else sides
-    gs = [draw(sides, seed=t)[0] for t in range(5)]
-    left, right = rotation(sides[0], 11), rotation(sides[1], 12)
-    plain = steps(METHODS[name](), gs)
-    turned = steps(METHODS[name](), [left @ g @ right for g in gs])
-    close(turned, [left @ u @ right for u in plain])
+    gs = stream(sides_of(name))
+    turn = lambda xs: [
+        {
+            k: rotation(x.shape[0], 11) @ x @ rotation(x.shape[1], 12)
+            for k, x in t.items()
+        }
+        for t in xs
+    ]
+    close(steps(METHODS[name](), turn(gs)), turn(steps(METHODS[name](), gs)))
 
 
-@pytest.mark.parametrize("sides", SIDES)
 @pytest.mark.parametrize("name", METHODS)
-def test_a_transposed_matrix_gets_the_transposed_direction(name, sides) -> None:
+def test_a_transposed_matrix_gets_the_transposed_direction(name) -> None:
     """In torch's layout as in ours, PSGD's noise turned along; bases as above."""
-    sides = (5, 5) if name in ("soap", "kl_shampoo") else sides
-    sides = (
-        (4, 6) if name == "one_sided" and sides == (5, 5) else sides
-    )  # no small side
-    gs, vs = ([draw(sides, seed=t + s)[0] for t in range(5)] for s in (0, 20))
+    sides = sides_of(name)
+    if name == "one_sided":
+        sides = {**sides, "square": (4, 6)}  # else no side is the small one
+    gs, vs = stream(sides), stream(sides, 20)
     probes = name == "psgd"
     plain = steps(METHODS[name](), gs, vs if probes else None)
-    turn = lambda xs: [x.T for x in xs]
+    turn = lambda xs: jax.tree.map(jnp.transpose, xs)
     turned = steps(METHODS[name](), turn(gs), turn(vs) if probes else None)
     close(turned, turn(plain))
 

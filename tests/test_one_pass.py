@@ -65,7 +65,6 @@ def between(recipe):
     return compiled(recipe).memory_analysis().temp_size_in_bytes / (4 * SIDE**2)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="XLA's kernels on a CPU")
 @pytest.mark.parametrize("recipe", [*IN_PLACE, *BETWEEN])
 def test_a_step_is_in_place(recipe):
     """As that of AdamW is; some releases of XLA keep one array in between for it too."""

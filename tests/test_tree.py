@@ -125,3 +125,22 @@ def test_leaves_of_one_shape_share_their_kernels(make: Any) -> None:
         return {x for x in unnamed.split("\n\n") if "f32[8,8]" in x.partition("\n")[0]}
 
     assert len(kernels(20)) == len(kernels(10))
+
+
+@pytest.mark.parametrize("b", [0.0, 0.5, 0.9, 0.99])
+def test_an_average_before_another_is_computed_from_it_where_that_is_exact(b):
+    """Numbers as they are, and traced; where `b` is the smaller, from the old average."""
+    old, new = (jnp.asarray(np.random.default_rng(i).normal(size=9)) for i in (0, 1))
+    mu, want = tree.ema(b, old, new), tree.ema(0.9, old, new)
+    for got in (
+        tree.ema_before(0.9, b, old, mu, new),
+        jax.jit(tree.ema_before)(0.9, b, old, mu, new),
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    lost = tree.ema_before(0.9, b, old + jnp.nan, mu, new)
+    assert bool(jnp.all(jnp.isfinite(lost))) == (b >= 0.9)
+
+
+def test_what_is_computed_after_others_is_the_same():
+    x, y = {"a": jnp.arange(3.0)}, {"a": jnp.array([0.0, jnp.inf, -jnp.inf])}
+    np.testing.assert_array_equal(tree.after(x, y, y)["a"], x["a"])

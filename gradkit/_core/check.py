@@ -212,6 +212,13 @@ def holds(
         raise error(ValueError, method, f"{requirement}, got {got}. {remedy}")
 
 
+def loss(method: str, value: Any) -> None:
+    """Check that the loss of the batch is passed to an update."""
+    requirement = "value, the loss, must be passed to update"
+    remedy = "Call tx.update(grads, state, params, value=loss)."
+    holds(method, value is not None, requirement, None, remedy)
+
+
 def is_transform(x: Any) -> bool:
     """Whether `x` has callable `init` and `update`."""
     return callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradkit._core import check, norms, numbers, rate, report, tree
 from gradkit._core.derivative import hypot, root
+from gradkit._core.distance import from_start
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -80,19 +81,10 @@ def step_by_dog(
     ) -> tuple[Updates, DoGState]:
         del extra
         check.given(name, params)
-        g, p = numbers.read(updates), numbers.like(params, state.anchor)
-        start = state.count == 0
-        anchor = jax.tree.map(lambda x, x0: jnp.where(start, x, x0), p, state.anchor)
-
-        def moved(x: jax.Array, x0: jax.Array) -> jax.Array:
-            return jnp.where(start, x, x - x0)
-
-        norm = norms.of_tree(jax.tree.map(moved, p, anchor))
-        travelled = jnp.where(start, first_distance * (1 + norm), norm)
-        distance = jnp.maximum(state.distance, travelled.astype(state.distance.dtype))
-        length = hypot(state.length, norms.of_tree(g).astype(distance.dtype))
-        length = jnp.minimum(length, jnp.finfo(length.dtype).max)
-
+        g = numbers.read(updates)
+        anchor, distance, length = from_start(
+            state, g, params, first_distance, norms.of_tree
+        )
         floor = root(jnp.asarray(eps, length.dtype))
         size = rate.at(learning_rate, state.count) * tree.ratio(
             distance, hypot(length, floor)

@@ -91,13 +91,7 @@ def step_by_momo(
     ) -> tuple[Updates, MoMoState]:
         del extra
         check.given(name, params)
-        check.holds(
-            name,
-            value is not None,
-            "value, the loss, must be passed to update",
-            None,
-            "Call tx.update(grads, state, params, value=loss).",
-        )
+        check.loss(name, value)
         g = numbers.like(numbers.read(updates), state.mu)
         p = numbers.like(params, state.mu)
         first = state.count == 0

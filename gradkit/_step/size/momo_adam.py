@@ -102,13 +102,7 @@ def step_by_momo_adam(
     ) -> tuple[Updates, MoMoAdamState]:
         del extra
         check.given(name, params)
-        check.holds(
-            name,
-            value is not None,
-            "value, the loss, must be passed to update",
-            None,
-            "Call tx.update(grads, state, params, value=loss).",
-        )
+        check.loss(name, value)
         g = numbers.like(numbers.read_squarable(updates), state.mu)
         p = numbers.like(params, state.mu)
         first, count = state.count == 0, numbers.increment(state.count)

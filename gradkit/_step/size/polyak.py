@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, norms, numbers, rate, report, tree
+from gradkit._core import check, norms, numbers, polyak, rate, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -74,20 +74,14 @@ def step_by_polyak(learning_rate: Rate = 1.0, *, lower_bound: Hyper = 0.0) -> Tr
         **extra: Extra,
     ) -> tuple[Updates, PolyakState]:
         del params, extra
-        check.holds(
-            name,
-            value is not None,
-            "value, the loss, must be passed to update",
-            None,
-            "Call tx.update(grads, state, params, value=loss).",
-        )
+        check.loss(name, value)
         g = numbers.read(updates)
         norm = norms.given_or(norms.of_tree(g), global_norm)
         per_norm = numbers.inverse(norm)
-        above = jnp.asarray(value).astype(norm.dtype) - lower_bound
-        above = jnp.where(jnp.isfinite(above), jnp.maximum(above, 0), 0)
         longest = rate.at(learning_rate, state.count) * norm
-        length = jnp.minimum(longest, above * per_norm)
+        length = jnp.minimum(
+            longest, polyak.above(value, lower_bound, norm.dtype) * per_norm
+        )
         report.number("learning_rate", length * per_norm)
         u = tree.scale(-length, tree.scale(per_norm, g))
         return numbers.like(u, updates), PolyakState(numbers.increment(state.count))

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, numbers, rate, report, tree
-from gradkit._core.derivative import root
+from gradkit._core import check, numbers, polyak, rate, report, tree
 from gradkit._core.factory import factory
 from gradkit._core.types import (
     Extra,
@@ -81,13 +80,7 @@ def step_by_sania_adagrad(
         **extra: Extra,
     ) -> tuple[Updates, SANIAAdaGradState]:
         del params, extra
-        check.holds(
-            name,
-            value is not None,
-            "value, the loss, must be passed to update",
-            None,
-            "Call tx.update(grads, state, params, value=loss).",
-        )
+        check.loss(name, value)
         g = numbers.like(numbers.read_squarable(updates), state.nu)
         count = numbers.increment(state.count)
 
@@ -95,20 +88,11 @@ def step_by_sania_adagrad(
             # clipped before and not after: XLA would compute a clipped sum twice
             return numbers.summable(v, 1) + numbers.summable(jnp.square(g), 1)
 
-        nu = metric = jax.tree.map(add, state.nu, g)
-
-        scaled = jax.tree.map(
-            lambda g, d: tree.ratio(g, jnp.maximum(d, eps)), g, metric
-        )
-        square = tree.dot(g, scaled)
-        above = jnp.asarray(value).astype(square.dtype) - lower_bound
-        above = jnp.where(jnp.isfinite(above), jnp.maximum(above, 0), 0)
-        is_met = 2 * above <= square  # the model falls to the bound
-        x = jnp.where(is_met, tree.ratio(2 * above, square), 1)
-        part = x / (1 + root(1 - x))  # 1 - sqrt(1 - x)
+        nu = jax.tree.map(add, state.nu, g)
+        direction, part = polyak.quadratic(g, nu, eps, value, lower_bound)
         report.number("learning_rate", part)
         size = rate.at(learning_rate, state.count) * part
-        u = numbers.like(tree.scale(-size, scaled), updates)
+        u = numbers.like(tree.scale(-size, direction), updates)
         return u, SANIAAdaGradState(count, nu)
 
     return transform(init, update)
