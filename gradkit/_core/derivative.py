@@ -102,7 +102,7 @@ def angle(y: jax.Array, x: jax.Array) -> jax.Array:
 def _arctangent(degree: int) -> list[float]:
     """Coefficients of `arctan(t) / t` in powers of `t^2`, near the best in [0, 1].
 
-    Errors are 1e-8 at degree 8 and 3e-15 at degree 20.
+    Errors are 1e-8 at degree 8 and 4e-15 at degree 20.
     """
 
     def ratio(square: np.ndarray) -> np.ndarray:
