@@ -50,7 +50,7 @@ def text(latex: str) -> str:
     """
     cases = r"\\begin\{cases\}(.*?)\\end\{cases\}"
     out = re.sub(cases, _cases, latex, flags=re.S)
-    out = re.sub(r"\\(?:mathrm|text|mathbb)" + GROUP, r"\1", out)
+    out = re.sub(r"\\(?:mathrm|text|mathbb|operatorname)" + GROUP, r"\1", out)
     before = ""
     while before != out:  # from the inside out
         before = out

@@ -52,8 +52,8 @@ def precondition_by_inverse_free_kfac(
 
     The factors begin as identities. When `every` divides $t - 1$ they are fitted first:
 
-    $$n_A = \tfrac12 \big( \tfrac{\mathrm{damping}}{d_B} \mathrm{tr}(B^T B) A^T A
-      + \tfrac{1}{d_B} H H^T - I \big), \qquad H = A^T g_t B$$
+    $$n_A = \tfrac{1}{2} ( \tfrac{\mathrm{damping}}{d_B} \mathrm{tr}(B^T B) A^T A
+      + \tfrac{1}{d_B} H H^T - I ), \qquad H = A^T g_t B$$
     $$m_A \leftarrow \mathrm{decay} \, m_A + n_A, \qquad A \leftarrow A - A \, m_A \;
       \mathrm{fit\_rate} / \max(1, \lVert m_A \rVert)$$
 
