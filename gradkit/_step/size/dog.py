@@ -33,7 +33,7 @@ class DoGState(NamedTuple):
 def step_by_dog(
     learning_rate: Rate = 1.0, *, first_distance: Hyper = 1e-6, eps: Hyper = 1e-8
 ) -> Transform:
-    r"""Step against the gradient by the distance from where training began, over all gradients' root.
+    r"""Step against the gradient by the distance from the start over the root of all gradients.
 
     $$\bar r_t = \max(\bar r_{t-1}, \lVert p_{t-1} - p_0 \rVert), \qquad
       \bar r_0 = \mathrm{first\_distance} \, (1 + \lVert p_0 \rVert)$$

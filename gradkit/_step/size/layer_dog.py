@@ -33,7 +33,7 @@ class LayerDoGState(NamedTuple):
 def step_by_layer_dog(
     learning_rate: Rate = 1.0, *, first_distance: Hyper = 1e-6, eps: Hyper = 1e-8
 ) -> Transform:
-    r"""Step against each leaf's gradient by the leaf's distance from its start, over all its gradients' root.
+    r"""Step against each leaf's gradient by its distance from its start over its gradients' root.
 
     $$\bar r_t = \max(\bar r_{t-1}, \lVert p_{t-1} - p_0 \rVert), \qquad
       \bar r_0 = \mathrm{first\_distance} \, (1 + \lVert p_0 \rVert)$$

@@ -36,7 +36,7 @@ def step_by_momo(
     lower_bound: Hyper = 0.0,
     weight_decay: Hyper = 0.0,
 ) -> Transform:
-    r"""Step along momentum to where a model of the loss, the average of its linearizations, is least.
+    r"""Step along momentum to the least point of an average of linear models of the loss.
 
     $$d_t = b\, d_{t-1} + (1 - b)\, g_t, \quad
       \bar f_t = b \bar f_{t-1} + (1 - b)\, \mathrm{value}_t, \quad

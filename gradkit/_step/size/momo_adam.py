@@ -40,7 +40,7 @@ def step_by_momo_adam(
     lower_bound: Hyper = 0.0,
     weight_decay: Hyper = 0.0,
 ) -> Transform:
-    r"""Step along Adam's direction to where a model of the loss, the average of its linearizations, is least.
+    r"""Step along Adam's direction to the least point of an average of linear models of the loss.
 
     $$d_t = b_1 d_{t-1} + (1 - b_1)\, g_t, \quad
       \bar f_t = b_1 \bar f_{t-1} + (1 - b_1)\, \mathrm{value}_t, \quad

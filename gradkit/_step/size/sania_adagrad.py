@@ -30,7 +30,7 @@ class SANIAAdaGradState(NamedTuple):
 def step_by_sania_adagrad(
     learning_rate: Rate = 1.0, *, eps: Hyper = 0.1, lower_bound: Hyper = 0.0
 ) -> Transform:
-    r"""Step in the metric of summed squared gradients to where a quadratic model of the loss meets its lower bound.
+    r"""Step to where a model of the loss, in the metric of summed squares, meets its bound.
 
     $$v_t = v_{t-1} + g_t^2, \qquad D_t = \max(v_t, \epsilon)$$
     $$u_t = -\mathrm{learning\_rate} \, \lambda_t \frac{g_t}{D_t}, \qquad

@@ -34,7 +34,7 @@ def step_by_sania_adam(
     eps: Hyper = 0.1,
     lower_bound: Hyper = 0.0,
 ) -> Transform:
-    r"""Step in the metric of averaged squared gradients to where a quadratic model of the loss meets its lower bound.
+    r"""Step to where a model of the loss, in the metric of averaged squares, meets its bound.
 
     $$v_t = b_2 v_{t-1} + (1 - b_2)\, g_t^2, \qquad D_t = \max(v_t / (1 - b_2^t), \epsilon)$$
     $$u_t = -\mathrm{learning\_rate} \, \lambda_t \frac{g_t}{D_t}, \qquad
