@@ -20,7 +20,7 @@ test: $(READY)
 
 race: $(READY)
 	$(BIN)/gradkit race --task bytes --recipes adamw,ademamix,grams,lion,muon,fira \
-		--steps 200 --rates 5 --seeds 2 --out runs/make-race-$$(date +%Y%m%d-%H%M%S)
+		--steps 200 --trials 5 --seeds 2 --out runs/make-race-$$(date +%Y%m%d-%H%M%S)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py

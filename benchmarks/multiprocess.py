@@ -71,7 +71,7 @@ def train(
 
     With `order=-1` the examples of every batch stand in reverse, which rounds their sum otherwise.
     """
-    from gradkit._lab import tasks  # the parent needs no flax
+    from gradkit._lab import tasks, text  # the parent needs no flax
 
     tx = make()
     task = tasks.next_byte(width=size.width, layers=size.layers, batch=size.batch)
@@ -80,7 +80,7 @@ def train(
     replicated, split = (
         NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",))
     )
-    text, length = np.asarray(task.train), task.units // task.batch + 1
+    data, length = text.standard_library().train, task.units // size.batch + 1
     mine = np.split(np.arange(size.batch), jax.process_count())[jax.process_index()]
     rng = np.random.default_rng(0)
     with jax.set_mesh(mesh):
@@ -96,8 +96,10 @@ def train(
 
         losses = []
         for _ in range(size.steps):
-            starts = rng.integers(task.train_size, size=size.batch)[::order][mine]
-            windows = text[starts[:, None] + np.arange(length)].astype(np.int32)
+            starts = rng.integers(len(data) - length + 1, size=size.batch)[::order][
+                mine
+            ]
+            windows = data[starts[:, None] + np.arange(length)].astype(np.int32)
             windows = jax.make_array_from_process_local_data(split, windows)
             params, state, loss = step(params, state, windows)
             losses.append(float(loss))

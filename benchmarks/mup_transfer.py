@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import gradkit as gk
-from gradkit._lab import checkpoints, coords, plots, report, verdict
+from gradkit._lab import checkpoints, coords, plots, report
 from gradkit._lab.coords import Size, Start
 
 QUESTIONS = {"width": ("mup", "sp"), "layers": ("completep", "sp")}
@@ -75,7 +75,7 @@ def run(job: Job, base: Size, data: jax.Array, setting: dict[str, Any]) -> Any:
 
     n = getattr(job.size, job.over)
     found = gk.sweep_transfer(make, [n], setting["rates"], steps, setting["seeds"])
-    return verdict.numbers(found.losses[n])
+    return report.numbers(found.losses[n])
 
 
 def gather(record: dict[str, Any]) -> dict[str, dict[str, gk.SweepResult]]:

@@ -27,10 +27,11 @@ import optax
 import roofline
 
 import gradkit as gk
-from gradkit._lab import program, tasks
+from gradkit._lab import tasks, text
 
 QUANTILE = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
-HELD_OUT = 1024  # windows
+CONTEXT = 32  # bytes
+HELD_OUT = 1024  # windows of the test split, 64 at once
 
 
 class Setup(NamedTuple):
@@ -75,38 +76,38 @@ LOW = {
 
 
 def held_out_losses(
-    setup: Setup, rates: list[float], task: tasks.Task, ground: program.Ground
+    setup: Setup, rates: list[float], task: gk.Task, test: Any, steps: int, seeds: int
 ) -> np.ndarray:
-    """The last held-out losses, `[rates, seeds]`."""
-    steps = len(ground.order)
+    """The last losses `test`, `[rates, seeds]`."""
     wide = lambda t: jax.tree.map(lambda p: p.astype(jnp.float32), t)
-    draw = np.random.default_rng(0)
-    starts = draw.integers(task.held_out_size, size=(16, HELD_OUT // 16))
 
-    def run(rate: jax.Array, params: Any, order: jax.Array) -> jax.Array:
-        tx = setup.make(program.schedule(rate, steps))
-        params = jax.tree.map(lambda p: p.astype(setup.dtype), params)
+    def run(rate: jax.Array, key: jax.Array) -> jax.Array:
+        first, draws = jax.random.split(key)
+        schedule = gk.schedule_by_linear_decay(rate, steps=steps, warmup=steps // 10)
+        tx = setup.make(schedule)
+        params = jax.tree.map(lambda p: p.astype(setup.dtype), task.init(first))
 
-        def step(carry: Any, indices: jax.Array) -> tuple[Any, None]:
+        def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
             params, state = carry
-            batch = task.examples(ground.data, indices)
-            grads = jax.grad(lambda p: task.loss(wide(p), batch))(params)
+            grads = jax.grad(lambda p: task.loss(wide(p), task.data(key)))(params)
             updates, state = tx.update(grads, state, params)
             return (optax.apply_updates(params, updates), state), None
 
-        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), order)
-        loss = lambda at: task.loss(wide(params), task.examples(task.held_out, at))
-        return jnp.mean(jax.lax.map(loss, starts))
+        start = params, tx.init(params)
+        (params, _), _ = jax.lax.scan(step, start, jax.random.split(draws, steps))
+        return test(wide(params))
 
-    runs = jax.jit(jax.vmap(run, (None, 0, 1)))
-    found = [runs(jnp.float32(x), ground.params, ground.order) for x in rates]
+    runs = jax.jit(jax.vmap(run, (None, 0)))
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    found = [runs(jnp.float32(x), keys) for x in rates]
     jax.clear_caches()
     return np.asarray(found)
 
 
-def losses(task: tasks.Task, steps: int, seeds: int, rates: list[float]) -> str:
+def losses(task: gk.Task, steps: int, seeds: int, rates: list[float]) -> str:
     """A table of held-out losses beside those in float32."""
-    ground = program.ground(task, steps, seeds)
+    windows = tasks.windows(text.standard_library().test, CONTEXT)
+    test = tasks.held_out(task.loss, windows, 64, HELD_OUT // 64)
     lines = [
         "| rate | | loss | sd over seeds | minus float32 | 95 % interval |",
         "|---|---|---|---|---|---|",
@@ -117,7 +118,7 @@ def losses(task: tasks.Task, steps: int, seeds: int, rates: list[float]) -> str:
         named |= {k: v for k, v in LOW.items() if recipe in k}
         want = None
         for name, setup in named.items():
-            got = held_out_losses(setup, rates, task, ground)
+            got = held_out_losses(setup, rates, task, test, steps, seeds)
             want = got if want is None else want
             for rate, ours, gap in zip(rates, got, got - want):
                 cells = [f"{ours.mean():.4f}", f"{ours.std(ddof=1):.4f}"]
@@ -186,7 +187,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["losses", "times"])
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    task = tasks.next_byte()
+    task = tasks.next_byte(context=CONTEXT)
     parts = [
         f"""# Training in low precision
 

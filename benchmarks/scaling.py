@@ -26,6 +26,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -281,6 +282,8 @@ def main() -> None:
     parser.add_argument("--devices", default="8,64,512")
     parser.add_argument("--only", default="adamw,clip + adamw,muon,dion,soap")
     parser.add_argument("--layouts", default=",".join(LAYOUTS))
+    parser.add_argument("--width", type=int, default=Model().width)
+    parser.add_argument("--layers", type=int, default=Model().layers)
     parser.add_argument("--at", type=int, default=1000, help="devices to fit to")
     parser.add_argument("--timeout", type=float, default=300, help="seconds a program")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -291,14 +294,17 @@ def main() -> None:
         return
     counts = [*map(int, args.devices.split(","))]
     head = [*(f"{n} devices" for n in counts), f"{args.at} by the fit", "its error"]
-    print(f"| method | layout | MB sent | {' | '.join(head)} | collectives |")
-    print("|---" * (len(head) + 4) + "|")
+    print(f"| method | layout | MB sent | {' | '.join(head)} | collectives | seconds |")
+    print("|---" * (len(head) + 5) + "|")
+    model = Model(args.width, args.layers)
     for method in args.only.split(","):
         for layout in args.layouts.split(","):
-            found = {
-                n: alone(args.compiler, method, layout, n, Model(), args.timeout)
-                for n in counts
-            }
+            found, seconds = {}, []
+            for n in counts:
+                start = time.monotonic()
+                program = args.compiler, method, layout, n, model
+                found[n] = alone(*program, args.timeout)
+                seconds.append(f"{time.monotonic() - start:.0f}")
             done = {n: x for n, x in found.items() if x is not None}
             most = max((c.loop for x in done.values() for c in x), default=0)
             for loop in range(most + 1):
@@ -312,7 +318,8 @@ def main() -> None:
                 kinds = Counter(c.kind for c in done[max(done)] if c.loop == loop)
                 used = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
                 row = [method, layout, when, *cells, f"{value:.4g}", f"{error:.0%}"]
-                print(f"| {' | '.join([*row, used])} |", flush=True)
+                row += [used, ", ".join(seconds)]  # of the process, with tracing
+                print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

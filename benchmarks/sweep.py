@@ -32,16 +32,12 @@ def main() -> None:
     task = tasks.next_byte(width=args.width)
     rates = np.geomspace(1e-3, 1e-1, args.rates).tolist()
 
-    def data(key: jax.Array) -> Any:
-        places = jax.random.randint(key, (task.batch,), 0, task.train_size)
-        return task.examples(task.train, places)
-
     clock = time.perf_counter()
     found = gk.sweep(
         gk.adamw,
         {"learning_rate": rates},
         task.loss,
-        data,
+        task.data,
         args.steps,
         init=task.init,
         seeds=args.seeds,
@@ -50,7 +46,7 @@ def main() -> None:
 
     @functools.partial(jax.jit, donate_argnums=(1, 2))
     def step(rate: Any, params: Any, state: Any, key: jax.Array) -> Any:
-        loss, grads = jax.value_and_grad(task.loss)(params, data(key))
+        loss, grads = jax.value_and_grad(task.loss)(params, task.data(key))
         updates, state = gk.adamw(rate).update(grads, state, params)
         return optax.apply_updates(params, updates), state, loss
 

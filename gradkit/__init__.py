@@ -29,14 +29,15 @@ sparsity: mask_by_annealing, mask_by_disruption, mask_by_fisher, mask_by_gradien
     mask_by_regrowth, mask_by_saliency, mask_by_small_weight
 decay: decay_by_caution, decay_by_completep, decay_by_relevance, decay_by_unit_norm,
     decay_by_weight
-size: step_by_dog, step_by_layer_dog, step_by_learning_rate, step_by_momo, step_by_momo_adam,
-    step_by_polyak, step_by_prodigy, step_by_sania_adagrad, step_by_sania_adam,
-    step_by_schedule_free, step_by_weight_floor
+size: step_by_dog, step_by_layer_dog, step_by_learning_rate, step_by_model_building,
+    step_by_momo, step_by_momo_adam, step_by_polyak, step_by_prodigy, step_by_sania_adagrad,
+    step_by_sania_adam, step_by_schedule_free, step_by_u_dog, step_by_weight_floor
 schedule: schedule_by_cosine, schedule_by_half_life, schedule_by_inverse_root,
     schedule_by_linear_decay, schedule_by_one_cycle, schedule_by_refinement,
-    schedule_by_sqrt_cooldown, schedule_by_step_law, schedule_by_warmup_stable_decay
-batch_size: grow_batch_by_norm_test, rate_by_hessian_noise, rate_by_linear_scaling,
-    rate_by_sqrt_scaling
+    schedule_by_sqrt_cooldown, schedule_by_step_law, schedule_by_time_transfer,
+    schedule_by_warmup_stable_decay
+batch_size: grow_batch_by_coordinate_norm_test, grow_batch_by_norm_test, rate_by_hessian_noise,
+    rate_by_linear_scaling, rate_by_sqrt_scaling
 transfer: transfer_by_alignment, transfer_by_completep, transfer_by_depth_mup,
     transfer_by_expert_mup, transfer_by_gradient_scale, transfer_by_learned_mup,
     transfer_by_mup, transfer_by_plain_mup, transfer_by_residual_scaling,
@@ -55,9 +56,14 @@ reset: reset_by_period
 codec: store_by_bfloat16, store_by_bfloat16_plus8, store_by_fp8, store_by_int4, store_by_int8
 offload: store_by_offload
 view: view_by_pattern
+init: init_by_eva, init_by_fixup, init_by_lora_ga, init_by_singular_values
 metrics: measure
-diagnostics: bound_of_schedule, check_coordinates, describe, find_learning_rate, sweep,
-    sweep_transfer
+diagnostics: bound_of_schedule, check_coordinates, describe, find_learning_rate,
+    measure_by_coherence, measure_by_effective_learning_rate, measure_by_example_score,
+    measure_by_gap_change, measure_by_gram_norm, measure_by_hessian_spectrum,
+    measure_by_interpolation, measure_by_landscape, measure_by_learning_rate_sensitivity,
+    measure_by_noise_scale, measure_by_opposing_signals, measure_by_stability,
+    measure_by_stable_rank, measure_by_subspace_overlap, race, sweep, sweep_transfer
 recipe: adabound, adagc, adam_atan2, adamomentum, adamp, adamw, adamw_subset_norm, adan,
     ademamix, amsbound, amsgrad, apollo, apollo_mini, diffgrad, dion, fira, galore, grams,
     grass_jump, grass_walk, gravity, hspg, innaprop, lamb, lars, lawn, lion, lion_kappa, lorp,
@@ -67,10 +73,11 @@ recipe: adabound, adagc, adam_atan2, adamomentum, adamp, adamw, adamw_subset_nor
 Beside them: glossary, parametrization, subspace, chain, eval_params, hyperparameters,
     metrics, newton_schulz, plot_schedule, restore_state, routes,
     set_hyperparameters, state_schema, state_sharding, then, times,
-    Coordinates, Experiment, LogUniform, SweepResult, SweepTable, Uniform,
-    OPTIMIZERS, RULES, LeafReading, ModelReading, Multipliers, Optimizer,
-    Parameter, Parametrization, infer_parametrization, multiplier_columns,
-    multipliers, read_model, rescale_init.
+    Coordinates, Experiment, LogUniform, RaceEntry, RaceProgress, RaceTable,
+    SweepProgress, SweepResult, SweepTable, Task, Uniform, OPTIMIZERS, RULES,
+    LeafReading, ModelReading, Multipliers, Optimizer, Parameter,
+    Parametrization, infer_parametrization, multiplier_columns, multipliers,
+    read_model, rescale_init.
 
 Written by tools/export.py.
 """
@@ -142,9 +149,20 @@ from gradkit._core import times as times
 from gradkit._core.measure import Coordinates as Coordinates
 from gradkit._core.measure import Experiment as Experiment
 from gradkit._core.measure import LogUniform as LogUniform
+from gradkit._core.measure import RaceEntry as RaceEntry
+from gradkit._core.measure import RaceProgress as RaceProgress
+from gradkit._core.measure import RaceTable as RaceTable
+from gradkit._core.measure import SweepProgress as SweepProgress
 from gradkit._core.measure import SweepResult as SweepResult
 from gradkit._core.measure import SweepTable as SweepTable
+from gradkit._core.measure import Task as Task
 from gradkit._core.measure import Uniform as Uniform
+from gradkit._init.eva import init_by_eva as init_by_eva
+from gradkit._init.fixup import init_by_fixup as init_by_fixup
+from gradkit._init.lora_ga import init_by_lora_ga as init_by_lora_ga
+from gradkit._init.singular_values import (
+    init_by_singular_values as init_by_singular_values,
+)
 from gradkit._observe.diagnostics.bound_of_schedule import (
     bound_of_schedule as bound_of_schedule,
 )
@@ -155,6 +173,49 @@ from gradkit._observe.diagnostics.describe import describe as describe
 from gradkit._observe.diagnostics.find_learning_rate import (
     find_learning_rate as find_learning_rate,
 )
+from gradkit._observe.diagnostics.measure_by_coherence import (
+    measure_by_coherence as measure_by_coherence,
+)
+from gradkit._observe.diagnostics.measure_by_effective_learning_rate import (
+    measure_by_effective_learning_rate as measure_by_effective_learning_rate,
+)
+from gradkit._observe.diagnostics.measure_by_example_score import (
+    measure_by_example_score as measure_by_example_score,
+)
+from gradkit._observe.diagnostics.measure_by_gap_change import (
+    measure_by_gap_change as measure_by_gap_change,
+)
+from gradkit._observe.diagnostics.measure_by_gram_norm import (
+    measure_by_gram_norm as measure_by_gram_norm,
+)
+from gradkit._observe.diagnostics.measure_by_hessian_spectrum import (
+    measure_by_hessian_spectrum as measure_by_hessian_spectrum,
+)
+from gradkit._observe.diagnostics.measure_by_interpolation import (
+    measure_by_interpolation as measure_by_interpolation,
+)
+from gradkit._observe.diagnostics.measure_by_landscape import (
+    measure_by_landscape as measure_by_landscape,
+)
+from gradkit._observe.diagnostics.measure_by_learning_rate_sensitivity import (
+    measure_by_learning_rate_sensitivity as measure_by_learning_rate_sensitivity,
+)
+from gradkit._observe.diagnostics.measure_by_noise_scale import (
+    measure_by_noise_scale as measure_by_noise_scale,
+)
+from gradkit._observe.diagnostics.measure_by_opposing_signals import (
+    measure_by_opposing_signals as measure_by_opposing_signals,
+)
+from gradkit._observe.diagnostics.measure_by_stability import (
+    measure_by_stability as measure_by_stability,
+)
+from gradkit._observe.diagnostics.measure_by_stable_rank import (
+    measure_by_stable_rank as measure_by_stable_rank,
+)
+from gradkit._observe.diagnostics.measure_by_subspace_overlap import (
+    measure_by_subspace_overlap as measure_by_subspace_overlap,
+)
+from gradkit._observe.diagnostics.race import race as race
 from gradkit._observe.diagnostics.sweep import sweep as sweep
 from gradkit._observe.diagnostics.sweep_transfer import sweep_transfer as sweep_transfer
 from gradkit._observe.metrics.measure import measure as measure
@@ -205,6 +266,9 @@ from gradkit._recipes.snsm import snsm as snsm
 from gradkit._recipes.soap import soap as soap
 from gradkit._recipes.stable_spam import stable_spam as stable_spam
 from gradkit._recipes.zclip_adamw import zclip_adamw as zclip_adamw
+from gradkit._step.batch_size.grow_batch_by_coordinate_norm_test import (
+    grow_batch_by_coordinate_norm_test as grow_batch_by_coordinate_norm_test,
+)
 from gradkit._step.batch_size.grow_batch_by_norm_test import (
     grow_batch_by_norm_test as grow_batch_by_norm_test,
 )
@@ -242,6 +306,9 @@ from gradkit._step.schedule.sqrt_cooldown import (
     schedule_by_sqrt_cooldown as schedule_by_sqrt_cooldown,
 )
 from gradkit._step.schedule.step_law import schedule_by_step_law as schedule_by_step_law
+from gradkit._step.schedule.time_transfer import (
+    schedule_by_time_transfer as schedule_by_time_transfer,
+)
 from gradkit._step.schedule.warmup_stable_decay import (
     schedule_by_warmup_stable_decay as schedule_by_warmup_stable_decay,
 )
@@ -249,6 +316,9 @@ from gradkit._step.size.dog import step_by_dog as step_by_dog
 from gradkit._step.size.layer_dog import step_by_layer_dog as step_by_layer_dog
 from gradkit._step.size.learning_rate import (
     step_by_learning_rate as step_by_learning_rate,
+)
+from gradkit._step.size.model_building import (
+    step_by_model_building as step_by_model_building,
 )
 from gradkit._step.size.momo import step_by_momo as step_by_momo
 from gradkit._step.size.momo_adam import step_by_momo_adam as step_by_momo_adam
@@ -261,6 +331,7 @@ from gradkit._step.size.sania_adam import step_by_sania_adam as step_by_sania_ad
 from gradkit._step.size.schedule_free import (
     step_by_schedule_free as step_by_schedule_free,
 )
+from gradkit._step.size.u_dog import step_by_u_dog as step_by_u_dog
 from gradkit._step.size.weight_floor import step_by_weight_floor as step_by_weight_floor
 from gradkit._step.transfer.alignment import (
     transfer_by_alignment as transfer_by_alignment,

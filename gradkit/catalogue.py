@@ -11,7 +11,7 @@ class Family(NamedTuple):
 
     room: str
     verb: str
-    kind: str  # "transform", "schedule", "rule", "diagnostic" or "recipe"
+    kind: str  # "transform", "schedule", "rule", "init", "diagnostic" or "recipe"
 
 
 FAMILIES = {
@@ -41,6 +41,7 @@ FAMILIES = {
     "codec": Family("_store/codec", "store_by_", "transform"),
     "offload": Family("_store/offload", "store_by_", "transform"),
     "view": Family("_compose/view", "view_by_", "transform"),
+    "init": Family("_init", "init_by_", "init"),
     "metrics": Family("_observe/metrics", "", "transform"),
     "diagnostics": Family("_observe/diagnostics", "", "diagnostic"),
     "recipe": Family("_recipes", "", "recipe"),
@@ -162,6 +163,7 @@ METHODS = (
     Method("step_by_dog", "size", "2302.12022", "formll/dog", known_as="DoG, distance over gradients, parameter-free SGD"),
     Method("step_by_layer_dog", "size", "2302.12022", "formll/dog", known_as="L-DoG, LDoG, layer-wise DoG"),
     Method("step_by_learning_rate", "size", "none", known_as="learning rate, scale_by_learning_rate"),
+    Method("step_by_model_building", "size", "2111.07058", "sibirbil/SMB", known_as="SMB, stochastic model building, stochastic line search"),
     Method("step_by_momo", "size", "2305.07583", "fabian-sp/MoMo", known_as="MoMo, momentum models, adaptive learning rate from the loss"),
     Method("step_by_momo_adam", "size", "2305.07583", "fabian-sp/MoMo", known_as="MoMo-Adam"),
     Method("step_by_polyak", "size", "1803.06523", "google-deepmind/optax", known_as="Polyak, Polyak step size, SPS, SPSmax, stochastic Polyak step, truncated model, AliG"),
@@ -169,6 +171,7 @@ METHODS = (
     Method("step_by_sania_adagrad", "size", "2312.17369", "fxrshed/SANIA", known_as="SANIA AdaGrad-SQR, preconditioned Polyak step"),
     Method("step_by_sania_adam", "size", "2312.17369", "fxrshed/SANIA", known_as="SANIA Adam-SQR, SANIA"),
     Method("step_by_schedule_free", "size", "2405.15682", "facebookresearch/schedule_free", known_as="schedule-free, Schedule-Free SGD"),
+    Method("step_by_u_dog", "size", "2404.00666", known_as="U-DoG, UniXGrad with DoG, accelerated parameter-free SGD"),
     Method("step_by_weight_floor", "size", "none", "KellerJordan/modded-nanogpt", known_as="u/w floor"),
     Method("schedule_by_cosine", "schedule", "1608.03983", known_as="cosine, cosine decay, cosine annealing, warmup cosine, SGDR without restarts"),
     Method("schedule_by_half_life", "schedule", "2409.03137", "apple/ml-ademamix", known_as="AdEMAMix warmup of beta3"),
@@ -178,7 +181,9 @@ METHODS = (
     Method("schedule_by_refinement", "schedule", "2310.07831", "facebookresearch/adaptive_scheduling", known_as="refined schedule, learning rate refinement, adaptive scheduling"),
     Method("schedule_by_sqrt_cooldown", "schedule", "2405.18392", "epfml/schedules-and-scaling", known_as="1-sqrt cooldown, WSD with square root decay"),
     Method("schedule_by_step_law", "schedule", "2503.04715", "step-law/steplaw", known_as="Step Law, optimal learning rate and batch size of LLMs"),
+    Method("schedule_by_time_transfer", "schedule", "2410.05838", known_as="time transfer, learning rate over token budgets, surge phenomenon"),
     Method("schedule_by_warmup_stable_decay", "schedule", "2501.18965", known_as="WSD, trapezoidal, cooldown"),
+    Method("grow_batch_by_coordinate_norm_test", "batch_size", "2402.11215", known_as="coordinate-wise norm test"),
     Method("grow_batch_by_norm_test", "batch_size", "2402.11215", "timlautk/AdAdaGrad", known_as="AdAdaGrad, norm test, adaptive batch size"),
     Method("rate_by_hessian_noise", "batch_size", "2006.09092", known_as="random matrix scaling of the learning rate, scale_by_batch_size"),
     Method("rate_by_linear_scaling", "batch_size", "1706.02677", known_as="linear scaling rule, large-batch SGD, scale_by_batch_size"),
@@ -228,11 +233,30 @@ METHODS = (
     Method("store_by_int8", "codec", "2110.02861", "bitsandbytes-foundation/bitsandbytes", known_as="8-bit optimizer states, 8-bit Adam, AdamW8bit, bitsandbytes, FlashOptim"),
     Method("store_by_offload", "offload", "2101.06840", "apple/axlearn", known_as="optimizer state offloading, CPU offload, host offloading, ZeRO-Offload, pinned_host, optimizer_memory_host_offload"),
     Method("view_by_pattern", "view", "none", "arogozhnikov/einops", known_as="fused qkv, einops, matrix view, scanned layers"),
+    Method("init_by_eva", "init", "2410.07170", "ml-jku/EVA", known_as="EVA, explained variance adaptation, LoRA initialization"),
+    Method("init_by_fixup", "init", "1901.09321", "hongyi-zhang/Fixup", known_as="Fixup, T-Fixup, residual learning without normalization"),
+    Method("init_by_lora_ga", "init", "2407.05000", "Outsider565/LoRA-GA", known_as="LoRA-GA, gradient approximation"),
+    Method("init_by_singular_values", "init", "2409.05926", "VijayLingam95/SVFT", known_as="SVFit, SVFT, singular value fine-tuning, singular vectors"),
     Method("measure", "metrics", "none", "stanford-crfm/levanter", known_as="logging, monitoring, gradient norm, update norm, clipped fraction, wandb, TensorBoard"),
     Method("bound_of_schedule", "diagnostics", "2501.18965", "fabian-sp/lr-scheduling", known_as="convex bound of a schedule, learning rate transfer across horizons, optimal cooldown"),
     Method("check_coordinates", "diagnostics", "2203.03466", "microsoft/mup", known_as="coordinate check, coord check"),
     Method("describe", "diagnostics", "none", known_as="cost table, state bytes, flops of an optimizer, summary"),
     Method("find_learning_rate", "diagnostics", "1803.09820", known_as="LR range test, LR finder, lr_find"),
+    Method("measure_by_coherence", "diagnostics", "2203.10036", known_as="m-coherence, gradient coherence, gradient alignment, gradient diversity"),
+    Method("measure_by_effective_learning_rate", "diagnostics", "1706.05350", known_as="effective learning rate, scale-invariant weights, weight decay with normalization"),
+    Method("measure_by_example_score", "diagnostics", "2107.07075", "mansheej/data_diet", known_as="GraNd, EL2N, data diet, data pruning, example difficulty"),
+    Method("measure_by_gap_change", "diagnostics", "2104.04874", known_as="generalization gap of a step, gradient covariance trace"),
+    Method("measure_by_gram_norm", "diagnostics", "2305.16173", "blaisedelattre/lip4conv", known_as="Gram iteration, spectral norm bound, Lipschitz constant of a convolution"),
+    Method("measure_by_hessian_spectrum", "diagnostics", "1901.10159", "google/spectral-density", known_as="Lanczos, SLQ, stochastic Lanczos quadrature, Hessian eigenvalues, PyHessian, Hessian trace"),
+    Method("measure_by_interpolation", "diagnostics", "1412.6544", known_as="linear interpolation, loss barrier, linear mode connectivity, LMC"),
+    Method("measure_by_landscape", "diagnostics", "1712.09913", "tomgoldstein/loss-landscape", known_as="loss landscape, filter normalization, loss surface, PCA of a trajectory"),
+    Method("measure_by_learning_rate_sensitivity", "diagnostics", "2309.14322", known_as="LR sensitivity, learning rate sensitivity"),
+    Method("measure_by_noise_scale", "diagnostics", "1812.06162", known_as="gradient noise scale, GNS, simple noise scale, critical batch size"),
+    Method("measure_by_opposing_signals", "diagnostics", "2311.04163", known_as="opposing signals, outliers, per-example loss change"),
+    Method("measure_by_stability", "diagnostics", "2401.12332", known_as="sharpness, edge of stability, linear stability of SGD, coherence of Hessians"),
+    Method("measure_by_stable_rank", "diagnostics", "1906.04659", known_as="stable rank, effective rank, rank of weight changes"),
+    Method("measure_by_subspace_overlap", "diagnostics", "1812.04754", known_as="tiny subspace, top Hessian subspace, subspace overlap"),
+    Method("race", "diagnostics", "2306.07179", "mlcommons/algorithmic-efficiency", known_as="optimizer benchmark, optimizer comparison, tuning budget, AlgoPerf"),
     Method("sweep", "diagnostics", "1810.05934", known_as="hyperparameter sweep, grid search, random search, Sobol, successive halving, ASHA, tuning"),
     Method("sweep_transfer", "diagnostics", "2203.03466", known_as="muTransfer, learning rate sweep"),
     Method("adabound", "recipe", "1902.09843", "Luolc/AdaBound", known_as="AdaBound"),

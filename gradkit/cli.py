@@ -1,6 +1,8 @@
-"""The command line: `gradkit list`, `show`, `describe`, `check`, `coords` and `race`.
+"""The command line: `gradkit list`, `show`, `describe`, `check`, `coords`, `race` and
+`bench`.
 
-Exit codes: 0, success; 1, a law or a check fails; 2, the request cannot be done; 130, Ctrl-C.
+Exit codes: 0, success; 1, a law or a check fails; 2, the request cannot be done; 130, Ctrl-C;
+128 and its number, another signal.
 """
 
 import contextlib
@@ -132,6 +134,27 @@ def every(
     if ctx.invoked_subcommand is None:
         print(ctx.get_help(), end="")
         raise typer.Exit(2)
+
+
+TaskName = Annotated[
+    str,
+    typer.Option(
+        help="bytes, digits, rnn, vit, autoencoder, lstsq, or your own module:task."
+    ),
+]
+Recipes = Annotated[
+    str, typer.Option(help="Names or calls; muon@0.1 tunes its rate around 0.1.")
+]
+Size = Annotated[
+    int | None, typer.Option(help="Of the model or batch; else the task's own.")
+]
+Text = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        parser=path,
+        help="Text for bytes and rnn, a file or folder; else Python's own source.",
+    ),
+]
 
 
 @app.command("list")
@@ -300,50 +323,107 @@ def coords(
 
 @app.command()
 def race(
-    task: Annotated[
-        str, typer.Option(help="bytes: a transformer on text. digits: a small convnet.")
-    ] = "bytes",
-    recipes: Annotated[
-        str, typer.Option(help="Names; muon@0.1 lays muon's grid around 0.1.")
-    ] = "adamw,ademamix,grams,lion,muon,fira",
+    task: TaskName = "bytes",
+    recipes: Recipes = "adamw,ademamix,grams,lion,muon,fira",
     steps: Annotated[int, typer.Option(help="Updates of every run.")] = 200,
-    rates: Annotated[int, typer.Option(help="Learning rates for every recipe.")] = 5,
-    seeds: Annotated[int, typer.Option(help="First parameters and data orders.")] = 2,
+    trials: Annotated[int, typer.Option(help="Points to tune each recipe by.")] = 5,
+    tuning_seeds: Annotated[int, typer.Option(help="Runs of each of them.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Other runs, of the best one.")] = 3,
+    tune: Annotated[
+        str,
+        typer.Option(
+            help="What is tuned in all recipes that take it: rate, decay, b1, b2, eps, ratio."
+        ),
+    ] = "rate",
+    schedule: Annotated[
+        str, typer.Option(help="linear, cosine, wsd, sqrt or constant.")
+    ] = "linear",
+    warmup: Annotated[float, typer.Option(help="Part of all steps.")] = 0.1,
+    cooldown: Annotated[float, typer.Option(help="Of wsd and sqrt.")] = 0.2,
+    width: Size = None,
+    layers: Size = None,
+    heads: Size = None,
+    context: Size = None,
+    batch: Size = None,
     out: Annotated[
         pathlib.Path,
         typer.Option(parser=path, help="Folder for all that comes out."),
     ] = pathlib.Path("runs/race"),
-    data: Annotated[
-        pathlib.Path | None,
-        typer.Option(
-            parser=path,
-            help="Text for bytes, a file or folder; else Python's own source.",
-        ),
-    ] = None,
+    data: Text = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the race in --out stopped.")
     ] = False,
-    save_every: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints; else a fifth of all.")
-    ] = None,
 ) -> None:
-    """Train one model a recipe, each at its best learning rate, and compare them.
+    """Train one model with each recipe, each tuned alike, and compare them.
 
-    All rates and seeds of a recipe run as one compiled program, on the same data.
+    A recipe is a name, or a call: adamw(b2=0.95|0.99) tunes b2 over two values,
+    muon(adam_lr_ratio=0.05..1)@0.02 a range, with rates around 0.02; mine.module:make is one of
+    your own. In Python the same is gradkit.race.
     """
-    from gradkit._lab import plan, start
-    from gradkit._lab.race import Stopped
+    from gradkit._lab import plan, start, tasks
 
-    planned = plan.plan(recipes, steps, rates, seeds, save_every)
-    chosen = start.task(task, data, out)
-    try:
+    planned = plan.plan(
+        recipes,
+        steps=steps,
+        trials=trials,
+        tuning_seeds=tuning_seeds,
+        seeds=seeds,
+        schedule=schedule,
+        warmup=warmup,
+        cooldown=cooldown,
+        tune=tune,
+    )
+    sizes = {"width": width, "layers": layers, "heads": heads}
+    sizes |= {"context": context, "batch": batch}
+    chosen = tasks.named(task, data=data, without=out, **sizes)
+    with resumable():
         start.start(chosen, planned, out, resume)
+
+
+@app.command()
+def bench(
+    target: Annotated[
+        str, typer.Option(help="The recipe whose test loss the others are to reach.")
+    ] = "adamw",
+    names: Annotated[
+        str, typer.Option("--tasks", help="As those of race, with commas.")
+    ] = "bytes,digits,rnn,vit,autoencoder,lstsq",
+    recipes: Recipes = "adamw,lion,muon,soap,ademamix,adan",
+    steps: Annotated[int, typer.Option(help="Updates of every run.")] = 300,
+    trials: Annotated[int, typer.Option(help="Points to tune each recipe by.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Other runs, of the best one.")] = 3,
+    tune: Annotated[str, typer.Option(help="As of race.")] = "rate",
+    out: Annotated[
+        pathlib.Path,
+        typer.Option(parser=path, help="Folder for all that comes out."),
+    ] = pathlib.Path("runs/bench"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the one in --out stopped.")
+    ] = False,
+) -> None:
+    """Race on several tasks, and score each recipe by its way to the target's test loss.
+
+    Steps and time to the loss of the tuned target, and for each recipe the part of tasks on which
+    it takes at most so many times the best one's: a performance profile, as of AlgoPerf.
+    """
+    from gradkit._lab import bench
+
+    with resumable():
+        bench.run(names, recipes, target, steps, trials, seeds, tune, out, resume)
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Say how a race that was stopped goes on; the exit code is that of its signal."""
+    from gradkit._lab.progress import Stopped
+
+    on = "the same command with --resume goes on."
+    try:
+        yield
     except Stopped as stopped:
-        leave(130, f"stopped at {stopped}. The same command with --resume goes on.")
+        leave(128 + stopped.number, f"stopped by {stopped}. {on.capitalize()}")
     except OSError as error:
-        leave(
-            2, f"{error}. Once that is mended, the same command with --resume goes on."
-        )
+        leave(2, f"{error}. Once that is mended, {on}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def tangent(inner: Any, rate: Any) -> optax.GradientTransformation:
 @functools.cache
 def learned(orthogonal: bool) -> Any:
     before = [gk.normalize_by_orthograd()] if orthogonal else []
-    return product(lambda s: grokking.learn(adam(0.01, *before), s, 250), SEEDS)
+    return product(lambda s: grokking.learn(adam(0.01, *before), s, 180), SEEDS)
 
 
 @pytest.mark.xdist_group("learned")

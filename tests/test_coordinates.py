@@ -124,7 +124,7 @@ def shallow(kind: str, n: int) -> gk.Experiment:
 )
 def test_a_readout_as_a_sum_is_judged_and_what_is_unused_is_not(kind, failures):
     make = functools.partial(shallow, kind)
-    found = gk.check_coordinates(make, [32, 64, 128, 256], 2**-8, steps=1)
+    found = gk.check_coordinates(make, [32, 256], 2**-8, steps=1)
     assert found.sites == ("a", "v")
     assert found.failures() == failures
 
@@ -185,6 +185,7 @@ def test_every_activation_of_a_transformer_is_flat_over_the_width(transformers, 
     assert np.median([abs(power.change.value) for power in powers.values()]) < 0.1
 
 
+@pytest.mark.slow
 def test_the_standard_parametrization_is_not(transformers):
     powers = transformers("sp").powers()
     assert powers["head/kernel"].change.low > 0.1
@@ -269,7 +270,7 @@ def test_completep_is_flat_over_the_depth(name, flat):
     make = functools.partial(residual, name)
     added = {"layers"} if name == "completep" else {}
     scale = lambda layers, site: layers / 4 if site in added else 1.0
-    found = gk.check_coordinates(make, [4, 8, 16, 32], 2**-11, seeds=4, scale=scale)
+    found = gk.check_coordinates(make, [4, 32], 2**-11, seeds=4, scale=scale)
     assert found.sites == ("first", "layers", "+ layers", "last")
     assert found.ok() == flat, found.table()
 

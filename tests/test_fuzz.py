@@ -35,7 +35,8 @@ from gradkit.testing._compare import finite, leaves, numbers, require, same
 STEPS = 3
 EAGER = 9  # cases to one that is tried without jit
 CASES = 25  # of each part of a run
-PARTS, LATE = 4, 80  # of `make test`, and besides of `make check-full`
+PARTS, LATE = 4, 80  # of short chains, and of long ones
+QUICK = (0, 3)  # what `make test` tries; those of these parts name the most methods
 EXPECTED = "|".join(  # what a case may raise, as the docstrings say
     [
         r"leaf .* must have at least 2 axes",
@@ -121,7 +122,11 @@ ENTRIES += families("decay", "size")
 LAST = families("manifold", "average_params", "proximal")
 MATRICES = {"normalize_by_polar", "normalize_by_dual_norm", "scale_by_neuron_norm"}
 MATRICES |= {"retract_by_stiefel", "retract_by_conditioned_low_rank"}
-GIVEN = {"decay_by_completep", "scale_by_oasis"}  # need what no default can stand for
+GIVEN = {  # need what no default can stand for
+    "decay_by_completep",
+    "scale_by_oasis",
+    "step_by_model_building",
+}
 HEAVY = families("precondition", "subspace")
 MATRICES |= {*HEAVY} - {"project_by_random_subspace"}
 GIVEN |= {"precondition_by_paired_factors", "project_by_null_space"}
@@ -370,7 +375,7 @@ def holds(case: Case) -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(part, marks=[pytest.mark.slow] * (part >= PARTS))
+        pytest.param(part, marks=[pytest.mark.slow] * (part not in QUICK))
         for part in range(PARTS + LATE)
     ],
 )

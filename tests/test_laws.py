@@ -2,9 +2,9 @@
 
 On what is made of parts that are held to all laws one by one, the laws that take longest are left
 to `make check-full`; so are most of these on what compiles longest, and on what differs from
-`transfer_by_mup` in its factors alone. What an
-optimizing compiler can break is tried on programs that are optimized; `make check-full` tries
-all laws on these too.
+`transfer_by_mup` in its factors alone, and on kin of a method those that are of the transform as a
+whole. What an optimizing compiler can break is tried on programs that are optimized; `make
+check-full` tries all laws on these too.
 """
 
 import functools
@@ -37,18 +37,47 @@ LONG = {
     "vmap",
     "zero_gradient",
 }
+AS_A_WHOLE = {  # of how a state is carried, whatever is computed of it
+    "checkpoint",
+    "composition",
+    "control_flow",
+    "debug_nans",
+    "keys",
+    "linen",
+    "nnx",
+    "spmd_vmap",
+}
 OPTIMIZED = {"extreme_gradient", "jit"}
 STATED = {"flops", "state_bytes"}  # formulas of the shapes
 PRECONDITIONERS = {m.name for m in METHODS if m.family == "precondition"}
 HEAVY = PRECONDITIONERS | {"project_by_random_subspace", "project_by_weight_norm"}
 TRANSFERS = {m.name for m in METHODS if m.family == "transfer"} - {"transfer_by_mup"}
+KIN = {  # states of the same kind as that of the method beside, other formulas
+    "average_by_nesterov": "average_by_heavy_ball",
+    "average_by_lion_kappa": "average_by_lion",
+    "mask_by_disruption": "mask_by_gradient_magnitude",
+    "mask_by_saliency": "mask_by_gradient_magnitude",
+    "mask_by_small_weight": "mask_by_gradient_magnitude",
+    "scale_by_adabound": "scale_by_adam",
+    "scale_by_adamomentum": "scale_by_adam",
+    "scale_by_amsbound": "scale_by_adam",
+    "scale_by_amsgrad": "scale_by_adam",
+    "scale_by_diffgrad": "scale_by_adam",
+    "scale_by_innaprop": "scale_by_adam",
+    "step_by_layer_dog": "step_by_dog",
+    "step_by_momo_adam": "step_by_momo",
+    "step_by_sania_adam": "step_by_sania_adagrad",
+    "step_by_u_dog": "step_by_dog",
+    "store_by_int4": "store_by_int8",
+}
 
 
 def is_slow(name: str, law: str) -> bool:
     """Whether the law is tried on the method by `make check-full` alone."""
     heavy = name in HEAVY and law not in ("jit", "manual_mesh", "sharding")
     at_defaults = law == "follows_float64"  # where it shows more, a test of its own
-    return at_defaults or (law in LONG and (name in MADE | TRANSFERS or heavy))
+    kin = name in KIN and law in AS_A_WHOLE
+    return at_defaults or kin or (law in LONG and (name in MADE | TRANSFERS or heavy))
 
 
 def each() -> list[Any]:
@@ -102,3 +131,9 @@ def test_xfails_name_laws() -> None:
 
 def test_what_is_made_of_parts_is_tested() -> None:
     assert set(ENTRIES) >= MADE
+
+
+def test_what_kin_leave_out_is_tried_on_another() -> None:
+    assert set(ENTRIES) >= KIN.keys() | set(KIN.values())
+    for other in KIN.values():
+        assert not [law for law in AS_A_WHOLE if is_slow(other, law)], other

@@ -234,7 +234,7 @@ def test_rotated_moments_are_those_of_rotated_gradients() -> None:
 
 @pytest.mark.parametrize("name", sorted(ALL.keys() - {*KEYED}))
 def test_the_order_of_leaves_does_not_matter(name: str) -> None:
-    gs = [draw((4, 6), (6, 4), (4, 6), (5, 5), seed=t) for t in range(3)]
+    gs = [draw((4, 6), (4, 6), (6, 4), seed=t) for t in range(3)]
     us, _ = follow(make(name), gs)
     turned, _ = follow(make(name), [g[::-1] for g in gs])
     close([u[::-1] for u in turned], us)
@@ -281,7 +281,7 @@ def renewed(tx: Any, gs: list[Any]) -> np.ndarray:
     return np.array([differ(a, b) for a, b in itertools.pairwise(states)])
 
 
-@pytest.mark.parametrize("leaves,every", [(8, 4), (4, 8), (5, 3), (1, 3)])
+@pytest.mark.parametrize("leaves,every", [(4, 2), (2, 4), (5, 3), (1, 3)])
 def test_staggered_leaves_share_the_cost(leaves: int, every: int) -> None:
     """Each once in `every` updates, and about `leaves / every` at each."""
     gs = [draw(*[(3, 12)] * leaves, seed=t) for t in range(2 * every + 1)]
@@ -475,7 +475,7 @@ def test_parts_combine(
         realign=REALIGNS[realign](adam),
         side=side,
     )
-    shapes = (3, 5), (4, 3), (3, 3)
+    shapes = (3, 5), (4, 3)
     gs = [draw(*shapes, seed=t) for t in range(3)]
     us, states = follow(tx, [[np.zeros_like(g) for g in gs[0]], *gs])
     assert not any(map(np.any, us[0])) and all(map(np.any, us[-1]))
@@ -487,11 +487,14 @@ OF_GRADIENT = ["svd", "randomized_svd", "subspace_iteration", "grassmann_walk"]
 
 
 @pytest.mark.parametrize(
-    "residual", ["discard_residual", "pass_residual", "error_feedback"]
-)
-@pytest.mark.parametrize(
-    "basis,side",
-    [*((b, "small") for b in ORTHONORMAL), *((b, "large") for b in OF_GRADIENT)],
+    "basis,side,residual",
+    [  # what is remembered tells of the others, which are left to make check-full but for svd
+        pytest.param(b, side, r, marks=[pytest.mark.slow] * is_slow)
+        for side, bases in (("small", ORTHONORMAL), ("large", OF_GRADIENT))
+        for b in bases
+        for r in ("discard_residual", "pass_residual", "error_feedback")
+        for is_slow in [r != "error_feedback" and b != "svd"]
+    ],
 )
 def test_at_full_rank_parts_are_inner(basis: str, side: Any, residual: str) -> None:
     """And remember nothing. A large side has more directions, so that gradient is steady."""

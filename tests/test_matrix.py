@@ -154,9 +154,12 @@ METHODS = {
     "svd": functools.partial(gk.project_by_svd, gk.scale_by_adam(), rank=2, every=2),
     "fira": functools.partial(gk.project_by_fira, gk.scale_by_adam(), rank=2, every=2),
 }
+EACH = [  # of Fira tests/test_laws_of_subspace.py asks the same
+    pytest.param(k, marks=[pytest.mark.slow] * (k == "fira")) for k in METHODS
+]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_order_of_leaves_does_not_matter(name: str) -> None:
     gs = [draw((4, 6), (6, 4), (4, 6), (5, 5), seed=t) for t in range(3)]
     us, _ = steps(METHODS[name](), gs)
@@ -165,7 +168,7 @@ def test_the_order_of_leaves_does_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EACH)
 def test_batch_axes_are_matrices_of_their_own(name: str, axis: int) -> None:
     """Scanned layers are what the layers are, wherever the layer axis is."""
     layers = [draw((7, 4), (7, 4), (7, 4), seed=t) for t in range(3)]

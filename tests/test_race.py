@@ -1,6 +1,5 @@
 """A race is fair, says what it found, and survives being stopped."""
 
-import functools
 import json
 import math
 import os
@@ -10,37 +9,28 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
+import optax
 import pytest
 from entry import REPRESENTATIVE
 from typer.testing import CliRunner
 
 import gradkit as gk
-from gradkit._lab import (
-    checkpoints,
-    plots,
-    program,
-    report,
-    screen,
-    start,
-    sweep,
-    tasks,
-    text,
-    verdict,
-)
-from gradkit._lab import race as race_of
+from gradkit._lab import bench, checkpoints, plan, report, screen, start, tasks, text
 from gradkit._lab.complaint import Complaint
-from gradkit._lab.plan import plan
 from gradkit.catalogue import METHODS
 from gradkit.cli import app
 
 RECIPES = [m.name for m in METHODS if m.kind == "recipe"]
-TIMES = ("seconds_per_step", "compile_seconds")  # all else is equal, bit for bit
-SMALL = ["--task=digits", "--recipes=adamw,lion", "--rates=2", "--seeds=1"]
-LONG = [*SMALL, "--steps=20", "--save-every=1"]
+TIMES = ("seconds_per_step", "seconds_to_compile")  # all else is equal, bit for bit
+SMALL = ["--task=lstsq", "--width=8", "--batch=8", "--trials=2", "--seeds=2"]
+TWO = [*SMALL, "--recipes=adamw,lion"]
+LONG = [*TWO, "--steps=40000"]
 
 
 def race(*arguments: object) -> str:
@@ -50,7 +40,14 @@ def race(*arguments: object) -> str:
     return result.stdout
 
 
-def results(out: pathlib.Path) -> dict:
+def refused(*arguments: object, code: int = 2) -> str:
+    """The one line that a request which cannot be done ends with."""
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result.stderr.splitlines()[-1]
+
+
+def results(out: pathlib.Path) -> dict[str, Any]:
     """Everything in results.json but times."""
     found = json.loads((out / "results.json").read_text())
     for result in found["recipes"].values():
@@ -60,37 +57,42 @@ def results(out: pathlib.Path) -> dict:
 
 
 def send(out: pathlib.Path, recipe: str, number: signal.Signals) -> tuple[int, str]:
-    """Start or resume a race, and send it a signal once `recipe` has a checkpoint."""
-    command = [sys.executable, "-m", "gradkit.cli", "race", *LONG, "--resume", "--out"]
+    """Start or resume a race, and send it a signal once `recipe` is trained."""
+    command = [sys.executable, "-m", "gradkit", "race", *LONG, "--resume", "--out"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([*command, str(out)], **pipes)
-    while process.poll() is None and not list(out.glob(f"checkpoints/{recipe}/[0-9]*")):
+    while process.poll() is None and not list(out.glob(f"runs/{recipe}/*/sweep.json")):
         time.sleep(0.01)
+    time.sleep(0.2)
     process.send_signal(number)
     _, said = process.communicate()
     return process.returncode, said
 
 
-def test_a_race_stopped_twice_ends_with_the_same_numbers(tmp_path):
-    race(*LONG, "--out", tmp_path / "whole")
-    whole, out = results(tmp_path / "whole"), tmp_path / "stopped"
-    code, said = send(out, "adamw", signal.SIGINT)
+def test_a_race_stopped_three_times_ends_with_the_same_numbers(tmp_path):
+    out = tmp_path / "stopped"
+    code, said = send(out, "adamw", signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM and "stopped by SIGTERM. The same" in said
+    assert list(out.glob("runs/adamw/validation/*.npz"))
+    code, said = send(out, "lion", signal.SIGINT)
     assert code == 130 and "The same command with --resume goes on." in said
-    assert not (out / "recipes" / "adamw.json").exists()
+    kept = {path: path.read_bytes() for path in out.glob("runs/adamw/*/*.npz")}
+    assert len(kept) == 4
     code, _ = send(out, "lion", signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert [path.name for path in (out / "recipes").iterdir()] == ["adamw.json"]
     assert not (out / "results.json").exists()
     race(*LONG, "--out", out, "--resume")
-    assert results(out) == whole
-    assert not (out / "checkpoints").exists()
+    assert kept == {path: path.read_bytes() for path in kept}
+    race(*LONG, "--out", tmp_path / "whole")
+    assert results(out) == results(tmp_path / "whole")
+    assert not list(out.rglob("unfinished*")) and not list(out.rglob("*.draft"))
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> pathlib.Path:
     """The folder of a short race."""
     out = tmp_path_factory.mktemp("race") / "new" / "folder"
-    said = race(*SMALL, "--steps", 6, "--out", out)
+    said = race(*TWO, "--steps", 6, "--out", out)
     assert "adamw" in said and "results.json" in said
     return out
 
@@ -98,22 +100,47 @@ def done(tmp_path_factory) -> pathlib.Path:
 def test_a_race_leaves_a_table_a_picture_and_all_numbers(done):
     found = results(done)
     adamw, lion = found["recipes"]["adamw"], found["recipes"]["lion"]
-    assert np.shape(adamw["final_eval_loss"]) == (2, 1)
-    assert lion["rates"] == [1e-4, 1e-2]
-    assert len(adamw["curve"]) == 6 and adamw["best_rate"] in adamw["rates"]
-    assert adamw["steps_to_adamw"] <= 6 and adamw["best_at_edge"]
-    assert adamw["state_bytes"] == 8 * adamw["parameters"] + 12
+    assert np.shape(adamw["test_losses"]) == (2,)
+    assert [x["learning_rate"] for x in lion["trials"]] == pytest.approx([1e-4, 1e-2])
+    assert adamw["chosen"]["learning_rate"] in [
+        x["learning_rate"] for x in adamw["trials"]
+    ]
+    assert adamw["marks"] == [1, 2, 3, 4, 5, 6] and len(adamw["curve"]) == 6
+    assert adamw["steps_to_adamw"] <= 6
+    assert adamw["curve"][-1] == pytest.approx(np.mean(adamw["test_losses"]))
+    assert adamw["low"] < adamw["test_loss"] < adamw["high"]
+    assert adamw["state_bytes"] == 2 * lion["state_bytes"] - 4  # but for the count
     assert found["versions"]["jax"] == jax.__version__
     table = (done / "table.md").read_text()
     assert all(f"| {name} |" in table for name in ("adamw", "lion"))
+    assert "adamw(weight_decay=0.01)" in table
     assert (done / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in done.iterdir()) == [
-        "curves.png",
-        "recipes",
-        "results.json",
-        "settings.json",
-        "table.md",
+    files = {"curves.png", "runs", "results.json", "settings.json", "table.md"}
+    assert {path.name for path in done.iterdir()} == files
+
+
+def test_choosing_and_reporting_see_other_seeds_and_other_data(done):
+    settings = [
+        json.loads((done / "runs/adamw" / loss / "sweep.json").read_text())
+        for loss in ("validation", "test")
     ]
+    assert not {*settings[0]["seeds"]} & {*settings[1]["seeds"]}
+    asked = []
+
+    def held_out(name: str) -> Any:
+        return lambda w: asked.append(name) or jnp.sum(w**2)
+
+    task = gk.Task(
+        "bowl",
+        lambda key: jnp.ones(2),
+        lambda w, x: jnp.sum((w - x) ** 2),
+        lambda key: jnp.zeros(2),
+        held_out("validation"),
+        lambda w: asked.append("test") or 100 + jnp.sum(w**2),
+    )
+    found = gk.race({"sgd": gk.sgd}, task, 3, trials=2, seeds=1).results["sgd"]
+    assert asked.index("test") > asked.index("validation")
+    assert found.trials.final.max() < 3 and found.loss.value > 100
 
 
 @pytest.mark.parametrize(
@@ -121,25 +148,38 @@ def test_a_race_leaves_a_table_a_picture_and_all_numbers(done):
     [
         ([], "Add --resume"),
         (["--resume", "--steps", 7], "steps was 6, now 7"),
-        (["--resume", "--recipes", "adamw"], "rates was"),
-        (["--resume", "--seeds", 2], "seeds was 1, now 2"),
+        (["--resume", "--recipes", "adamw"], "recipes was"),
+        (["--resume", "--recipes", "adamw(b2=0.9),lion"], "recipes was"),
+        (["--resume", "--seeds", 3], "seeds was 2, now 3"),
+        (["--resume", "--schedule", "cosine"], "schedule was"),
+        (["--resume", "--batch", 9], "summary was"),
     ],
 )
 def test_what_a_folder_holds_is_never_lost(done, changed, said):
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
-    arguments = ["race", *SMALL, "--steps", 6, "--out", done, *changed]
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 2 and said in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert said in refused("race", *TWO, "--steps", 6, "--out", done, *changed)
     assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
 
 
 def test_a_finished_race_is_not_run_again(done):
     before = results(done)
-    clock = (done / "recipes" / "adamw.json").stat().st_mtime_ns
-    race(*SMALL, "--steps", 6, "--out", done, "--resume")
-    assert results(done) == before
-    assert (done / "recipes" / "adamw.json").stat().st_mtime_ns == clock
+    runs = {path: path.stat().st_mtime_ns for path in done.glob("runs/*/*/*.npz")}
+    race(*TWO, "--steps", 6, "--out", done, "--resume")
+    assert results(done) == before and len(runs) == 8
+    assert runs == {path: path.stat().st_mtime_ns for path in runs}
+
+
+def test_another_version_or_a_damaged_run_is_said_in_one_line(done, monkeypatch):
+    again = ["race", *TWO, "--steps", 6, "--out", done, "--resume"]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    said = refused(*again)
+    assert "the same numerics" in said and "now --xla_cpu_enable_fast_math=true" in said
+    monkeypatch.undo()
+    run = next(done.glob("runs/lion/test/run_*"))
+    kept = run.read_bytes()
+    run.write_bytes(kept[:-9])
+    assert f"{run.name} must be a run of this sweep, got a damaged" in refused(*again)
+    run.write_bytes(kept)
 
 
 @pytest.mark.parametrize(
@@ -156,16 +196,33 @@ def test_a_finished_race_is_not_run_again(done):
         ("--recipes adamw@-1", "must name a rate from 1e-36 to 1e+36"),
         ("--recipes adamw@1e300", "must name a rate from 1e-36 to 1e+36"),
         ("--recipes adamw@nan", "must name a rate from 1e-36 to 1e+36"),
-        ("--task nope", "no task 'nope'. Choose from bytes, digits"),
+        ("--task nope", "no task 'nope'. Choose from bytes, digits, rnn, vit"),
         ("--task byte", "no task 'byte'. Did you mean bytes?"),
-        ("--task digits --data .", "--data is for the task bytes"),
+        ("--task digits --data .", "--data is for bytes, rnn; digits brings its own."),
+        ("--task digits --heads 2", "--heads is for bytes, vit; digits takes"),
         ("--steps 0", "--steps must be at least 1, got 0"),
-        ("--rates 0", "--rates must be at least 1"),
+        ("--trials 0", "--trials must be at least 1"),
+        ("--warmup 1", "--warmup must be a part of all steps, in [0, 1), got 1"),
+        ("--schedule slow", "no schedule 'slow'. Choose from linear, cosine"),
+        ("--tune speed", "no hyperparameter 'speed'."),
+        (
+            "--recipes adamw(b3=1)",
+            "adamw takes no 'b3', in 'adamw(b3=1)'. It takes lear",
+        ),
+        ("--recipes adamw(b2=x)", "'x' in 'adamw(b2=x)' must be a number"),
+        ("--recipes adamw(b2=0.9..0.8)", "must go from a number to a larger one"),
+        ("--recipes adamw(b2=0.9", "'adamw(b2=0.9' must close its bracket"),
+        ("--recipes adamw(b2)", "must read name=0.9, name=0.9|0.99 or name=0.05..1."),
+        ("--recipes adamw(b2=1,b2=2)", "'b2' is there twice"),
+        (
+            "--recipes math:sqrt",
+            "'math:sqrt' must take learning_rate, as gk.adamw does",
+        ),
+        ("--recipes math:pi", "'math:pi' must be a function of learning_rate"),
         ("--seeds -1", "--seeds must be at least 1"),
-        ("--save-every 0", "--save-every must be at least 1"),
-        ("--task digits --steps 1000000000", "would take at least 2,"),
-        ("--task digits --seeds 1000000000", "would take at least 1,"),
-        ("--rates 1000000", "--rates must be at most 400, got 1000000"),
+        ("--task digits --steps 1000000000", "would take at least 56 GB"),
+        ("--task digits --seeds 1000000000", "--seeds must be at most 100000"),
+        ("--trials 1000000", "--trials must be at most 100000, got 1000000"),
         ("--data nowhere", "no data at nowhere"),
         ("--data full/one.txt/in", "no data at full/one.txt/in"),
         ("--data link", "no data at link"),
@@ -212,8 +269,10 @@ def test_a_race_does_not_read_what_it_writes(tmp_path, monkeypatch):
     out = pathlib.Path("runs/race")
 
     def read() -> tuple[str, str]:
-        task = start.task("bytes", pathlib.Path("."), out)
-        return task.fingerprint(), task.summary
+        task = tasks.next_byte(
+            pathlib.Path("."), without=out, width=4, batch=2, context=8
+        )
+        return tasks.fingerprint(task), task.summary
 
     before = read()
     assert f"the next byte of {tmp_path.name} (" in before[1]
@@ -259,61 +318,80 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "results.json")
 
-    monkeypatch.setattr(race_of, "run", lambda *_: {})
+    out = tmp_path / "out"
+    monkeypatch.setattr(np, "savez", full)
+    said = refused("race", *TWO, "--steps", 1, "--out", out)
+    assert "No space left on device. Mend that" in said and "\n" not in said
+    monkeypatch.undo()
+    monkeypatch.setattr(gk, "race", lambda *_, **__: None)
     monkeypatch.setattr(start.report, "results", full)
-    arguments = ["race", *SMALL, "--steps", "1", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == (
+    assert refused("race", *TWO, "--steps", 1, "--out", out, "--resume") == (
         "gradkit: [Errno 28] No space left on device: 'results.json'. "
         "Once that is mended, the same command with --resume goes on."
     )
 
 
 def test_what_does_not_fit_into_memory_is_said_in_one_line(tmp_path, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB.\nBuffers: all")
 
-    monkeypatch.setattr(race_of, "run", full)
-    arguments = ["race", *SMALL, "--steps", "1", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, arguments)
-    said = "gradkit: out of memory: RESOURCE_EXHAUSTED: 9 GB. Ask for less."
-    assert result.exit_code == 2 and result.stderr.splitlines()[-1] == said
+    monkeypatch.setattr(gk, "race", full)
+    said = refused("race", *TWO, "--steps", 1, "--out", tmp_path / "out")
+    assert said == "gradkit: out of memory: RESOURCE_EXHAUSTED: 9 GB. Ask for less."
 
 
-@pytest.fixture(scope="module")
-def tiny() -> tuple[tasks.Task, program.Ground]:
-    """A task of hardly any work, and what all its runs share."""
-    task = tasks.digits(width=2, batch=4)
-    return task, program.ground(task, steps=5, seeds=2)
+def test_calls_say_what_is_fixed_and_what_is_tuned():
+    task = tasks.lstsq(width=8)
+    spec = (
+        "adamw(b2=0.95|0.99), muon(adam_lr_ratio=0.05..1,momentum=0.9)@0.02,"
+        "adamw(learning_rate=1e-3, weight_decay=0.3)@3e-3,optax:sgd(momentum=0..0.9)"
+    )
+    with pytest.raises(Complaint, match="takes no 'momentum'"):
+        plan.plan("lion(momentum=0.9)", steps=2)
+    entries = plan.plan(spec, steps=2, tune="rate,b1").entries(task)
+    first, muon, second, sgd = entries.values()
+    assert [*entries] == [
+        "adamw(b2=0.95|0.99)",
+        "muon",
+        "adamw(learning_rate=1e-3, weight_decay=0.3)@3e-3",
+        "optax:sgd",
+    ]
+    assert first.space["b2"] == [0.95, 0.99] and first.space["b1"] == gk.Uniform(
+        0.8, 0.98
+    )
+    assert first.about == "adamw(weight_decay=0.01)"
+    assert muon.space["adam_lr_ratio"] == gk.LogUniform(0.05, 1.0)
+    assert muon.space["learning_rate"] == gk.LogUniform(0.002, 0.2)
+    assert "momentum=0.9" in muon.about
+    assert second.space["learning_rate"] == gk.LogUniform(3e-4, 3e-2)
+    assert "weight_decay=0.3" in second.about
+    assert sgd.space["momentum"] == gk.Uniform(0.0, 0.9)
+    assert sgd.space["learning_rate"] == gk.LogUniform(1e-3, 1e-1)
 
 
-@pytest.mark.parametrize(
-    "name, given", [("adamw", {}), ("fira", {"rank": 1, "every": 2})]
-)
-def test_every_run_of_a_sweep_is_an_ordinary_run(tiny, name, given):
-    task, ground = tiny
-    rates, recipe = [0.01, 0.1], functools.partial(getattr(gk, name), **given)
-    swept = sweep.prepare(task, recipe, rates, ground)
-    state = swept.advance(swept.advance(swept.start, 0, 2), 2, 5)
-    tx = recipe(learning_rate=program.schedule(rates[1], 5))
+def test_every_recipe_has_the_same_budget():
+    task = tasks.lstsq(width=8, batch=8)
+    entries = plan.plan("adamw,muon(adam_lr_ratio=0.05..1)", steps=3).entries(task)
+    found = gk.race(entries, task, 3, trials=6, seeds=1)
+    for result in found.results.values():
+        assert len(result.trials.points) == 6
+        assert len({point["learning_rate"] for point in result.trials.points}) == 6
+    ratios = [point["adam_lr_ratio"] for point in found.results["muon"].trials.points]
+    assert min(ratios) < 0.15 and max(ratios) > 0.4
 
-    @jax.jit
-    def step(params, opt, order):
-        batch = task.examples(task.train, order)
-        loss, grads = jax.value_and_grad(task.loss)(params, batch)
-        updates, opt = tx.update(grads, opt, params)
-        return gk.apply_updates(params, updates), opt, loss
 
-    params = jax.tree.map(lambda p: p[1], ground.params)
-    opt, losses = tx.init(params), []
-    for order in ground.order[:, 1]:
-        params, opt, loss = step(params, opt, order)
-        losses.append(loss)
-    np.testing.assert_allclose(state.losses[:, 1, 1], losses, rtol=1e-4)
+@pytest.mark.parametrize("kind", plan.SCHEDULES)
+def test_schedules_of_a_race_rise_and_take_traced_rates(kind):
+    made = plan.plan("sgd", steps=20, schedule=kind, cooldown=0.25).schedule
+    rates = jax.jit(lambda peak: jnp.stack([made(peak, 20)(i) for i in range(20)]))(2.0)
+    assert rates[0] == pytest.approx(1.0) and rates.max() == pytest.approx(2.0)
+    fallen = {"linear": 0.112, "cosine": 0.016, "wsd": 0.4, "sqrt": 0.22, "constant": 2}
+    assert rates[19] == pytest.approx(fallen[kind], abs=0.03)
+    assert (rates[12] == pytest.approx(2.0)) == (kind in ("wsd", "sqrt", "constant"))
+    made(0.1, 1)(0)
 
 
 @pytest.mark.parametrize(
@@ -323,28 +401,138 @@ def test_every_run_of_a_sweep_is_an_ordinary_run(tiny, name, given):
         for k in RECIPES
     ],
 )
-def test_every_recipe_can_race(tiny, name):
-    task, ground = tiny
-    traced = program.program(task, getattr(gk, name), [0.1], ground)
-    start = jax.eval_shape(traced.begin, ground)
-    assert jax.eval_shape(traced.advance, start, ground, 0, 1) == start
-    assert plan(name, steps=2, rates=3, seeds=1).rates[name][1] > 0
+def test_every_recipe_can_race(name):
+    task = tasks.lstsq(width=4, batch=2)
+    (entry,) = plan.plan(name, steps=2).entries(task).values()
+    params = jax.eval_shape(task.init, jax.random.key(0))
+
+    def steps(rate: jax.Array, key: jax.Array) -> Any:
+        tx = optax.with_extra_args_support(entry.make_tx(learning_rate=rate))
+        params = task.init(key)
+        loss, grads = jax.value_and_grad(task.loss)(params, task.data(key))
+        updates, _ = tx.update(grads, tx.init(params), params, value=loss)
+        return optax.apply_updates(params, updates)
+
+    assert jax.eval_shape(steps, jnp.float32(0.1), jax.random.key(0)) == params
+    assert entry.space["learning_rate"].low > 0
 
 
-def test_a_transformer_learns_the_next_byte(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_bytes(b"abcdefgh" * 200)
-    task = tasks.next_byte(path, width=8, layers=1, heads=2, context=8, batch=4)
-    ground = program.ground(task, steps=30, seeds=1)
-    swept = sweep.prepare(task, gk.adamw, [0.05], ground)
-    state = swept.advance(swept.start, 0, 30)
-    assert state.losses[0, 0, 0] > 5 > 1 > state.losses[-1, 0, 0]
-    assert sweep.examiner(task)(state.params).item() < 1
-    logits = [
-        task.loss(jax.tree.map(lambda p: p[0, 0], state.params), jnp.asarray([w]))
-        for w in ([1, 2, 3, 4], [1, 2, 3, 5])
+def test_a_race_in_python_is_runs_one_by_one():
+    task = tasks.lstsq(width=8, batch=8)
+    raced = gk.race({"adamw": gk.adamw}, task, 20, trials=3, seeds=2)
+    found: Any = raced.results["adamw"]
+    rate = gk.schedule_by_linear_decay(found.point["learning_rate"], steps=20, warmup=2)
+    tx, (first, batches) = gk.adamw(rate), jax.random.split(jax.random.key(1))
+    params = task.init(first)
+    state, losses = tx.init(params), []
+    step = jax.jit(jax.value_and_grad(task.loss))
+    for key in jax.random.split(batches, 20):
+        loss, grads = step(params, task.data(key))
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(loss)
+    np.testing.assert_allclose(found.report.losses[0, 1], losses, rtol=1e-3)
+    np.testing.assert_allclose(found.losses[1], task.test(params), rtol=1e-3)
+    assert found.report.marks == tuple(range(1, 21))
+    assert found.steps_to(found.curve[9]) <= 10 and found.steps_to(0.0) is None
+
+
+def bowl(scale: float = 1.0) -> gk.Task:
+    """Two numbers that any recipe finds."""
+    target = scale * jnp.array([1.0, -2.0])
+    loss = lambda w, x: jnp.mean((w - x) ** 2)
+    held_out = lambda w: loss(w, target)
+    data = lambda key: target + 0.1 * jax.random.normal(key, (2,))
+    init = lambda key: jnp.zeros(2)
+    return gk.Task("bowl", init, loss, data, held_out, held_out)
+
+
+def test_a_recipe_that_always_diverges_is_a_row():
+    lost = gk.RaceEntry(gk.sgd, {"learning_rate": [1e20, 1e30]})
+    found = gk.race({"adamw": gk.adamw, "sgd": lost}, bowl(), 8, trials=2)
+    assert [name for name, _ in found.ranked()] == ["adamw", "sgd"]
+    assert "Every trial diverged: sgd." in found.table()
+    assert found.rows()[1]["steps_to_adamw"] is None
+    figure, axes = plt.subplots(1, 2)
+    found.plot(axes)
+    plt.close(figure)
+    written = report.results({"schedule": {}}, found)["recipes"]["sgd"]
+    assert written["test_loss"] is None and written["chosen"] is None
+
+
+def test_a_picture_has_a_line_for_each_recipe_and_one_for_each_grid():
+    found = gk.race({"adamw": gk.adamw, "sgd": gk.sgd}, bowl(), 8, trials=3)
+    figure, (fall, tuned) = plt.subplots(1, 2)
+    found.plot((fall, tuned))
+    assert sorted(line.get_label().split()[0] for line in fall.get_lines()) == [
+        "adamw",
+        "sgd",
     ]
-    assert logits[0] != logits[1]
+    assert tuned.get_xscale() == "log" and len(tuned.get_lines()) == 4
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"recipes": {}}, "recipes must name one factory or more, got {}"),
+        ({"recipes": {"a": 1}}, "recipes['a'] must be a factory or a gk.RaceEntry"),
+        (
+            {"recipes": {"a": gk.RaceEntry(gk.sgd, {"momentum": [0.9]})}},
+            "the space of 'a' must have learning_rate, got ['momentum']",
+        ),
+        (
+            {
+                "recipes": {
+                    "a": gk.RaceEntry(gk.lion, {"learning_rate": [1.0], "b9": [1]})
+                }
+            },
+            "make_tx must take learning_rate, b9",
+        ),
+        ({"task": "bytes"}, "task must be a gk.Task, got str"),
+        ({"task": bowl()._replace(test=lambda w: w)}, "must return one number"),
+        ({"steps": 0}, "steps must be"),
+        ({"trials": 0}, "trials must be"),
+        ({"seeds": 0}, "seeds must be"),
+        (
+            {"recipes": {"a b": gk.sgd, "a/b": gk.sgd}, "folder": "runs"},
+            "names that differ in letters and digits",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, monkeypatch, changed, said):
+    monkeypatch.chdir(tmp_path)
+    arguments: Any = {"recipes": {"sgd": gk.sgd}, "task": bowl(), "steps": 2} | changed
+    with pytest.raises((TypeError, ValueError)) as found:
+        gk.race(**arguments)
+    assert str(found.value).startswith("gradkit.race: ") and said in str(found.value)
+
+
+def test_profiles_and_scores_are_those_of_algoperf():
+    costs = {"a": np.array([0.5, 1.0]), "b": np.array([1.0, np.inf])}
+    assert bench.profile(costs)["b"].tolist() == [2.0, math.inf]
+    assert bench.scores(costs) == {"a": 1.0, "b": pytest.approx((4 - 2) / 3 / 2)}
+
+
+def test_a_bench_races_on_each_task_and_goes_on(tmp_path, monkeypatch):
+    small = {"lstsq": tasks.lstsq(width=4, batch=4), "digits": tasks.lstsq(width=6)}
+    monkeypatch.setattr(tasks, "named", lambda name: small[name]._replace(name=name))
+    arguments = ["bench", "--tasks=lstsq,digits", "--recipes=adamw,sgd", "--steps=8"]
+    arguments += ["--trials=2", "--seeds=2", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "Steps and time to the test loss of tuned adamw" in result.stdout
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["steps"]["adamw"] == {"lstsq": 1.0, "digits": 1.0}
+    assert {*found["score_by_time"]} == {"adamw", "sgd"}
+    assert "| adamw |" in (tmp_path / "out" / "table.md").read_text()
+    assert "Add --resume" in refused(*arguments)
+    runs = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("run_*")}
+    assert CliRunner().invoke(app, [*arguments, "--resume"]).exit_code == 0
+    assert runs == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("run_*")}
+    assert "--target must be one of the recipes" in refused(
+        *arguments, "--target", "muon"
+    )
 
 
 def test_held_out_files_are_chosen_by_name_alone(tmp_path):
@@ -354,50 +542,18 @@ def test_held_out_files_are_chosen_by_name_alone(tmp_path):
             (root / f"{i % 3}" / f"{i}.txt").write_bytes(bytes([i]))
         (root / ".hidden").mkdir()
         (root / ".hidden" / "file").write_bytes(b"x")
-    train, held_out = text.given(tmp_path / "here")
-    assert sorted([*train, *held_out]) == list(range(20)) and len(held_out) == 2
-    assert np.array_equal(held_out, text.given(tmp_path / "there")[1])
+    parts = text.given(tmp_path / "here")
+    assert sorted(np.concatenate(parts)) == list(range(20))
+    assert [len(part) for part in parts] == [18, 1, 1]
+    for here, there in zip(parts, text.given(tmp_path / "there")):
+        assert np.array_equal(here, there)
     single = tmp_path / "one" / "file.txt"
     single.parent.mkdir()
     single.write_bytes(bytes(range(100)))
     for path in single, single.parent:
-        assert [len(part) for part in text.given(path)] == [90, 10]
-    train, held_out = text.standard_library()
-    assert len(train) > 1e6 and len(held_out) > 1e5
-
-
-def test_a_grid_is_log_spaced_over_two_decades():
-    assert program.grid(0.01, 1) == [0.01]
-    assert program.grid(0.01, 5) == [0.001, 0.00316, 0.01, 0.0316, 0.1]
-    planned = plan("adamw,lion@0.5", steps=12, rates=3, seeds=1)
-    assert planned.rates == {"adamw": [0.001, 0.01, 0.1], "lion": [0.05, 0.5, 5.0]}
-    assert planned.save_every == 3
-
-
-def test_the_best_rate_is_where_no_seed_diverges():
-    losses = np.ones((40, 3, 2)) * np.linspace(5, 1, 40)[:, None, None]
-    held_out = np.array([[2.0, 2.2], [1.9, 2.1], [1.0, math.nan]])
-    judged = verdict.judge([1.0, 2.0, 3.0], losses, held_out)
-    assert judged["best_rate"] == 2.0 and not judged["best_at_edge"]
-    assert judged["final_eval_loss"][2] == [1.0, None]
-    assert verdict.final(judged) == 2.0
-    assert verdict.steps_to(judged["curve"], 3.0) == 22  # a mean of four steps
-    assert verdict.steps_to(judged["curve"], 0.5) is None
-
-
-def test_a_recipe_that_always_diverges_is_shown_as_such(done):
-    found = json.loads((done / "results.json").read_text())
-    nothing = np.full((6, 2, 1), math.nan)
-    found["recipes"]["lion"] |= verdict.judge([1.0, 2.0], nothing, nothing[0])
-    again = report.results(found["settings"], found["recipes"])
-    assert report.standings(again).rows[-1][:4] == (
-        "lion",
-        "1*",
-        "diverged",
-        "diverged",
-    )
-    assert "diverged" in report.markdown(again)
-    assert plots.curves(again).startswith(b"\x89PNG")
+        assert [len(part) for part in text.given(path)] == [90, 5, 5]
+    parts = text.standard_library()
+    assert len(parts.train) > 1e6 and len(parts.test) > 1e5
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

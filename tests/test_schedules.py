@@ -379,6 +379,25 @@ def test_hessian_noise_scales_as_the_eigenvalue(batch_size: int, examples: Any) 
     np.testing.assert_allclose(got, 0.3 * top(32) / top(batch_size), rtol=1e-5)
 
 
+def test_time_transfer_has_the_regimes_of_the_paper() -> None:
+    """The best rate, whose peak over batch sizes moves in proportion to the tokens."""
+
+    def best(tokens: float, batch_size: float) -> float:
+        critical = 300 * tokens / 2e9
+        return 0.7 / (np.sqrt(batch_size / critical) + np.sqrt(critical / batch_size))
+
+    for tokens, size, base in ((8e9, 64, 64), (2e9, 1000, 64), (4e11, 5000, 128)):
+        hyper = dict(tokens=tokens, base_tokens=2e9, batch_size=size, base=base)
+        made = gk.schedule_by_time_transfer(best(2e9, base), critical=300, **hyper)
+        np.testing.assert_allclose(made.learning_rate, best(tokens, size), rtol=1e-5)
+        np.testing.assert_allclose(made.critical, 300 * tokens / 2e9, rtol=1e-6)
+    falls = gk.schedule_by_linear_decay(0.1, steps=4)
+    move = lambda n: gk.schedule_by_time_transfer(falls, tokens=n, critical=1e7)
+    np.testing.assert_allclose(move(4e9).learning_rate(2), 0.025, rtol=1e-3)
+    traced = jax.jit(lambda n: move(n).factor)(4e9)
+    np.testing.assert_allclose(traced, move(4e9).factor, rtol=1e-6)
+
+
 @pytest.mark.parametrize("part_size", [1, 4])
 @pytest.mark.parametrize("eta", [0.05, 0.5, 5.0])
 def test_the_norm_test_follows_the_authors_code(eta: float, part_size: int) -> None:
@@ -400,6 +419,32 @@ def test_the_norm_test_of_equal_and_of_opposite_gradients() -> None:
     assert int(grow(jnp.zeros((3, 2)))) == int(grow(jnp.ones((3, 2)))) == 3
     assert int(grow(jnp.array([[1.0], [-1.0]]))) == 64
     assert int(grow(jnp.ones((100, 2)))) == 100
+
+
+@pytest.mark.parametrize("part_size", [1, 4])
+@pytest.mark.parametrize("eta", [0.3, 1.0, 20.0])
+def test_the_coordinate_wise_test_asks_for_the_worst_entry(
+    eta: float, part_size: int
+) -> None:
+    rng = np.random.default_rng(1)
+    gs = {"w": rng.normal(1.0, 1.0, (8, 3, 4)), "b": rng.normal(-1e-9, 3e-10, (8, 4))}
+    asked = [np.var(g, axis=0, ddof=1) / g.mean(axis=0) ** 2 for g in gs.values()]
+    wanted = part_size * max(float(np.max(x)) for x in asked) / eta**2
+    want = min(max(int(np.ceil(wanted)), 8 * part_size), 3000)
+    hyper = dict(max_batch_size=3000, part_size=part_size)
+    grow = gk.grow_batch_by_coordinate_norm_test(eta, **hyper)
+    given = jax.tree.map(jnp.float32, gs)
+    assert int(grow(given)) == int(jax.jit(grow)(given)) == want
+    assert want >= int(gk.grow_batch_by_norm_test(eta, **hyper)(given))
+    huge = jax.tree.map(lambda g: jnp.float32(g * 1e30), gs)
+    assert int(grow(huge)) == want
+
+
+def test_the_coordinate_wise_test_of_entries_of_mean_zero() -> None:
+    grow = gk.grow_batch_by_coordinate_norm_test(max_batch_size=64)
+    assert int(grow(jnp.zeros((3, 2)))) == int(grow(jnp.ones((3, 2)))) == 3
+    assert int(grow(jnp.array([[1.0, 5.0], [-1.0, 5.0]]))) == 64
+    assert int(grow({"a": jnp.ones((100, 2)), "b": jnp.ones((100, 0))})) == 100
 
 
 # The range test
@@ -522,6 +567,10 @@ REFUSED = {
     "leaf b must have an axis of 3 parts first, got 2": lambda: (
         gk.grow_batch_by_norm_test()({"a": jnp.ones((3, 1)), "b": jnp.ones((2, 1))})
     ),
+    "leaf w must have an axis of 2 parts first, got 0": lambda: (
+        gk.grow_batch_by_coordinate_norm_test()({"w": jnp.float32(1.0)})
+    ),
+    "tokens must be above 0, got 0.0": lambda: gk.schedule_by_time_transfer(tokens=0.0),
     "high must be above low = 1.0, got 0.1": lambda: gk.find_learning_rate(
         bowl, gk.sgd, P, batches(), 1.0, 0.1
     ),

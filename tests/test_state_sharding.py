@@ -114,11 +114,14 @@ def check_equal(tx: Any, kind: AxisType, axis: str | None, atol: float = 1e-6) -
 
 @pytest.mark.parametrize(
     "recipe,kind",
-    [  # on Explicit axes most by make check-full alone
+    [  # on Explicit axes most by make check-full alone, and int8, whose blocks are int4's
         pytest.param(recipe, kind, marks=[pytest.mark.slow] * is_slow)
         for recipe in RECIPES
         for kind in (AxisType.Auto, AxisType.Explicit)
-        for is_slow in [kind == AxisType.Explicit and recipe not in ("adamw", "muon")]
+        for is_slow in [
+            recipe == "adamw in int8"
+            or (kind == AxisType.Explicit and recipe not in ("adamw", "muon"))
+        ]
     ],
 )
 def test_a_mesh_goes_where_one_device_does(recipe: str, kind: AxisType) -> None:

@@ -130,3 +130,77 @@ def test_learning_rates_are_reported():
     prodigy = gk.step_by_prodigy(0.5, first_distance=1e-3)
     np.testing.assert_allclose(reported(prodigy)["learning_rate"], 5e-4, rtol=1e-6)
     np.testing.assert_allclose(reported(gk.step_by_polyak())["learning_rate"], 0.05)
+
+
+def test_u_dog_asks_for_gradients_where_the_paper_takes_them():
+    """Two updates are a step; the loss of the average falls as one over its square."""
+    scales = np.array([1.0, 0.3, 0.1, 0.01])
+    grad, x0, first = lambda x: scales * x, np.array([1.0, -2.0, 3.0, -1.0]), 1e-2
+    xs, ys, rs, squares, largest = [], [x0], [], 0.0, 0.0
+    for _ in range(40):
+        far = max(np.linalg.norm(x - x0) for x in xs + ys)
+        rs.append(max(first * (1 + np.linalg.norm(x0)), far))
+        w, alpha = np.cumsum(rs), np.sum(rs) / rs[-1]
+        m = grad(np.average([*xs, ys[-1]], axis=0, weights=w))
+        largest = max(largest, alpha**2 * m @ m)
+        xs.append(ys[-1] - alpha * rs[-1] / np.sqrt(squares + largest) * m)
+        g = grad(np.average(xs, axis=0, weights=w))
+        squares += alpha**2 * (g - m) @ (g - m)
+        ys.append(ys[-1] - alpha * rs[-1] / np.sqrt(squares + largest) * g)
+
+    with jax.enable_x64(True):
+        tx, p = gk.chain(gk.step_by_u_dog(first_distance=first)), jnp.asarray(x0)
+        state, update = tx.init(p), jax.jit(tx.update)
+        for _ in range(80):
+            u, state = update(grad(p), state, p)
+            p += u
+        found = gk.eval_params(state, p)
+        assert not np.allclose(found, p, 1e-3)
+    np.testing.assert_allclose(found, np.average(xs, axis=0, weights=w), rtol=1e-9)
+    assert np.sum(scales * np.asarray(found) ** 2) < 4 * np.sum(x0**2) / 40**2
+
+
+def bowl(scale):
+    """A loss, and an update of it at its own gradient."""
+    f = lambda p: scale * jnp.sum(p["a"] ** 2) + jnp.sum(p["b"] ** 2)
+
+    def step(tx, p, **extra):
+        value, g = jax.value_and_grad(f)(p)
+        return tx.update(g, tx.init(p), p, value=value, value_fn=f, **extra)[0]
+
+    return f, step
+
+
+@pytest.mark.parametrize("scale,rate,falls", [(1.0, 0.3, True), (5.0, 0.3, False)])
+def test_model_building_bends_steps_that_do_not_fall_enough(scale, rate, falls):
+    """Along each leaf, whose own curvature it then knows, it does not go too far."""
+    f, step = bowl(scale)
+    tx, p = gk.step_by_model_building(rate), {"a": jnp.ones(2), "b": -jnp.ones(3)}
+    u = step(tx, p)
+    if falls:
+        jax.tree.map(
+            lambda x, g: np.testing.assert_allclose(x, -rate * g), u, jax.grad(f)(p)
+        )
+        return
+    ratio = 2 * scale * rate  # of the change of the gradient, to itself
+    for k, r in (("a", ratio), ("b", 2 * rate)):
+        want = -rate * 0.99 / (1 + 2 * 0.99 * r)
+        np.testing.assert_allclose(u[k], want * jax.grad(f)(p)[k], rtol=1e-5)
+    assert f(optax.apply_updates(p, u)) < f(p)
+
+
+def test_model_building_gives_its_loss_the_arguments_that_it_names():
+    loss = lambda p, batch: jnp.sum((p - batch) ** 2)
+    tx, p, batch = gk.step_by_model_building(0.4), jnp.zeros(2), jnp.ones(2)
+    value, g = jax.value_and_grad(loss)(p, batch)
+    extra = {"value": value, "value_fn": loss, "batch": batch, "others": None}
+    u, _ = tx.update(g, tx.init(p), p, **extra)
+    np.testing.assert_allclose(u, 0.8 * batch, rtol=1e-6)
+    broken = lambda p: jnp.where(jnp.sum(p) > 0, jnp.nan, 1.0) * jnp.sum(p + 1)
+    with jax.debug_nans(False):
+        u, _ = tx.update(g, tx.init(p), p, value=jnp.float32(2.0), value_fn=broken)
+    assert np.all(np.isfinite(u)) and np.all(u < 0.8)
+    with pytest.raises(
+        ValueError, match="value_fn, the loss as a function of params, must"
+    ):
+        tx.update(g, tx.init(p), p, value=value)

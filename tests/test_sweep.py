@@ -13,6 +13,7 @@ import optax
 import pytest
 
 import gradkit as gk
+from gradkit._core.measure import trials
 
 STEPS = 12
 RATES = [0.01, 0.1, 0.5]
@@ -113,11 +114,19 @@ def test_points_that_do_not_fit_into_memory_go_in_groups():
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)
 
 
+@pytest.fixture(params=["together", "one a core"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How runs are trained: as one batch of arrays, or each as a program of its own."""
+    if request.param == "one a core":
+        monkeypatch.setattr(trials, "SMALL", 0)
+    return request.param
+
+
 class Killed(Exception):
     """What ends a sweep from outside."""
 
 
-def test_a_stopped_sweep_goes_on_and_loses_no_point(tmp_path: Any):
+def test_a_stopped_sweep_goes_on_and_loses_nothing(tmp_path: Any, way: str):
     space = {"learning_rate": RATES, "fast": [True, False]}
     make = lambda learning_rate, fast: adam(learning_rate, 0.5 if fast else 0.9)
     whole, seen = sweep(make, space), []
@@ -128,15 +137,121 @@ def test_a_stopped_sweep_goes_on_and_loses_no_point(tmp_path: Any):
 
     with pytest.raises(Killed):
         sweep(make, space, folder=tmp_path, watch=kill)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run_*")}
+    assert len(kept) >= 9
     again = sweep(make, space, folder=tmp_path, watch=seen.append)
-    assert {progress.finished for progress in seen} == {3}
+    assert {progress.finished for progress in seen} <= {3, 4, 5, 6}
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
     np.testing.assert_array_equal(again.losses, whole.losses)
     np.testing.assert_array_equal(again.held_out, whole.held_out)
+    assert not list(tmp_path.glob("unfinished*"))
+
+
+@jax.numpy_dtype_promotion("standard")  # as optax.add_noise wants
+def test_runs_under_way_go_on_where_they_were(tmp_path: Any, way: str):
+    noise = optax.add_noise(0.1, 0.5, jax.random.key(1))
+    make = lambda rate: gk.store_by_bfloat16(optax.chain(noise, adam(rate)))
+    stopped, seen = [], []
+
+    def kill(progress: Any) -> None:
+        stopped.append(progress.step)
+        if progress.step >= 5:
+            raise Killed
+
+    arguments = make, {"rate": [0.1]}
+    whole = sweep(*arguments, seeds=1, held_out_every=4)
+    with pytest.raises(Killed):
+        sweep(*arguments, seeds=1, held_out_every=4, folder=tmp_path, watch=kill)
+    (under,) = tmp_path.glob("unfinished*")
+    kept = under.read_bytes()
+    under.write_bytes(kept[:-40])
+    with pytest.raises(ValueError, match=r"unfinished_0_0.npz must be .* Delete it"):
+        sweep(*arguments, seeds=1, held_out_every=4, folder=tmp_path)
+    under.write_bytes(kept)
+    again = sweep(
+        *arguments, seeds=1, held_out_every=4, folder=tmp_path, watch=seen.append
+    )
+    assert seen[0].step > stopped[-1]
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    np.testing.assert_array_equal(again.curves, whole.curves)
+
+
+def test_a_folder_is_of_one_sweep_and_one_process(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+):
+    space = {"learning_rate": RATES}
+
+    def again(progress: Any) -> None:
+        sweep(adam, space, folder=tmp_path)
+
+    with pytest.raises(RuntimeError, match=r"one process, got .* another uses. Wait"):
+        sweep(adam, space, folder=tmp_path, watch=again)
+    sweep(adam, space, folder=tmp_path)
     with pytest.raises(ValueError, match="a sweep with the same seeds, got"):
-        sweep(make, space, folder=tmp_path, seeds=2)
-    (tmp_path / "point_1.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match=r"point_1.npz must be .* Delete it"):
-        sweep(make, space, folder=tmp_path)
+        sweep(adam, space, folder=tmp_path, seeds=2)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    with pytest.raises(
+        ValueError, match=r"same numerics.*XLA_FLAGS was .*, now --xla_cpu"
+    ):
+        sweep(adam, space, folder=tmp_path)
+    monkeypatch.undo()
+    one, other = tmp_path / "run_1_0.npz", tmp_path / "run_2_0.npz"
+    kept = one.read_bytes()
+    for wrong in b"", b"PK\x03\x04", kept[:-30], kept[:99] + b"\0" + kept[100:]:
+        one.write_bytes(wrong)
+        with pytest.raises(ValueError, match=r"run_1_0.npz must be .* Delete it"):
+            sweep(adam, space, folder=tmp_path)
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match=r"run_1_0.npz must be .* Delete it"):
+        sweep(adam, space, folder=tmp_path)
+    one.unlink()
+    sweep(adam, space, folder=tmp_path)
+    assert one.read_bytes() == kept
+
+
+def test_a_full_disk_is_one_error_and_keeps_what_is_there(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    sweep(adam, {"learning_rate": RATES}, folder=tmp_path)
+    (tmp_path / "run_1_0.npz").unlink()
+    before = {*tmp_path.iterdir()}
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(
+        OSError, match=r"^gradkit.sweep: folder must be .* No space left"
+    ):
+        sweep(adam, {"learning_rate": RATES}, folder=tmp_path)
+    assert {*tmp_path.iterdir()} == before
+
+
+def test_larger_models_are_trained_one_run_a_core(monkeypatch: pytest.MonkeyPatch):
+    space = {"learning_rate": RATES, "b1": [0.5, 0.9]}
+    together = sweep(adam, space, held_out_every=5)
+    monkeypatch.setattr(trials, "SMALL", 0)
+    alone = sweep(adam, space, held_out_every=5)
+    np.testing.assert_allclose(alone.losses, together.losses, rtol=1e-5)
+    np.testing.assert_allclose(alone.curves, together.curves, rtol=1e-4)
+    assert alone.marks == (5, 10, 12)
+
+
+def test_curves_end_in_the_held_out_loss_and_seeds_are_the_ones_named():
+    found = sweep(adam, {"learning_rate": [0.1]}, seeds=[7, 3], held_out_every=4)
+    assert found.marks == (4, 8, 12) and found.curves.shape == (1, 2, 3)
+    *losses, last = one_by_one(adam(0.1), 3)
+    np.testing.assert_allclose(found.losses[0, 1], losses, rtol=1e-4)
+    np.testing.assert_allclose(found.held_out[0, 1], last, rtol=1e-3)
+    assert [row["seed"] for row in found.rows()] == [7, 3]
+
+
+def test_an_error_in_a_run_is_raised(monkeypatch: pytest.MonkeyPatch):
+    def broken(_: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(trials, "SMALL", 0)
+    with pytest.raises(Killed):
+        sweep(adam, {"learning_rate": RATES}, watch=broken)
 
 
 def test_a_run_that_diverges_is_a_row():
@@ -206,6 +321,10 @@ def test_the_picture_has_a_panel_for_each_hyperparameter():
         ({"space": {"rate": [0.1]}}, "make_tx must take rate, got an error of it"),
         ({"steps": 0}, "steps must be"),
         ({"seeds": 0}, "seeds must be"),
+        ({"seeds": []}, "seeds must be a number, or different whole numbers"),
+        ({"seeds": [1, 1]}, "seeds must be a number, or different whole numbers"),
+        ({"seeds": [-1]}, "seeds must be"),
+        ({"held_out_every": 0}, "held_out_every must be"),
         ({"halving": 1}, "halving must be at least 2"),
         ({"loss": lambda p, x: p["w"] ** 2}, "loss must return one number"),
         ({"held_out": lambda p: p["w"]}, "held_out must return one number"),

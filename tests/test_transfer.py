@@ -265,13 +265,15 @@ def movement(width: int, optimizer: str, rule: str | None) -> np.ndarray:
             for k, s in sizes.items()
         }
         x, y = jax.random.normal(key, (8, 5)), jnp.ones((8, 1))
+        loss = lambda p: jnp.mean((network(p, x)[1] - y) ** 2)
+        rate = {k: 0.02 * (found[k].learning_rate if rule else 1) for k in params}
+
+        def step(_, p):
+            g = jax.grad(loss)(p)
+            return {k: p[k] - rate[k] * direct(g[k]) for k in p}
+
         before = network(params, x)
-        for _ in range(3):
-            loss = lambda p: jnp.mean((network(p, x)[1] - y) ** 2)
-            rate = {k: 0.02 * (found[k].learning_rate if rule else 1) for k in params}
-            g = jax.grad(loss)(params)
-            params = {k: params[k] - rate[k] * direct(g[k]) for k in params}
-        after = network(params, x)
+        after = network(jax.lax.fori_loop(0, 3, step, params), x)
         return jnp.stack([size(b - a) for a, b in zip(before, after)])
 
     return np.mean([run(jax.random.key(i)) for i in range(4)], axis=0)

@@ -83,7 +83,12 @@ def close(got, want, tolerance: float = 1e-4) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [  # the one that compiles longest by make check-full alone
+        pytest.param(k, marks=[pytest.mark.slow] * (k == "soap")) for k in RECIPES
+    ],
+)
 def test_a_recipe_inside_is_the_recipe_on_the_views(name: str) -> None:
     """Whatever layouts one tree mixes; and what it remembers has the shapes of the views."""
     us, state = run(gk.view_by_pattern(RECIPES[name](), patterns=PATTERNS))

@@ -16,7 +16,7 @@ from jax.core import Tracer
 
 from gradkit._core.call import error
 from gradkit._core.mismatch import mismatch
-from gradkit._core.numbers import dtypes, is_floating, is_real
+from gradkit._core.numbers import dtypes, is_floating, is_narrow, is_real
 from gradkit._core.paths import leaf_paths
 
 
@@ -330,6 +330,22 @@ def alike(method: str, updates: Any, params: Any) -> None:
     difference = mismatch(updates, params)
     requirement = "updates must be a tree like params, leaf by leaf"
     holds(method, difference is None, requirement, difference, remedy)
+
+
+def still_narrow(method: str, params: Any, kept: Any) -> None:
+    """Check that parameters are below float32 where `kept` has an array of each, and only there."""
+    arrays = jax.tree.map(lambda p, k: bool(jax.tree.leaves(k)), params, kept)
+    for (path, p), was in zip(leaves(params), jax.tree.leaves(arrays)):
+        if is_narrow(p.dtype) != was:
+            than = "less than" if was else "at least"
+            raise error(
+                TypeError,
+                method,
+                f"leaf {path} must have the dtype that it had in init, got {p.dtype} instead of "
+                f"{than} float32. Add updates by optax.apply_updates, which keeps the dtypes of "
+                "parameters; p + u and equinox.apply_updates do not. After a change that you "
+                "want, call init again.",
+            )
 
 
 def matrix(method: str, tree: Any, batch_axes: tuple[int, ...] = ()) -> None:

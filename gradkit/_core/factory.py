@@ -261,7 +261,8 @@ def _check_trees(
 ) -> None:
     """Say so, if what went `wrong` in an update is that it was given trees that do not fit."""
     said = "state must be of these parameters and arguments"
-    if str(wrong).startswith(f"gradkit.{name}: {said}"):
+    about_dtypes = isinstance(wrong, TypeError) and str(wrong).startswith("gradkit.")
+    if about_dtypes or str(wrong).startswith(f"gradkit.{name}: {said}"):
         return
     if found := of_state(init, updates, state, params):
         remedy = "Call tx.update(grads, state, params) with what tx.init(params) made."

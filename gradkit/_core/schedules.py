@@ -23,6 +23,18 @@ def warmup_cosine(peak: Scalar, steps: int, warmup: int, end: Scalar) -> Schedul
     return schedule
 
 
+def warmup_linear(peak: Scalar, steps: int, warmup: int) -> Schedule:
+    """A linear rise in the first `warmup` updates, then a linear fall to zero at `steps`."""
+
+    def schedule(step: jax.Array) -> jax.Array:
+        c = jnp.asarray(step, jnp.result_type(float))
+        rise = (c + 1) / max(warmup, 1)
+        fall = (steps - c) / (steps - warmup)
+        return peak * jnp.clip(jnp.minimum(rise, fall), 0, 1)
+
+    return schedule
+
+
 def then(first: Rate, steps: int | jax.Array, second: Rate) -> Schedule:
     """Follow `first` for so many updates, then `second`, which counts from there.
 

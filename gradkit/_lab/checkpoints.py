@@ -1,18 +1,12 @@
-"""Files of a race, written atomically, and checkpoints."""
+"""Files of a race, written whole or not at all, and the folder that is its own."""
 
-import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
-
-import jax
-import orbax.checkpoint as ocp
 
 from gradkit._lab import places
 from gradkit._lab.complaint import Complaint
-from gradkit._lab.program import State
 
 FILES = "settings.json", "results.json", "table.md", "curves.png"
 DRAFT = ".draft"  # a file being written; a killed race may leave one
@@ -87,40 +81,3 @@ def _compare(out: pathlib.Path, old: Any, new: dict[str, Any], resume: bool) -> 
             f"{out} holds a race with other settings: {was}. "
             "Repeat the old ones, or choose another --out."
         )
-
-
-class Checkpoints:
-    """The latest state of one recipe, saved by Orbax."""
-
-    def __init__(self, manager: ocp.CheckpointManager):
-        self._manager = manager
-
-    def save(self, step: int, state: State, seconds: float) -> None:
-        """Save `state` after `step` steps that took `seconds`; delete the checkpoint before."""
-        parts = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            clock=ocp.args.JsonSave({"seconds": seconds}),
-        )
-        self._manager.save(step, args=parts, force=True)
-
-    def latest(self, like: State) -> tuple[int, State, float]:
-        """The latest step, state and seconds; step 0 and `like` itself if there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return 0, like, 0.0
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        parts = ocp.args.Composite(
-            state=ocp.args.StandardRestore(target), clock=ocp.args.JsonRestore()
-        )
-        restored = self._manager.restore(step, args=parts)
-        return step, restored["state"], restored["clock"]["seconds"]
-
-
-@contextlib.contextmanager
-def checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
-    """Open the complete checkpoints below `folder`."""
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
-    )
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        yield Checkpoints(manager)

@@ -19,12 +19,12 @@ from gradkit._lab import (
     models,
     places,
     plots,
-    program,
     screen,
     tasks,
     text,
 )
 from gradkit._lab.complaint import Complaint, pick
+from gradkit._lab.plan import RATES
 
 CONTEXT = 32  # bytes that a model sees
 HEAD = 16  # features of an attention head; wider models have more of them
@@ -190,7 +190,7 @@ def plan(
     for option, number in {"--steps": steps, "--seeds": seeds}.items():
         if number < 1:
             raise Complaint(f"{option} must be above 0, got {number}.")
-    low, high = program.RATES
+    low, high = RATES
     if rate is not None and not low <= rate <= high:
         raise Complaint(f"--rate must be from {low:g} to {high:g}, got {rate:g}.")
     (over,) = several
@@ -210,7 +210,7 @@ def afford(largest: Size, steps: int, seeds: int) -> None:
 
 def text_data(path: pathlib.Path | None, out: pathlib.Path | None = None) -> jax.Array:
     """Training bytes of the text at `path` without `out`, or of Python's own source."""
-    train, _ = text.given(path, out) if path else text.standard_library()
+    train = (text.given(path, out) if path else text.standard_library()).train
     if len(train) <= CONTEXT:
         raise Complaint(
             f"too little data: {len(train)} bytes to train on, which must be above "

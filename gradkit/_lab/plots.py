@@ -2,54 +2,50 @@
 
 import io
 import itertools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from gradkit._lab import report
+import gradkit as gk
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKS = "osD^vP"
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SOFTWARE = "gradkit"  # in the metadata of a PNG
 
 
-class Look(NamedTuple):
-    """Colour, marker and line style of a recipe."""
-
-    colour: str
-    mark: str
-    line: str
-
-
-BASE = Look("#000000", "X", "--")
-
-
-def curves(race: dict[str, Any]) -> bytes:
-    """Loss curves at the best rates, and held-out loss by learning rate, as PNG.
-
-    AdamW, the baseline, is black, dashed and on top.
-    """
-    figure = Figure(figsize=(9, 4), dpi=200, layout="constrained")
+def race(found: gk.RaceTable) -> bytes:
+    """Test loss over steps at the chosen hyperparameters, and all trials, as PNG."""
+    figure = Figure(figsize=(9.6, 4), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    fall, sweep = figure.subplots(1, 2, sharey=True)
-    others = _looks()
-    looks = {n: BASE if n == "adamw" else next(others) for n in race["recipes"]}
-    ranked = report.ranked(race)
-    shown = [_sweep(sweep, name, result, looks[name]) for name, result in ranked]
-    for name, result in ranked:
-        _fall(fall, result, looks[name])
-    _frame(fall, "At its best learning rate", "step", race)
-    _frame(sweep, "Over the grid (largest mark: the best)", "learning rate", race)
-    fall.set_ylabel("training loss, nats (moving mean)")
-    sweep.set_ylabel("held-out loss, nats")
-    sweep.tick_params(labelleft=True)
-    sweep.set_xscale("log")
-    figure.legend(handles=shown, frameon=False, loc="outside right upper")
+    axes = figure.subplots(1, 2)
+    found.plot(axes)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), frameon=False, loc="outside right upper"
+    )
+    figure.suptitle(found.summary or found.task, fontsize=9)
+    return _png(canvas)
+
+
+def profiles(steps: dict[str, np.ndarray], times: dict[str, np.ndarray]) -> bytes:
+    """Performance profiles by steps and by time, as PNG; arrays are sorted ratios by task."""
+    figure = Figure(figsize=(9.6, 4), dpi=200, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    looks = [(c, line) for line in ("-", "--", ":") for c in COLOURS]
+    for axes, found, title in zip(panels, (steps, times), ("steps", "time")):
+        for (name, ratios), (colour, line) in zip(
+            found.items(), itertools.cycle(looks)
+        ):
+            x = np.concatenate([[1.0], ratios[ratios <= 4], [4.0]])
+            y = np.searchsorted(ratios, x, side="right") / len(ratios)
+            axes.step(x, y, where="post", label=name, color=colour, ls=line)
+        axes.set(xlabel=f"times the best recipe's {title}", ylim=(-0.02, 1.02))
+        _clean(axes)
+    panels[0].set_ylabel("part of tasks")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside right upper")
     return _png(canvas)
 
 
@@ -118,47 +114,3 @@ def _png(canvas: FigureCanvasAgg) -> bytes:
     buffer = io.BytesIO()
     canvas.print_png(buffer, metadata={"Software": SOFTWARE})
     return buffer.getvalue()
-
-
-def _looks() -> Iterator[Look]:
-    """Distinct colours and markers; once they repeat, with other line styles."""
-    for line in itertools.cycle(("-", ":", "-.")):
-        for colour, mark in zip(COLOURS, MARKS):
-            yield Look(colour, mark, line)
-
-
-def _fall(axes: Axes, result: dict[str, Any], look: Look) -> None:
-    curve = _array(result["curve"])
-    (line,) = axes.plot(np.arange(1, len(curve) + 1), curve, look.line)
-    line.set(color=look.colour, linewidth=1.8, zorder=3 if look is BASE else 2)
-
-
-def _sweep(axes: Axes, name: str, result: dict[str, Any], look: Look) -> Line2D:
-    rates, losses = result["rates"], _array(result["final_eval_loss"]).mean(axis=1)
-    best, front = rates.index(result["best_rate"]), 3 if look is BASE else 2
-    (line,) = axes.plot(rates, losses, look.line + look.mark, label=name)
-    line.set(color=look.colour, linewidth=1.4, markersize=4, zorder=front)
-    (star,) = axes.plot(rates[best], losses[best], look.mark)
-    star.set(color=look.colour, markersize=9, zorder=front)
-    return line
-
-
-def _frame(axes: Axes, title: str, across: str, race: dict[str, Any]) -> None:
-    every = [result["curve"] for result in race["recipes"].values()]
-    start = max(1, len(every[0]) // 8)  # without the first fall, alike for all
-    seen = np.concatenate([_array(curve[start - 1 :]) for curve in every])
-    held_out = [_array(r["final_eval_loss"]).ravel() for r in race["recipes"].values()]
-    low = np.nanmin(np.concatenate([seen, *held_out]), initial=np.inf)
-    high = np.nanmax(seen, initial=-np.inf)
-    if high > 5 * low > 0:
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.2, high * 1.2)
-    elif high > low:
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel(across)
-    _clean(axes)
-
-
-def _array(values: Any) -> np.ndarray:
-    return np.asarray(values, np.float64)  # None becomes nan

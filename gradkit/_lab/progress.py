@@ -1,62 +1,85 @@
-"""Progress bars on a terminal, and Ctrl-C that stops after the current steps."""
+"""Progress bars on a terminal, and signals that stop a race where it is."""
 
 import contextlib
 import math
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
-from gradkit._lab.race import Watch
+SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+]
+
+
+class Stopped(Exception):
+    """Asked to stop by a signal; everything up to here is saved."""
+
+    def __init__(self, number: int):
+        """Keep the number of the signal, by which the exit code goes."""
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 @contextlib.contextmanager
-def board(names: list[str], steps: int, unit: str, console: Console) -> Iterator[Watch]:
-    """Show one progress bar a recipe, with loss, speed and time left; yield what updates it."""
+def board(names: list[str], console: Console) -> Iterator[Callable[[Any], None]]:
+    """Show one progress bar a recipe, with loss and time left; yield what updates it."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}", markup=False),
-        TextColumn("{task.fields[speed]}", markup=False),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[said]}", markup=False),
         TimeLeft(),
     )
     with Progress(*columns, console=console, expand=True) as progress:
         rows = {
-            name: progress.add_task(name, total=steps, start=False, loss="", speed="")
+            name: progress.add_task(name, total=1.0, start=False, said="")
             for name in names
         }
+        seen = set()
 
-        def watch(name: str, step: int, loss: float, speed: float) -> None:
-            status = f"loss {loss:.3f}" if math.isfinite(loss) else "diverged"
-            status = status if step else "compiling"
-            if step:
-                progress.start_task(rows[name])
-            rate = f"{speed:,.0f} {unit}/s" if speed else ""
-            progress.update(rows[name], completed=step, loss=status, speed=rate)
-            if not console.is_terminal and step in (0, steps):
-                console.print(f"{name}: {status} {rate}")  # a log shows no bars
+        def watch(at: Any) -> None:
+            now, phase = at.progress, "reporting" if at.reporting else "tuning"
+            row, key = rows[at.recipe], (at.recipe, at.reporting)
+            if key not in seen:
+                seen.add(key)
+                progress.start_task(row)
+                if not console.is_terminal:
+                    console.print(f"{at.recipe}: {phase}")  # a log shows no bars
+            part = (now.finished + now.step / now.steps) / now.points
+            loss = f"loss {now.loss:.3f}" if math.isfinite(now.loss) else "diverged"
+            done = min(1.0, 0.5 * at.reporting + 0.5 * part)
+            progress.update(row, completed=done, said=f"{phase} {loss}")
 
         yield watch
 
 
 @contextlib.contextmanager
-def interruptible(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C was pressed; a second Ctrl-C ends at once."""
-    pressed = False
+def interruptible(say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Yield a function that raises `Stopped` once a signal has come; a second one ends at once."""
+    received: list[int] = []
 
-    def press(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        del number, frame
-        pressed = True
-        signal.signal(signal.SIGINT, before)
-        say("Saving what is done; press Ctrl-C again to leave at once.")
+    def receive(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        for each in SIGNALS:
+            signal.signal(each, before[each])
+        say("Saving what is done; once more to leave at once.")
 
-    before = signal.signal(signal.SIGINT, press)
+    before = {number: signal.signal(number, receive) for number in SIGNALS}
+
+    def check() -> None:
+        if received:
+            raise Stopped(received[0])
+
     try:
-        yield lambda: pressed
+        yield check
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

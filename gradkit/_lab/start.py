@@ -1,53 +1,67 @@
 """A race from its options to its result files."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-
-from gradkit._lab import checkpoints, plots, progress, race, report, screen, tasks
-from gradkit._lab.complaint import Complaint, pick
+import gradkit as gk
+from gradkit._lab import checkpoints, plots, progress, report, screen
+from gradkit._lab.complaint import Complaint
 from gradkit._lab.plan import Plan, afford, settings
-from gradkit._lab.tasks import Task
 
 
-def task(name: str, data: pathlib.Path | None, out: pathlib.Path) -> Task:
-    """The task of this name, on its own data or on the text at `data`, without `out`."""
-    if pick("task", name, ("bytes", "digits")) == "bytes":
-        return tasks.next_byte(data, without=out)
-    if data is not None:
-        raise Complaint("--data is for the task bytes; digits brings its own.")
-    return tasks.digits()
-
-
-def start(task: Task, plan: Plan, out: pathlib.Path, resume: bool) -> None:
-    """Run the recipes without results, then write and print all results."""
+def start(task: gk.Task, plan: Plan, out: pathlib.Path, resume: bool) -> gk.RaceTable:
+    """Run what has no results yet, then write and print all results."""
     afford(task, plan)
     setting = settings(task, plan)
     checkpoints.claim(out, setting, resume)
     log = screen.console(stderr=True)
     with (
-        progress.interruptible(log.print) as stop,
-        progress.board(list(plan.rates), plan.steps, task.unit, log) as watch,
+        refused(),
+        progress.interruptible(log.print) as check,
+        progress.board([*plan.calls], log) as board,
     ):
-        recipes = race.run(task, plan, out, watch, stop)
-    results = report.results(setting, recipes)
-    checkpoints.write(out / "curves.png", plots.curves(results))
-    checkpoints.write(out / "table.md", report.markdown(results))
+
+        def watch(at: Any) -> None:
+            board(at)
+            check()
+
+        found = gk.race(
+            plan.entries(task),
+            task,
+            plan.steps,
+            trials=plan.trials,
+            tuning_seeds=plan.tuning_seeds,
+            seeds=plan.seeds,
+            schedule=plan.schedule,
+            folder=out / "runs",
+            watch=watch,
+        )
+    results = report.results(setting, found)
+    checkpoints.write(out / "curves.png", plots.race(found))
+    checkpoints.write(out / "table.md", report.markdown(results, found))
     checkpoints.write_json(out / "results.json", results)
-    show(results, screen.console())
+    show(results, found)
     print(f"\nIn {out}: results.json, curves.png, table.md")
+    return found
 
 
-def show(results: dict[str, Any], console: Console) -> None:
-    """Print the tables and notes."""
-    for sheet in report.standings(results), report.sensitivity(results):
-        table = screen.table()
-        for column, *cells in zip(sheet.columns, *sheet.rows):
-            justify = "left" if column == "recipe" else "right"
-            table.add_column(column, justify=justify, min_width=max(map(len, cells)))
-        for row in sheet.rows:
-            table.add_row(*row)
-        screen.show(sheet.title, table, console)
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Say the library's own errors, as of a damaged file or a full disk, in one line."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, Complaint) or not text.startswith("gradkit."):
+            raise
+        raise Complaint(text.partition(": ")[2]) from error
+
+
+def show(results: dict[str, Any], found: gk.RaceTable) -> None:
+    """Print the table and the notes."""
+    print(f"\n{found.table()}\n")
+    console = screen.console()
     for note in report.notes(results):
         console.print("-", note)

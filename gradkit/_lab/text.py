@@ -1,4 +1,9 @@
-"""Bytes of real text, split by file into training and held-out."""
+"""Bytes of real text, split by file into three parts: training, validation and test.
+
+Of three files or more, a twentieth each, whose names have the smallest hashes, are for test and for
+validation. Of two files, the larger is for training and the halves of the other are held out. One
+file is cut: its last tenth is held out. Files without bytes do not count.
+"""
 
 import hashlib
 import math
@@ -7,18 +12,27 @@ import pathlib
 import stat
 import sysconfig
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from gradkit._lab.complaint import Complaint, printable
 
-HELD_OUT = 0.1  # of the files, or of the one file's bytes
+HELD_OUT = 0.05  # of the files, or of the one file's bytes, for each of the two parts
 LIMIT = 2**30  # bytes; offsets into the text are int32
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
 
 
-def standard_library() -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out bytes of the running Python's own source files."""
+class Parts(NamedTuple):
+    """Bytes of disjoint parts of a text."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def standard_library() -> Parts:
+    """The running Python's own source files."""
     root = pathlib.Path(sysconfig.get_path("stdlib"))
     sources = [
         path
@@ -28,10 +42,8 @@ def standard_library() -> tuple[np.ndarray, np.ndarray]:
     return split(root, sources)
 
 
-def given(
-    path: pathlib.Path, without: pathlib.Path | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out bytes of one file, or of all files below a folder.
+def given(path: pathlib.Path, without: pathlib.Path | None = None) -> Parts:
+    """One file, or all files below a folder.
 
     Files in `without`, the folder of results, are left out.
     """
@@ -48,26 +60,31 @@ def given(
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         problem = f"{path} is no regular file" if mode else f"no data at {path}"
         raise Complaint(f"{problem}. Name a text file or a folder of them.")
-    files = list(_visible(path, without)) if stat.S_ISDIR(mode) else [path]
-    if len(files) != 1:
-        return split(path, files)
-    data = join(files)
-    cut = len(data) - math.ceil(HELD_OUT * len(data))
-    return data[:cut], data[cut:]
+    folder = stat.S_ISDIR(mode)
+    return split(path, list(_visible(path, without)) if folder else [path])
 
 
-def split(
-    root: pathlib.Path, files: list[pathlib.Path]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out the files whose names have the smallest hashes, wherever `root` is."""
+def split(root: pathlib.Path, files: list[pathlib.Path]) -> Parts:
+    """Three parts that depend on names below `root` and contents alone."""
 
     def rank(path: pathlib.Path) -> str:
         name = path.relative_to(root).as_posix()
         return hashlib.sha256(os.fsencode(name)).hexdigest()
 
-    ordered = sorted(files, key=rank)
-    cut = math.ceil(HELD_OUT * len(ordered))
-    return join(ordered[cut:]), join(ordered[:cut])
+    ordered = sorted((path for path in files if _size(path)), key=rank)
+    if len(ordered) > 2:
+        n = math.ceil(HELD_OUT * len(ordered))
+        return Parts(
+            join(ordered[2 * n :]), join(ordered[n : 2 * n]), join(ordered[:n])
+        )
+    if len(ordered) == 2:
+        held_out, train = (join([path]) for path in sorted(ordered, key=_size))
+        half = len(held_out) // 2
+        return Parts(train, held_out[:half], held_out[half:])
+    data = join(ordered)
+    n = math.ceil(HELD_OUT * len(data))
+    cuts = len(data) - 2 * n, len(data) - n
+    return Parts(*np.split(data, cuts))
 
 
 def join(files: list[pathlib.Path]) -> np.ndarray:
@@ -88,6 +105,13 @@ def join(files: list[pathlib.Path]) -> np.ndarray:
 def name(path: pathlib.Path) -> str:
     """The name of a file or folder, also of `.`."""
     return printable(path.name or pathlib.Path(os.path.realpath(path)).name or "/")
+
+
+def _size(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise Complaint(f"cannot read {path}: {error.strerror}.") from error
 
 
 def _visible(

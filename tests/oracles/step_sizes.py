@@ -52,6 +52,89 @@ entry("step_by_dog", whole=True, xfail=OF_GROUPS, **DOG)(vectors(dog))
 
 
 @entry(
+    "step_by_u_dog", whole=True, xfail=OF_GROUPS, learning_rate=0.7, first_distance=0.3
+)
+@vectors
+def u_dog(gs, ps, learning_rate, first_distance):
+    """A step takes two gradients; sums are over all steps, as the paper writes them."""
+    x0 = ps[0]
+    xs, ys, ms, rs = [], [x0], [], []
+    ws, alphas, squares = [], [], []
+
+    def average(points):
+        return sum(w * x for w, x in zip(ws, points)) / sum(ws[: len(points)])
+
+    def step(g, denominator):
+        return ys[-1] - learning_rate * alphas[-1] * rs[-1] / np.sqrt(denominator) * g
+
+    def begin():
+        far = max(np.linalg.norm(x - x0) for x in xs + ys)
+        rs.append(max(first_distance * (1 + np.linalg.norm(x0)), far))
+        ws.append(sum(rs))
+        alphas.append(sum(rs) / rs[-1])
+
+    begin()
+    for t, (g, p) in enumerate(zip(gs, ps)):
+        if t % 2 == 0:
+            ms.append(alphas[-1] ** 2 * g @ g)
+            m = g
+            xs.append(step(g, sum(squares) + max(ms)))
+            yield average(xs) - p
+        else:
+            squares.append(alphas[-1] ** 2 * (g - m) @ (g - m))
+            ys.append(step(g, sum(squares) + max(ms)))
+            begin()
+            yield average([*xs, ys[-1]]) - p
+
+
+def with_loss(grads):
+    """The loss too, as a function of parameters."""
+
+    def value_fn(params):
+        wide = jnp.result_type(float)
+        each = [jnp.sum(p.astype(wide) ** 2) for p in jax.tree.leaves(params)]
+        return sum(each, start=jnp.zeros([], wide)) / 7
+
+    return {**value(grads), "value_fn": value_fn}
+
+
+@entry(
+    "step_by_model_building",
+    whole=True,
+    extra=with_loss,
+    learning_rate=0.3,
+    decrease=0.2,
+    eta=0.8,
+)
+def model_building(gs, ps, learning_rate, decrease, eta):
+    """With the coefficients of g, y and s, leaf by leaf, as the paper has them."""
+    accepted = []
+    for g, p in zip(gs, ps):
+        f = 1 + sum(np.sum(np.abs(x)) for x in g.values()) / 4
+        square = sum(np.sum(x**2) for x in g.values())
+        s = {k: -learning_rate * x for k, x in g.items()}
+        end = sum(np.sum((p[k] + s[k]) ** 2) for k in g) / 7
+        accepted.append(end <= f - decrease * learning_rate * square)
+        if accepted[-1]:
+            yield s
+        else:
+            yield {
+                k: modelled(g[k], 2 * (p[k] + s[k]) / 7 - g[k], s[k], eta) for k in g
+            }
+    assert 0 < sum(accepted) < len(accepted)
+
+
+def modelled(g, y, s, eta):
+    dot, norm = lambda a, b: np.sum(a * b), lambda a: np.sqrt(np.sum(a * a))
+    delta = (norm(s) * (norm(y) + norm(g) / eta) - dot(y, s)) / 2
+    theta = (dot(y, s) + 2 * delta) ** 2 - dot(s, s) * dot(y, y)
+    c_g = -dot(s, s) / (2 * delta)
+    c_y = c_g / theta * (-(dot(y, s) + 2 * delta) * dot(s, g) + dot(s, s) * dot(y, g))
+    c_s = c_g / theta * (-(dot(y, s) + 2 * delta) * dot(y, g) + dot(y, y) * dot(s, g))
+    return c_g * g + c_y * y + c_s * s
+
+
+@entry(
     "step_by_momo",
     whole=True,
     extra=value,

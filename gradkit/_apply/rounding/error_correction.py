@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import numbers, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.codec import floats
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, rounding
@@ -38,10 +38,12 @@ def round_by_error_correction() -> Transform:
     Departure: takes any update; the paper's optimizers split weights by themselves.
     Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Every update
         loses less than 1/508 of `s`: for a bfloat16 weight, up to its 65,000th part. Parameters
-        that are set from outside keep their `c`, which is at most half of `s`. Overflow gives the
-        largest number of the dtype, and a non-finite entry counts as zero. Under strict promotion
-        of dtypes add the update to parameters cast to float32. Put `optax.apply_if_finite` before
-        it, inside the chain: it needs updates in the dtype of gradients.
+        that are set from outside keep their `c`, which is at most half of `s`. Add updates by
+        `optax.apply_updates`: `p + u`, as in `equinox.apply_updates`, makes parameters float32,
+        which the next update refuses. Overflow gives the largest number of the dtype, and a
+        non-finite entry counts as zero. Under strict promotion of dtypes add the update to
+        parameters cast to float32. Put `optax.apply_if_finite` before it, inside the chain: it
+        needs updates in the dtype of gradients.
 
     >>> tx, p, u = gk.round_by_error_correction(), jnp.ones((), jnp.bfloat16), jnp.float32(1e-3)
     >>> state, add = tx.init(p), jax.jit(tx.update)
@@ -61,6 +63,7 @@ def round_by_error_correction() -> Transform:
         updates: Updates, state: ErrorCorrectionState, params: Params, **extra: Extra
     ) -> tuple[Updates, ErrorCorrectionState]:
         del extra
+        check.still_narrow("round_by_error_correction", params, state.code)
 
         def land(u: jax.Array, p: jax.Array, c: jax.Array) -> tuple[jax.Array, ...]:
             if not numbers.is_narrow(p.dtype):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import numbers, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.codec import floats
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, rounding
@@ -37,11 +37,12 @@ def round_by_kahan() -> Transform:
         its Kahan summation.
     Departure: sums are in float32, and only `c` is rounded. `c` is the rounding error; the paper
         keeps its negative. `c` is in bfloat16 for float16 parameters too.
-    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Overflow gives
-        the largest number of the dtype, and a non-finite entry counts as zero. Under JAX's strict
-        dtype promotion, cast parameters to float32 before you add the update. Put
-        `optax.apply_if_finite` before it, inside the chain: it needs updates in the dtype of
-        gradients.
+    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Add updates by
+        `optax.apply_updates`: `p + u`, as in `equinox.apply_updates`, makes parameters float32,
+        which the next update refuses. Overflow gives the largest number of the dtype, and a
+        non-finite entry counts as zero. Under JAX's strict dtype promotion, cast parameters to
+        float32 before you add the update. Put `optax.apply_if_finite` before it, inside the chain:
+        it needs updates in the dtype of gradients.
 
     >>> tx, p, u = gk.round_by_kahan(), jnp.ones((), jnp.bfloat16), jnp.float32(1e-3)
     >>> state, add = tx.init(p), jax.jit(tx.update)
@@ -61,6 +62,7 @@ def round_by_kahan() -> Transform:
         updates: Updates, state: KahanState, params: Params, **extra: Extra
     ) -> tuple[Updates, KahanState]:
         del extra
+        check.still_narrow("round_by_kahan", params, state.compensation)
 
         def round_leaf(
             u: jax.Array, p: jax.Array, c: jax.Array

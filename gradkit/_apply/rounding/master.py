@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from gradkit._core import numbers, tree
+from gradkit._core import check, numbers, tree
 from gradkit._core.codec import floats
 from gradkit._core.factory import factory
 from gradkit._core.types import Extra, Params, Transform, Updates, rounding
@@ -31,12 +31,15 @@ def round_by_master() -> Transform:
     Flops: at most `20*size` a leaf.
     Paper: Micikevicius et al., "Mixed Precision Training", arXiv:1710.03740, Section 3.1.
     Departure: none.
-    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Parameters
-        that are set from outside return to the copy at the next update: call `init` anew.
-        Transforms before this one see the rounded parameters, not the copy. Overflow gives the
-        largest number of the dtype, and a non-finite entry counts as zero. Under strict promotion
-        of dtypes add the update to parameters cast to float32. Put `optax.apply_if_finite` before
-        it, inside the chain: it needs updates in the dtype of gradients.
+    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Parameters that
+        are set from outside return to the copy at the next update: call `init` anew. Transforms
+        before this one see the rounded parameters, not the copy. A codec around it, such as
+        `store_by_int4`, would round the copy too: put the codec around what stands before. Add
+        updates by `optax.apply_updates`: `p + u`, as in `equinox.apply_updates`, makes parameters
+        float32, which the next update refuses. Overflow gives the largest number of the dtype, and
+        a non-finite entry counts as zero. Under strict promotion of dtypes add the update to
+        parameters cast to float32. Put `optax.apply_if_finite` before it, inside the chain: it
+        needs updates in the dtype of gradients.
 
     >>> tx, p, u = gk.round_by_master(), jnp.ones((), jnp.bfloat16), jnp.float32(1e-3)
     >>> state, add = tx.init(p), jax.jit(tx.update)
@@ -55,6 +58,7 @@ def round_by_master() -> Transform:
         updates: Updates, state: MasterState, params: Params, **extra: Extra
     ) -> tuple[Updates, MasterState]:
         del extra
+        check.still_narrow("round_by_master", params, state.master)
 
         def land(u: jax.Array, p: jax.Array, m: jax.Array) -> tuple[jax.Array, ...]:
             if not numbers.is_narrow(p.dtype):

@@ -38,11 +38,13 @@ def round_by_stochastic(*, key: random.Key = 0) -> Transform:
     Paper: Zamirai, Zhang, Aberger and De Sa, "Revisiting BFloat16 Training", arXiv:2010.06192,
         its stochastic rounding.
     Departure: the update itself is computed and added in float32.
-    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Every update
-        adds noise of about a quarter of `s`. Overflow gives the largest number of the dtype, and
-        a non-finite entry counts as zero. Under strict promotion of dtypes add the update to
-        parameters cast to float32. Put `optax.apply_if_finite` before it, inside the chain: it
-        needs updates in the dtype of gradients.
+    Limits: for bfloat16 and float16; leaves of float32 and wider pass as they are. Add updates by
+        `optax.apply_updates`: `p + u`, as in `equinox.apply_updates`, makes parameters float32,
+        which then pass without a word. Every update adds noise of about a quarter of `s`. Overflow
+        gives the largest number of the dtype, and a non-finite entry counts as zero. Under strict
+        promotion of dtypes add the update to parameters cast to float32. Put
+        `optax.apply_if_finite` before it, inside the chain: it needs updates in the dtype of
+        gradients.
 
     >>> p, u = jnp.ones(10_000, jnp.bfloat16), jnp.full(10_000, 1e-3)
     >>> tx = gk.round_by_stochastic()

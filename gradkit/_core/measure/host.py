@@ -1,10 +1,13 @@
-"""Memory of the device that computations run on."""
+"""The device that computations run on: its memory, cores, and what numbers depend on."""
 
+import importlib.metadata
 import math
 import os
 import pathlib
+from typing import Any
 
 import jax
+import optax
 
 LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
 
@@ -20,3 +23,25 @@ def available() -> float:
     if LIMIT.exists() and (limit := LIMIT.read_text().strip()).isdecimal():
         limits.append(int(limit))
     return float(min(limits)) / jax.local_device_count()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def numerics() -> dict[str, str]:
+    """What the last bits of results depend on: versions, device, precision and flags."""
+    config: Any = jax.config
+    return {
+        "jax": jax.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
+        "optax": optax.__version__,
+        "gradkit": importlib.metadata.version("gradkit"),
+        "device": jax.devices()[0].device_kind,
+        "x64": str(config.jax_enable_x64),
+        "matmul_precision": str(config.jax_default_matmul_precision),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }

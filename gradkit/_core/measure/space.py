@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
+from gradkit._core import check
 from gradkit._core.call import error
 
 Point = dict[str, Any]
@@ -109,6 +110,21 @@ def points(method: str, space: Space, count: int | None, seed: int) -> list[Poin
         for draw in draws
     ]
     return [*{repr(point): point for point in drawn}.values()]  # each once
+
+
+def seeds(method: str, given: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds 0, 1 ... of a number of them, or those that are listed."""
+    if isinstance(given, int):
+        check.count(method, seeds=given)
+        return (*range(given),)
+    listed = (*given,)
+    if not listed or len({*listed}) < len(listed):
+        text = f"seeds must be a number, or different whole numbers, got {listed}."
+        raise error(ValueError, method, f"{text} Pass 3, say, or range(10, 13).")
+    for seed in listed:
+        check.whole(method, "seeds", seed)
+        check.nonnegative(method, seeds=seed)
+    return tuple(map(int, listed))
 
 
 def _at(values: Range | tuple[Any, ...], fraction: float) -> Any:

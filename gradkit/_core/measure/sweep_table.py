@@ -24,9 +24,18 @@ class SweepTable(NamedTuple):
 
     space: space.Space
     points: list[Point]
+    seeds: tuple[int, ...]
     steps: np.ndarray  # that each point was trained for, `[points]`
     losses: np.ndarray  # before each step, `[points, seeds, steps]`; nan where not run
-    held_out: np.ndarray  # at the end, `[points, seeds]`; nan without such a loss
+    marks: tuple[int, ...]  # steps after which the held-out loss is asked, the last too
+    curves: (
+        np.ndarray
+    )  # held-out losses, `[points, seeds, marks]`; nan without such a loss
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """The held-out loss at the end, `[points, seeds]`; nan without such a loss."""
+        return self.curves[..., -1]
 
     @property
     def final(self) -> np.ndarray:
@@ -69,11 +78,11 @@ class SweepTable(NamedTuple):
                 **point,
                 "seed": seed,
                 "steps": int(self.steps[i]),
-                "train_loss": float(last[i, seed]),
-                "held_out_loss": float(self.held_out[i, seed]),
+                "train_loss": float(last[i, j]),
+                "held_out_loss": float(self.held_out[i, j]),
             }
             for i, point in enumerate(self.points)
-            for seed in range(self.losses.shape[1])
+            for j, seed in enumerate(self.seeds)
         ]
 
     def table(self, most: int = 20) -> str:
@@ -88,7 +97,7 @@ class SweepTable(NamedTuple):
             stopped = steps < self.losses.shape[2] and lost == final.shape[1]
             remark = f"{lost} of {final.shape[1]} runs diverged" * bool(lost)
             remark = f"stopped after {steps} steps" if stopped else remark
-            cells = [_cell(self.points[i][name]) for name in names]
+            cells = [cell(self.points[i][name]) for name in names]
             spread = "" if lost else f"± {np.ptp(final[i]) / 2:.3g}"
             loss = f"{means[i]:.4f}" if np.isfinite(means[i]) else ""
             rows.append((*cells, loss, spread, remark))
@@ -101,7 +110,7 @@ class SweepTable(NamedTuple):
         if not np.isfinite(means).any():
             return "Every point diverged."
         best = self.pick()
-        point = ", ".join(f"{k}={_cell(x)}" for k, x in best.point.items())
+        point = ", ".join(f"{k}={cell(x)}" for k, x in best.point.items())
         text = f"Best: {point}, loss {best.loss.value:.4f}"
         if not np.isnan(best.loss.low):
             text += f" [{best.loss.low:.4f}, {best.loss.high:.4f}]"
@@ -132,10 +141,36 @@ class SweepTable(NamedTuple):
                 axis.set_xscale("log")
 
 
+def marks(steps: int, every: int | None) -> tuple[int, ...]:
+    """Steps after which a held-out loss is asked: each so many, and the last one."""
+    return (*range(every or steps, steps, every or steps), steps)
+
+
+def empty(
+    space: space.Space,
+    points: list[Point],
+    seeds: tuple[int, ...],
+    steps: int,
+    marks: tuple[int, ...],
+) -> SweepTable:
+    """The table before anything is trained."""
+    shape = len(points), len(seeds)
+    return SweepTable(
+        space,
+        points,
+        seeds,
+        np.zeros(len(points), np.int32),
+        np.full((*shape, steps), np.nan, np.float32),
+        marks,
+        np.full((*shape, len(marks)), np.nan, np.float32),
+    )
+
+
 def recent(losses: np.ndarray) -> np.ndarray:
     """The mean of the last tenth of all steps; nan where a run was stopped before."""
     return losses[..., -max(1, losses.shape[-1] // 10) :].mean(axis=-1)
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A hyperparameter as text, floats with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,9 @@
-"""Training at many hyperparameters from many seeds, in one compiled program."""
+"""The compiled training of several runs: hyperparameters and seeds of one program."""
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +12,14 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from gradkit._core.measure import experiment
+from gradkit._core.call import error
 from gradkit._core.types import AnyTransform, Params
 
 SHARED = {"step", "count", "key"}  # fields of states that all runs may share
+SMALL = 1024  # parameters of a model whose runs a CPU trains together
+
+
+HeldOut = Callable[[Params], jax.Array]  # parameters -> a number
 
 
 class Problem(NamedTuple):
@@ -23,158 +29,215 @@ class Problem(NamedTuple):
     init: Callable[[jax.Array], Params]  # key -> first parameters
     loss: Callable[[Params, Any], jax.Array]  # parameters, batch -> a number
     data: Callable[[jax.Array], Any]  # key -> the batch that it draws
-    held_out: Callable[[Params], jax.Array] | None  # parameters -> a number
+
+    def check(
+        self, method: str, point: Mapping[str, Any], held_out: HeldOut | None
+    ) -> None:
+        """Refuse what cannot be trained or judged, before anything is compiled."""
+        try:
+            self.make_tx(**point)
+        except TypeError as found:
+            text = f"make_tx must take {', '.join(point)}, got an error of it: {found}"
+            raise error(
+                TypeError, method, f"{text}. Give it these arguments."
+            ) from found
+        params, batch = (
+            jax.eval_shape(f, jax.random.key(0)) for f in (self.init, self.data)
+        )
+        values = {"loss": jax.eval_shape(self.loss, params, batch)}
+        if held_out is not None:
+            values["held_out"] = jax.eval_shape(held_out, params)
+        for name, value in values.items():
+            if getattr(value, "shape", None) != ():
+                text = f"{name} must return one number, got {value}. Take its mean."
+                raise error(TypeError, method, text)
 
 
 class Runs(NamedTuple):
-    """Runs under way; leaves begin with the axes `[points, seeds]`."""
+    """Runs under way; leaves begin with the axis `[runs]`."""
 
     params: Params
-    opt: Any  # counters and keys without these axes where all runs share them
-    losses: jax.Array  # before each step, `[points, seeds, steps]`
+    opt: Any  # counters and keys without this axis where all runs share them
+    losses: jax.Array  # before each step, `[runs, steps]`
+
+
+Judge = Callable[[Runs], np.ndarray]  # a held-out loss of each run, `[runs]`
 
 
 class Trials(NamedTuple):
-    """The compiled training of so many points at once."""
+    """The compiled training of so many runs at once.
 
-    begin: Callable[[Any], Runs]  # numbers of the points, by name
-    advance: Callable[
-        [Runs, Any, int, int], Runs
-    ]  # from step to step; donates the runs
-    held_out: Callable[[Runs], np.ndarray]  # `[points, seeds]`, nan without such a loss
-    bytes: int  # of memory a device, while a step runs
-
-
-class Program(NamedTuple):
-    """Functions of all runs, to compile."""
-
-    begin: Callable[[Any], Runs]
-    advance: Callable[[Runs, Any, Any, Any], Runs]
-
-
-def trials(
-    problem: Problem, numbers: Sequence[str], seeds: int, steps: int, points: int
-) -> Trials:
-    """Compile the training of `points` points, whose traced hyperparameters are `numbers`.
-
-    Every seed draws the same first parameters and batches at every point. Where there are several
-    devices, each has its part of the points.
+    All functions but `judge` may be called in any thread: they compile nothing.
     """
-    here, everywhere = _places(points)
-    number = jax.ShapeDtypeStruct((points,), jnp.result_type(float), sharding=here)
-    point = dict.fromkeys(numbers, number)
-    shared = _shared(problem, point)
-    program = _program(problem, point, shared, (points, seeds, steps))
+
+    runs: int
+    put: Callable[[Any, Any], Any]  # seeds and numbers, arrays over runs, on the device
+    begin: Callable[[Any], Runs]  # from what was put
+    advance: Callable[[Runs, Any, int, int], Runs]  # from step to step; donates runs
+    judge: Callable[[HeldOut | None], Judge]  # compiles, in the thread that calls it
+    bytes: int  # of memory a device, while a step runs
+    state_bytes: int  # of the optimizer state of one run
+    seconds: float  # to compile
+
+
+def best_together(problem: Problem) -> bool:
+    """Whether runs are faster as one batch of arrays than one after the other.
+
+    An accelerator is idle with one small model. A CPU is not: XLA multiplies batches of small
+    matrices there at two thirds of the speed of single ones, and a condition that differs
+    between runs computes both branches.
+    """
+    if jax.default_backend() != "cpu":
+        return True
+    params = jax.eval_shape(problem.init, jax.random.key(0))
+    return sum(x.size for x in jax.tree.leaves(params)) < SMALL
+
+
+def trials(problem: Problem, numbers: Sequence[str], steps: int, runs: int) -> Trials:
+    """Compile the training of `runs` runs, whose traced hyperparameters are `numbers`.
+
+    A seed has the same first parameters and batches at all numbers. Where there are several
+    devices, each has its part of the runs.
+    """
+    clock = time.perf_counter()
+    here, everywhere = _places(runs)
+    seeds = jax.ShapeDtypeStruct((runs,), np.int32, sharding=here)
+    number = jax.ShapeDtypeStruct((runs,), jnp.result_type(float), sharding=here)
+    given = seeds, dict.fromkeys(numbers, number)
+    state = _state(problem, given[1])
+    own = jax.tree.map(lambda _: False, state)
+    shared = _shared(state) if runs > 1 else own
+    program = _program(problem, shared, steps)
     try:
-        runs = jax.eval_shape(
-            program.advance, jax.eval_shape(program.begin, point), point, 0, 1
-        )
+        first = jax.eval_shape(program.begin, given)
+        jax.eval_shape(program.advance, first, given, 0, 1)
     except ValueError:  # a counter depends on the run, as in a guard
-        shared = jax.tree.map(lambda _: False, shared)
-        program = _program(problem, point, shared, (points, seeds, steps))
-        runs = jax.eval_shape(program.begin, point)
+        shared = own
+        program = _program(problem, shared, steps)
+        first = jax.eval_shape(program.begin, given)
     place: Any = here
     placed = Runs(
-        jax.tree.map(lambda _: here, runs.params),
+        jax.tree.map(lambda _: here, first.params),
         jax.tree.map(lambda is_shared: everywhere if is_shared else here, shared),
         place,
     )
-    begin = jax.jit(program.begin, out_shardings=placed)
-    advance = jax.jit(program.advance, donate_argnums=0, out_shardings=placed)
-    compiled = advance.lower(
-        jax.tree.map(_abstract, runs, placed), point, 0, 1
-    ).compile()
-    memory: Any = compiled.memory_analysis()
-    parts = [
+    like = jax.tree.map(_abstract, first, placed)
+    start = np.int32(0)
+    begin = jax.jit(program.begin, out_shardings=placed).lower(given).compile()
+    advance = (
+        jax.jit(program.advance, donate_argnums=0, out_shardings=placed)
+        .lower(like, given, start, start)
+        .compile()
+    )
+    memory: Any = advance.memory_analysis()
+    sizes = [
         getattr(memory, f"{k}_size_in_bytes") for k in ("argument", "output", "temp")
     ]
 
-    def put(point: Any) -> Any:
-        return {
-            k: jax.device_put(x.astype(number.dtype), here) for k, x in point.items()
-        }
+    def put(seeds: Any, point: Any) -> Any:
+        floats = {k: np.asarray(x, number.dtype) for k, x in point.items()}
+        return jax.device_put((np.asarray(seeds, np.int32), floats), here)
 
-    def held_out(runs: Runs) -> np.ndarray:
-        if problem.held_out is None:
-            return np.full((points, seeds), np.nan)
-        return np.asarray(jax.jit(jax.vmap(jax.vmap(problem.held_out)))(runs.params))
+    @functools.cache
+    def judge(held_out: HeldOut | None) -> Judge:
+        if held_out is None:
+            return lambda runs: np.full(len(runs.losses), np.nan)
+        compiled = jax.jit(jax.vmap(held_out)).lower(like.params).compile()
+        return lambda runs: np.asarray(compiled(runs.params))
 
     return Trials(
-        lambda point: begin(put(point)),
-        lambda runs, point, start, stop: compiled(runs, put(point), start, stop),
-        held_out,
-        sum(parts) - memory.alias_size_in_bytes,
+        runs,
+        put,
+        begin,
+        lambda runs, given, start, stop: advance(
+            runs, given, np.int32(start), np.int32(stop)
+        ),
+        judge,
+        sum(sizes) - memory.alias_size_in_bytes,
+        sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
+        time.perf_counter() - clock,
     )
+
+
+class _Program(NamedTuple):
+    """What begins and advances every run, before it is compiled."""
+
+    begin: Callable[[Any], Runs]
+    advance: Callable[[Runs, Any, Any, Any], Runs]
 
 
 def _optimizer(problem: Problem, point: Any) -> Any:
     return optax.with_extra_args_support(problem.make_tx(**point))
 
 
-def _shared(problem: Problem, point: Any) -> Any:
-    """Which leaves of a state may be shared by all runs: counters and keys, by their names.
-
-    A shared counter keeps each `lax.cond` on it a branch.
-    """
+def _state(problem: Problem, point: Any) -> Any:
+    """The state of one run, as shapes."""
 
     def first(point: Any, key: jax.Array) -> Any:
         return _optimizer(problem, point).init(problem.init(key))
 
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype), point)
-    state = jax.eval_shape(first, one, jax.random.key(0))
+    return jax.eval_shape(first, one, jax.random.key(0))
+
+
+def _shared(state: Any) -> Any:
+    """Which leaves of a state may be shared by all runs: counters and keys, by their names.
+
+    A shared counter keeps each `lax.cond` on it a branch.
+    """
     name = lambda path: jax.tree_util.keystr(path[-1:], simple=True)
     return jax.tree_util.tree_map_with_path(lambda k, _: name(k) in SHARED, state)
 
 
-def _program(
-    problem: Problem, point: Any, shared: Any, shape: tuple[int, int, int]
-) -> Program:
-    """What trains every run, before it is compiled; `shape` is that of the losses."""
-    points, seeds, steps = shape
+def _program(problem: Problem, shared: Any, steps: int) -> _Program:
+    """The program of all runs; of one, without an axis over which products are slower."""
     axes = jax.tree.map(lambda is_shared: None if is_shared else 0, shared)
-    by_point = dict.fromkeys(point, 0)
-    for_params, for_batches = jax.vmap(jax.random.split, out_axes=1)(
-        experiment.keys(seeds)
-    )
-    drawing = jax.vmap(lambda key: jax.random.split(key, steps))(for_batches)
 
-    def first(point: Any, key: jax.Array) -> tuple[Params, Any]:
-        params = problem.init(key)
+    def first(seed: jax.Array, point: Any) -> tuple[Params, Any]:
+        params = problem.init(jax.random.split(jax.random.key(seed))[0])
         return params, _optimizer(problem, point).init(params)
 
-    def step(point: Any, params: Params, opt: Any, batch: Any) -> Any:
-        loss, grads = jax.value_and_grad(problem.loss)(params, batch)
+    def step(point: Any, params: Params, opt: Any, key: jax.Array) -> Any:
+        loss, grads = jax.value_and_grad(problem.loss)(params, problem.data(key))
         updates, opt = _optimizer(problem, point).update(grads, opt, params, value=loss)
         return optax.apply_updates(params, updates), opt, loss
 
-    def mapped(f: Any, by_seed: Any, by_point: Any, out: Any) -> Any:
-        return jax.vmap(jax.vmap(f, by_seed, out), by_point, out, axis_size=points)
+    def order(seed: jax.Array) -> jax.Array:
+        return jax.random.split(jax.random.split(jax.random.key(seed))[1], steps)
 
-    firsts = mapped(first, (None, 0), (by_point, None), (0, axes))
-    moves = mapped(step, (None, 0, axes, 0), (by_point, 0, axes, None), (0, axes, 0))
+    def begin(given: Any) -> Runs:
+        params, opt = jax.vmap(first, out_axes=(0, axes))(*given)
+        return Runs(params, opt, jnp.full((len(given[0]), steps), jnp.nan))
 
-    def begin(point: Any) -> Runs:
-        params, opt = firsts(point, for_params)
-        return Runs(params, opt, jnp.full(shape, jnp.nan))
-
-    def advance(runs: Runs, point: Any, start: Any, stop: Any) -> Runs:
+    def loop(
+        move: Any, runs: Runs, point: Any, keys: Any, start: Any, stop: Any
+    ) -> Runs:
         def body(i: jax.Array, runs: Runs) -> Runs:
-            batch = jax.vmap(problem.data)(drawing[:, i])
-            params, opt, loss = moves(point, runs.params, runs.opt, batch)
-            return Runs(params, opt, runs.losses.at[:, :, i].set(loss))
+            params, opt, loss = move(point, runs.params, runs.opt, keys[i])
+            return Runs(params, opt, runs.losses.at[..., i].set(loss))
 
         return jax.lax.fori_loop(start, stop, body, runs)
 
-    return Program(begin, advance)
+    def advance(runs: Runs, given: Any, start: Any, stop: Any) -> Runs:
+        seeds, point = given
+        if len(seeds) == 1:
+            runs, seed, point = jax.tree.map(lambda x: x[0], (runs, seeds, point))
+            run = loop(step, runs, point, order(seed), start, stop)
+            return jax.tree.map(lambda x: x[None], run)
+        moves = jax.vmap(step, (0, 0, axes, 0), (0, axes, 0))
+        keys = jnp.moveaxis(jax.vmap(order)(seeds), 1, 0)  # [steps, runs]
+        return loop(moves, runs, point, keys, start, stop)
+
+    return _Program(begin, advance)
 
 
-def _places(points: int) -> tuple[NamedSharding, NamedSharding]:
-    """Shardings over points, on as many local devices as divide them, and of what all share."""
+def _places(runs: int) -> tuple[NamedSharding, NamedSharding]:
+    """Shardings over runs, on as many local devices as divide them, and of what all share."""
     devices = jax.local_devices()
-    count = math.gcd(points, len(devices))
+    count = math.gcd(runs, len(devices))
     axes = (AxisType.Auto,)
-    mesh = jax.make_mesh((count,), ("points",), axes, devices=devices[:count])
-    spread, alike = PartitionSpec("points"), PartitionSpec()
+    mesh = jax.make_mesh((count,), ("runs",), axes, devices=devices[:count])
+    spread, alike = PartitionSpec("runs"), PartitionSpec()
     return NamedSharding(mesh, spread), NamedSharding(mesh, alike)
 
 

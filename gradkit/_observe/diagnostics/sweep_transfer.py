@@ -5,10 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradkit._core import check
-from gradkit._core.measure import experiment
+from gradkit._core.measure import experiment, sweep_table
+from gradkit._core.measure.record import Record
 from gradkit._core.measure.sweep_result import SweepResult
 from gradkit._core.measure.sweep_table import recent
-from gradkit._core.measure.trials import Problem, trials
+from gradkit._core.measure.training import Programs, Training
+from gradkit._core.measure.trials import Problem
+
+NAME = "sweep_transfer"
 
 
 def sweep_transfer(
@@ -49,7 +53,7 @@ def sweep_transfer(
     >>> gk.sweep_transfer(bowl, [1, 4], [0.125, 0.25, 0.5, 1.0, 2.0], steps=2).shift
     0.0
     """
-    check.positive("sweep_transfer", steps=steps, seeds=seeds)
+    check.positive(NAME, steps=steps, seeds=seeds)
     if list(rates) != sorted(set(rates)) or len(rates) < 3 or rates[0] <= 0:
         raise ValueError(
             "gradkit.sweep_transfer: rates must be three or more, above 0 and rising, got "
@@ -64,12 +68,12 @@ def _train(
     model: experiment.Experiment, rates: Sequence[float], steps: int, seeds: int
 ) -> np.ndarray:
     """Final losses, `[rates, seeds]`, nan where diverged: all in one compiled program."""
-    problem = Problem(
-        lambda rate: model.tx(rate), model.init, model.loss, model.batch, None
-    )
-    compiled = trials(problem, ["rate"], seeds, steps, len(rates))
-    grid = {"rate": np.asarray(rates)}
-    runs = compiled.advance(compiled.begin(grid), grid, 0, steps)
-    losses = np.asarray(runs.losses, np.float64)
+    problem = Problem(lambda rate: model.tx(rate), model.init, model.loss, model.batch)
+    space, points = {"rate": rates}, [{"rate": rate} for rate in rates]
+    table = sweep_table.empty(space, points, (*range(seeds),), steps, (steps,))
+    programs = Programs(NAME, problem, space, steps)
+    training = Training(programs, table, Record(NAME, None, table))
+    training.train(range(len(points)), steps)
+    losses = np.asarray(table.losses, np.float64)
     final = recent(losses)
     return np.where(final <= losses[..., 0], final, np.nan)

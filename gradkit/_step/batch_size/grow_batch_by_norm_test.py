@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gradkit._core import check, numbers
+from gradkit._core import check, numbers, parts
 from gradkit._core.factory import factory
 from gradkit._core.types import Scalar, Updates
 
@@ -49,24 +49,13 @@ def grow_batch_by_norm_test(
     check.count(name, max_batch_size=max_batch_size, part_size=part_size)
 
     def grow(gradients: Updates) -> jax.Array:
-        check.real(name, gradients)
-        found = check.leaves(gradients)
-        counts = {path: g.shape[0] if g.ndim else 0 for path, g in found}
-        parts = max(counts.values(), default=0)
-        for path, count in counts.items() or {"of the gradients": 0}.items():
-            want = f"leaf {path} must have an axis of {max(parts, 2)} parts first"
-            remedy = "Stack the gradients of two parts or more."
-            check.holds(name, 1 < count == parts, want, count, remedy)
-        gs = jax.tree.leaves(numbers.read(gradients))
+        gs, count = parts.stacked(name, gradients)
         top = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in gs]))
         gs = [g * numbers.inverse(top) for g in gs]  # whose squares do not overflow
         variance = sum(jnp.sum(jnp.var(g, axis=0, ddof=1)) for g in gs)
         square = sum(jnp.sum(jnp.mean(g, axis=0) ** 2) for g in gs)
         wanted = part_size * variance / (eta**2 * jnp.where(square > 0, square, 1))
         wanted = jnp.where((square > 0) | (variance == 0), wanted, max_batch_size)
-        now = parts * part_size
-        return jnp.clip(jnp.ceil(wanted), now, max(now, max_batch_size)).astype(
-            jnp.int32
-        )
+        return parts.next_size(wanted, count * part_size, max_batch_size)
 
     return grow

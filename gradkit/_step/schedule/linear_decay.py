@@ -1,9 +1,6 @@
 """Linear decay to zero, the schedule that is worst-case optimal for the last iterate."""
 
-import jax
-import jax.numpy as jnp
-
-from gradkit._core import check
+from gradkit._core import check, schedules
 from gradkit._core.factory import factory
 from gradkit._core.types import Hyper, Schedule
 
@@ -37,11 +34,4 @@ def schedule_by_linear_decay(
     check.count(name, steps=steps)
     want = f"warmup must be below steps = {steps}"
     check.holds(name, warmup < steps, want, warmup, "Warm up for less than the run.")
-
-    def schedule(step: jax.Array) -> jax.Array:
-        c = jnp.asarray(step, jnp.result_type(float))
-        rise = (c + 1) / max(warmup, 1)
-        fall = (steps - c) / (steps - warmup)
-        return peak * jnp.clip(jnp.minimum(rise, fall), 0, 1)
-
-    return schedule
+    return schedules.warmup_linear(peak, steps, warmup)
