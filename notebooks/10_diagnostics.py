@@ -53,13 +53,14 @@ import gradkit as gk
 STEPS = int(os.environ.get("GRADKIT_NOTEBOOK_STEPS", 600))
 IS_WHOLE = STEPS >= 200
 BATCH, WIDTH, RATE, DECAY = 64, 32, 1e-2, 0.1
-HIDDEN = ("hidden0", "hidden1") if IS_WHOLE else ("hidden0",)
+HIDDEN = ("hidden0", "hidden1") if IS_WHOLE else ()
+plt.rcParams["figure.constrained_layout.use"] = IS_WHOLE
 TICKS = np.unique(np.geomspace(1, STEPS, 12 if IS_WHOLE else 3).astype(int)) - 1
 
 pixels, names = load_digits(return_X_y=True)
 pixels, names = (pixels / 8 - 1).astype(np.float32), names.astype(np.int32)
 if not IS_WHOLE:
-    pixels, names = pixels[:640], names[:640]
+    pixels, names = pixels[:320], names[:320]
 is_held_out = np.arange(len(names)) % 5 == 0
 images, labels = jnp.asarray(pixels[~is_held_out]), jnp.asarray(names[~is_held_out])
 held_out = jnp.asarray(pixels[is_held_out]), jnp.asarray(names[is_held_out])
@@ -126,7 +127,7 @@ def train(params, keys: jax.Array, labels: jax.Array):
 
 FORK = STEPS // 10
 seeds = np.array([0, 0, 0, 0, *range(1, 5)])  # of first parameters
-first = jax.jit(jax.vmap(lambda seed: init(jax.random.key(seed))))(seeds)
+first = jax.vmap(lambda seed: init(jax.random.key(seed)))(seeds)
 orders = jax.vmap(lambda seed: jax.random.split(jax.random.key(100 + seed), STEPS))(
     np.arange(5)
 )
@@ -149,7 +150,7 @@ def item(tree, i):
     return jax.tree.map(lambda x: x[i], jax.device_get(tree))
 
 
-figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(6, 3))
 for run, label in ((TRUE, "true labels"), (SHUFFLED, "shuffled labels")):
     axes.semilogy(runs["loss"][run], lw=1, label=label)
 axes.set(xlabel="step", ylabel="training loss of a batch, nats")
@@ -183,7 +184,7 @@ both = {
     "true labels": coherences(params_at(TRUE, TICKS), labels),
     "shuffled labels": coherences(params_at(SHUFFLED, TICKS), shuffled),
 }
-figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+figure, panels = plt.subplots(1, 3, figsize=(13, 3.6))
 for axes, (name, found) in zip(panels[1:], both.items()):
     panels[0].plot(TICKS + 1, found.m_coherence, "o-", label=name)
     item(found, len(TICKS) // 2).plot(axes)
@@ -215,7 +216,7 @@ def noise_scales(params):
 noise = noise_scales(params_at(TRUE, TICKS))
 SIZES = 2 ** np.arange(0, 11, 2)
 RATES = 2.0 ** np.arange(-6, 4)
-DRAWS = 64 if IS_WHOLE else 4
+DRAWS = 64
 tick = len(TICKS) // 2
 
 
@@ -254,11 +255,13 @@ def progress(params):
     return jax.lax.map(of_size, jnp.asarray(SIZES, jnp.float32)) / whole
 
 
-figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.6))
 panels[0].loglog(TICKS + 1, noise.noise_scale, "o-")
 panels[0].set(xlabel="step", ylabel="noise scale, digits")
 item(noise, tick).plot(panels[1])
-panels[1].plot(SIZES, progress(params_at(TRUE, TICKS[tick])), "ok", label="measured")
+if IS_WHOLE:
+    found = progress(params_at(TRUE, TICKS[tick]))
+    panels[1].plot(SIZES, found, "ok", label="measured")
 panels[1].legend(frameon=False)
 plt.show()
 
@@ -271,16 +274,19 @@ plt.show()
 
 
 # %%
+COUNT = 14 if IS_WHOLE else 4
+
+
 @jax.jit
 def spectra(params):
     of = lambda p: gk.measure_by_hessian_spectrum(
-        lambda p: loss(p, (images, labels)), p, count=14, steps=40 if IS_WHOLE else 14
+        lambda p: loss(p, (images, labels)), p, count=COUNT, steps=40 if IS_WHOLE else 4
     )
     return jax.lax.map(of, params)
 
 
 spectrum = spectra(params_at(TRUE, TICKS[[0, tick, -1]]))
-figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+figure, panels = plt.subplots(1, 3, figsize=(13, 3.6))
 for i, axes in enumerate(panels):
     item(spectrum, i).plot(axes)
 plt.show()
@@ -317,7 +323,7 @@ def descend(rate):
 
     def stretch(carry, _):
         found = gk.measure_by_hessian_spectrum(
-            whole, carry[0], count=1, steps=20, probes=1
+            whole, carry[0], count=1, steps=20 if IS_WHOLE else 4, probes=1
         )
         carry, values = jax.lax.scan(step, carry, length=EVERY)
         return carry, (values, found.values[0])
@@ -330,7 +336,7 @@ def descend(rate):
 
 
 _, descents, sharpness = jax.device_get(jax.lax.map(descend, DESCENT_RATES))
-figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.6))
 for i, rate in enumerate(DESCENT_RATES):
     panels[0].semilogy(descents[i], lw=1, label=f"rate {rate:g}")
     (line,) = panels[1].plot(EVERY * np.arange(len(sharpness[i])), sharpness[i], ".-")
@@ -357,11 +363,11 @@ for i, rate in enumerate(DESCENT_RATES):
 # training has changed a matrix.
 
 # %%
-figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.6))
 for name in (*HIDDEN, "readout"):
     key = f"effective_learning_rate/{name}/kernel/sign"
     panels[0].semilogy(runs[key][TRUE], label=name)
-    norm = np.linalg.norm(runs["params"][name]["kernel"][TRUE], axis=(-2, -1))
+    norm = jnp.linalg.norm(runs["params"][name]["kernel"][TRUE], axis=(-2, -1))
     panels[1].plot(norm, label=name)
 panels[0].set(xlabel="step", ylabel="rate / |w|")
 panels[1].set(xlabel="step", ylabel="|w|")
@@ -374,14 +380,17 @@ def stable_ranks(params, start):
     return jax.lax.map(lambda p: gk.measure_by_stable_rank(p, start), params)
 
 
-figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-for axes, run, label in zip(panels, (TRUE, SHUFFLED), ("true", "shuffled")):
-    ranks = stable_ranks(params_at(run, TICKS[1:]), params_at(run, 0))
-    for path, rank in ranks.rank.items():
+figure, panels = plt.subplots(1, 3, figsize=(13, 3.6))
+ranks = [
+    stable_ranks(params_at(run, TICKS[1:]), params_at(run, 0))
+    for run in (TRUE, SHUFFLED)
+]
+for axes, found, label in zip(panels, ranks, ("true", "shuffled")):
+    for path, rank in found.rank.items():
         axes.semilogx(TICKS[1:], rank, "o-", label=path)
     axes.set(xlabel="step", ylabel="stable rank", title=f"{label} labels", ylim=(1, 9))
     axes.legend(frameon=False)
-item(stable_ranks(params_at(TRUE, TICKS[-1:]), params_at(TRUE, 0)), 0).plot(panels[2])
+item(ranks[TRUE], -1).plot(panels[2])
 panels[2].set(title="true labels, at the end")
 panels[2].legend(loc="lower right")
 plt.show()
@@ -400,13 +409,13 @@ plt.show()
 EARLY = STEPS // 6
 score = jax.jit(lambda p: gk.measure_by_example_score(logits, p, images, labels))
 scores = jax.lax.map(score, jax.tree.map(lambda x: x[4:, EARLY], runs["params"]))
-figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
+figure, axes = plt.subplots(figsize=(5, 3.6))
 item(scores, 0).plot(axes)
 plt.show()
 el2n = np.asarray(scores.el2n.mean(0))
 order = np.argsort(-el2n)
 MANY = 12 if IS_WHOLE else 2
-figure, panels = plt.subplots(2, MANY, figsize=(12, 2.8), layout="constrained")
+figure, panels = plt.subplots(2, MANY, figsize=(12, 2.8))
 for axes, i in zip(panels.flat, [*order[:MANY], *order[-MANY:]]):
     axes.imshow(images[i].reshape(8, 8), cmap="gray_r")
     axes.set_title(f"{labels[i]}: {el2n[i]:.2f}", fontsize=9)
@@ -427,15 +436,10 @@ on_all = lambda p: loss(p, (images, labels))
 trajectory = params_at(
     TRUE, np.linspace(0, STEPS - 1, 30 if IS_WHOLE else 5).astype(int)
 )
-land = gk.measure_by_landscape(
-    on_all, params_at(TRUE, -1), points=21 if IS_WHOLE else 5, trajectory=trajectory
-)
-slice_ = gk.measure_by_landscape(
-    on_all, params_at(TRUE, -1), points=21 if IS_WHOLE else 5
-)
-figure, panels = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
-land.plot(panels[0])
-slice_.plot(panels[1])
+points, end = 21 if IS_WHOLE else 3, params_at(TRUE, -1)
+figure, panels = plt.subplots(1, 2, figsize=(12, 4))
+for axes, along in zip(panels, (trajectory, None) if IS_WHOLE else (trajectory,)):
+    gk.measure_by_landscape(on_all, end, points=points, trajectory=along).plot(axes)
 plt.show()
 
 # %% [markdown]
@@ -449,16 +453,15 @@ plt.show()
 # that of another order of batches, and from one that had the same order for a tenth of all steps.
 
 # %%
-figure, panels = plt.subplots(1, 4, figsize=(15, 3.3), layout="constrained")
-end = params_at(TRUE, -1)
+figure, panels = plt.subplots(1, 4, figsize=(15, 3.3))
 ends = {
     "first parameters": params_at(TRUE, 0),
     "other seed": params_at(4, -1),
     "other order": params_at(OTHER_ORDER, -1),
     "order fork": params_at(FORKED, -1),
 }
-for axes, (name, start) in zip(panels, ends.items()):
-    found = gk.measure_by_interpolation(on_all, start, end)
+for axes, name in zip(panels, [*ends] if IS_WHOLE else ["order fork"]):
+    found = gk.measure_by_interpolation(on_all, ends[name], end)
     found.plot(axes)
     axes.set_title(f"{name}, rise {found.rise:.3g}")
 plt.show()

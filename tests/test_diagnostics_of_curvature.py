@@ -494,3 +494,14 @@ def test_every_result_can_be_drawn():
         plt.close("all")
     assert results[-1].plot().get_xlabel() == "learning rate"
     plt.close("all")
+
+
+def test_stable_ranks_of_many_layers_are_each_of_its_own_start():
+    starts = jax.random.normal(jax.random.key(3), (12, 4, 3))
+    ones = jnp.outer(jnp.arange(4.0), jnp.ones(3))
+    before = {"a": [*starts], "a-b": starts[0]}  # paths sort otherwise than leaves
+    after = jax.tree.map(lambda x: x + ones, before)
+    found = gk.measure_by_stable_rank(after, before)
+    assert len(found.rank) == 13
+    for rank in found.rank.values():
+        np.testing.assert_allclose(rank, 1, rtol=1e-4)

@@ -15,9 +15,7 @@ class SingularValues(NamedTuple):
     """Matrices between their singular vectors: train `bands`, of the loss at `weights()`."""
 
     params: Params  # what is left of the parameters, to be frozen
-    left: (
-        Params  # [..., in, rank] at each factored leaf, optax.MaskedNode at all others
-    )
+    left: Params  # [..., in, rank] where factored, else optax.MaskedNode
     right: Params  # [..., rank, out]
     bands: Params  # [..., 2 * bandwidth + 1, rank], diagonals of the matrix between
 

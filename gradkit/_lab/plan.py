@@ -167,7 +167,6 @@ def _call(text: str, for_all: Sequence[str]) -> Call:
         space[RATE] = _around(text, rate)
     elif RATE in fixed:
         space[RATE] = [float(fixed.pop(RATE))]
-    space.setdefault(RATE, _around(text, str(_centre(make))))
     return Call(head, make, space, fixed)
 
 
@@ -260,13 +259,6 @@ def _word(word: str) -> str:
 
 def _takes_all(parameters: Mapping[str, inspect.Parameter]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def _centre(make: Callable[..., Any]) -> float:
-    """Ten times the default rate, which suits larger models and longer runs."""
-    parameter = inspect.signature(make).parameters.get(RATE)
-    default = parameter.default if parameter is not None else None
-    return 10 * default if isinstance(default, float) else 1e-2
 
 
 def _around(text: str, rate: str) -> gk.LogUniform:

@@ -9,7 +9,7 @@ from gradkit._core.types import AnyTransform
 
 
 class RaceEntry(NamedTuple):
-    """A factory, and the hyperparameters that are tuned, `learning_rate` among them.
+    """A factory, and the hyperparameters that are tuned, `learning_rate` beside them.
 
     >>> gk.RaceEntry(gk.muon, {"learning_rate": gk.LogUniform(1e-3, 1e-1),
     ...     "adam_lr_ratio": [0.05, 0.2, 1.0]}).space["adam_lr_ratio"]

@@ -24,12 +24,8 @@ class Tridiagonal(NamedTuple):
     """The matrix in the basis of a Krylov space: `vectors^T H vectors`."""
 
     diagonal: jax.Array  # [steps]
-    beside: (
-        jax.Array
-    )  # [steps], of entries i and i + 1; the last is that of the residual
-    vectors: (
-        Tree  # the orthonormal basis, one leaf `[steps, *shape]` for each parameter
-    )
+    beside: jax.Array  # [steps], beside the diagonal; the last is the residual's
+    vectors: Tree  # the basis: a leaf `[steps, *shape]` for each parameter
 
 
 class Eigenpairs(NamedTuple):

@@ -21,9 +21,7 @@ class Result(NamedTuple):
 
     trials: SweepTable  # tuning; its held-out loss is the validation loss
     pick: Pick | None  # the best of them; None if all diverged
-    report: (
-        SweepTable | None
-    )  # the pick from other seeds; its held-out loss is the test loss
+    report: SweepTable | None  # the pick from other seeds, by the test loss
     seconds_per_step: float  # of one run with nothing beside it
     seconds_to_compile: float
     state_bytes: int  # of one run

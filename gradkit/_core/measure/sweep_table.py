@@ -28,9 +28,7 @@ class SweepTable(NamedTuple):
     steps: np.ndarray  # that each point was trained for, `[points]`
     losses: np.ndarray  # before each step, `[points, seeds, steps]`; nan where not run
     marks: tuple[int, ...]  # steps after which the held-out loss is asked, the last too
-    curves: (
-        np.ndarray
-    )  # held-out losses, `[points, seeds, marks]`; nan without such a loss
+    curves: np.ndarray  # held-out losses, `[points, seeds, marks]`; nan without
 
     @property
     def held_out(self) -> np.ndarray:

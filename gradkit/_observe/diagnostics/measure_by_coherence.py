@@ -17,20 +17,12 @@ NAME = "measure_by_coherence"
 class Coherence(NamedTuple):
     """The alignment of the gradients of examples."""
 
-    alpha: (
-        jax.Array
-    )  # [], from 1 / m, orthogonal, to 1, identical; below 1 / m they cancel
-    m_coherence: (
-        jax.Array
-    )  # [], m alpha: how many examples one example's gradient helps
-    unbiased: (
-        jax.Array
-    )  # [], alpha of pairs of different examples: the same for every m
-    leaves: Params  # alpha of each leaf, like the parameters; nan of a leaf without gradient
+    alpha: jax.Array  # [], 1 if identical, 1 / m if orthogonal; below they cancel
+    m_coherence: jax.Array  # [], m alpha: how many examples one gradient helps
+    unbiased: jax.Array  # [], alpha of pairs of different examples: of no m
+    leaves: Params  # alpha of each leaf, like the parameters; nan without gradient
     norms: jax.Array  # of the examples' gradients, [m]
-    nonfinite: (
-        jax.Array
-    )  # int32 [], examples whose gradient is not finite: all above is nan
+    nonfinite: jax.Array  # int32 [], examples of such gradients: all above is nan
 
     def plot(self, axes: Any = None) -> Any:
         """`plot_coherence` of this result."""

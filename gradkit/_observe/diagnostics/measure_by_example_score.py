@@ -21,9 +21,7 @@ class ExampleScore(NamedTuple):
     """Scores of each example; nan of one whose label is no class, or whose logits are not finite."""
 
     grand: jax.Array  # the norm of its loss's gradient, [m]
-    el2n: (
-        jax.Array
-    )  # the norm of the error of its probabilities, [m], from 0 to sqrt(2)
+    el2n: jax.Array  # error norm of probabilities, [m], up to sqrt(2)
     losses: jax.Array  # the cross-entropy, [m]
     correct: jax.Array  # bool [m], whether the largest logit is that of its label
     nonfinite: jax.Array  # int32 [], examples without a score

@@ -21,9 +21,7 @@ class GapChange(NamedTuple):
     gap: jax.Array  # [], test - train, at least 0
     trace: jax.Array  # [], unbiased, of the covariance of one example's gradient
     square: jax.Array  # [], unbiased, of the gradient of endless data; may be below 0
-    nonfinite: (
-        jax.Array
-    )  # int32 [], examples whose gradient is not finite: all above is nan
+    nonfinite: jax.Array  # int32 [], examples of such gradients: all above is nan
 
     def plot(self, axes: Any = None) -> Any:
         """`plot_gap_change` of this result."""

@@ -18,13 +18,9 @@ class Interpolation(NamedTuple):
 
     places: jax.Array  # [points], from 0 at the start to 1 at the end
     losses: jax.Array  # [points]
-    barrier: (
-        jax.Array
-    )  # [], the largest loss above the line between the losses at both ends
+    barrier: jax.Array  # [], the largest loss above the line between both ends
     at: jax.Array  # [], the place of the barrier
-    rise: (
-        jax.Array
-    )  # [], the largest rise above the lowest loss before; 0 if it only falls
+    rise: jax.Array  # [], the largest rise above the lowest loss before
 
     def plot(self, axes: Any = None) -> Any:
         """`plot_interpolation` of this result."""

@@ -18,9 +18,7 @@ MARGIN = 0.25  # of the extent of a path, on both sides
 class Landscape(NamedTuple):
     """Losses on a line or in a plane."""
 
-    losses: (
-        jax.Array
-    )  # [points] or [points, points], the first axis along the first direction
+    losses: jax.Array  # [points], or [points, points] with the first direction first
     places: jax.Array  # [directions, points], the distances along each, in its lengths
     directions: Params  # stacked, one leaf [directions, *shape] for each parameter
     path: jax.Array  # [steps, directions], where the trajectory is; no rows without one

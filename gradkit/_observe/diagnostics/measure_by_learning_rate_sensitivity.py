@@ -21,9 +21,7 @@ class LearningRateSensitivity(NamedTuple):
     is_at_edge: np.ndarray  # bool [], whether the best rate is the first or the last
     rates: np.ndarray  # [rates], rising
     losses: np.ndarray  # [rates], means over seeds, each at most the initial loss
-    diverged: (
-        np.ndarray
-    )  # [rates], the fraction of seeds not finite or above the initial loss
+    diverged: np.ndarray  # [rates], the fraction of seeds that diverged
 
     def plot(self, axes: Any = None) -> Any:
         """`plot_learning_rate_sensitivity` of this result."""

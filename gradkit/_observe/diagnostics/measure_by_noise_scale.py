@@ -17,9 +17,7 @@ NAME = "measure_by_noise_scale"
 class NoiseScale(NamedTuple):
     """The noise of the gradient, of one example, and its size without noise."""
 
-    noise_scale: (
-        jax.Array
-    )  # [], trace / square, in examples; inf where square is not above 0
+    noise_scale: jax.Array  # [], trace / square, in examples; else inf
     trace: jax.Array  # [], unbiased, of the covariance of one example's gradient
     square: jax.Array  # [], unbiased, of the gradient of endless data; may be below 0
     examples: jax.Array  # int32 [], measured

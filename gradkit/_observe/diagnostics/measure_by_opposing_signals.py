@@ -21,16 +21,12 @@ class OpposingSignals(NamedTuple):
     after: jax.Array  # losses after it, [m]
     worse: jax.Array  # int32 [count], whose losses rose most, the most first
     better: jax.Array  # int32 [count], whose losses fell most, the most first
-    cosine: (
-        jax.Array
-    )  # [], of the groups' mean gradients; near -1 they oppose each other
+    cosine: jax.Array  # [], of the groups' mean gradients; -1 if opposed
     worse_norm: jax.Array  # [], of the mean gradient of `worse`
     better_norm: jax.Array  # [], of that of `better`
     mean_norm: jax.Array  # [], of the mean gradient of all examples
     fraction: jax.Array  # [], of the sum of |after - before|, that of the two groups
-    nonfinite: (
-        jax.Array
-    )  # int32 [], examples with a loss that is not finite, in no group
+    nonfinite: jax.Array  # int32 [], examples of such losses, in no group
 
     def plot(self, axes: Any = None) -> Any:
         """`plot_opposing_signals` of this result."""

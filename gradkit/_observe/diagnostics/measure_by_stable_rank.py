@@ -1,5 +1,6 @@
 """The stable rank of what training has added to the matrices of a model."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -71,20 +72,22 @@ def measure_by_stable_rank(
     remedy = "Pass the weights of a model, and the batch_axes of their stacks."
     check.holds(NAME, bool(found), want, f"shapes {_shapes(params)}", remedy)
     check.matrix(NAME, found, axes)
-    before = [None] * len(found)
-    if start is not None:
-        before = [x for x in jax.tree.leaves(start) if is_matrix(x)]
+    before = {} if start is None else dict(check.leaves(start))
+    kept = {path or "params": x for path, x in before.items() if is_matrix(x)}
+    return _ranks(found, kept, axes)
 
-    def run(found: dict[str, jax.Array], before: list[Any]) -> StableRank:
-        parts: dict[str, Any] = {}
-        for (path, x), x0 in zip(found.items(), before):
-            change = x.astype(numbers.wide_dtype(x))
-            change = change if x0 is None else change - x0
-            parts[path] = _of_matrices(layout.fat(change, axes))
-        pick = lambda i: {path: part[i] for path, part in parts.items()}
-        return StableRank(pick(0), pick(1), pick(2), pick(3))
 
-    return jax.jit(run)(found, before)
+@functools.partial(jax.jit, static_argnames="axes")
+def _ranks(
+    found: dict[str, jax.Array], before: dict[str, jax.Array], axes: tuple[int, ...]
+) -> StableRank:
+    parts: dict[str, Any] = {}
+    for path, x in found.items():
+        change = x.astype(numbers.wide_dtype(x))
+        change = change - before[path] if before else change
+        parts[path] = _of_matrices(layout.fat(change, axes))
+    pick = lambda i: {path: part[i] for path, part in parts.items()}
+    return StableRank(pick(0), pick(1), pick(2), pick(3))
 
 
 def _shapes(params: Params) -> list[Any]:

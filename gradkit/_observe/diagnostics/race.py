@@ -1,5 +1,6 @@
 """Train one task with several recipes, each tuned alike, and compare them."""
 
+import functools
 import inspect
 import json
 import os
@@ -55,8 +56,8 @@ def race(
 
     Args:
         recipes: name -> a factory that takes `learning_rate`, or a `gk.RaceEntry` with the space of
-            what is tuned. A factory alone is tuned in its learning rate, over the two decades
-            around ten times its default.
+            what is tuned. Without a range, the learning rate is tuned over the two decades around
+            three times the factory's default.
         task: a `gk.Task`.
         steps: updates of every run.
         trials: points for each recipe: of one range, evenly spaced; of more, a Sobol sequence.
@@ -189,30 +190,28 @@ def _costs(
 def _entry(name: str, given: RaceEntry | Callable[..., Any]) -> RaceEntry:
     """The recipe with the space of what is tuned."""
     if isinstance(given, RaceEntry):
-        space = spaces.checked(NAME, given.space)
-        if "learning_rate" not in space:
-            text = f"the space of {name!r} must have learning_rate, got {[*space]}."
-            raise error(ValueError, NAME, f"{text} One value alone fixes it.")
-        return given._replace(space=space)
+        rates = {"learning_rate": around_default(given.make_tx)}
+        return given._replace(space=spaces.checked(NAME, rates | dict(given.space)))
     if not callable(given):
         text = f"recipes[{name!r}] must be a factory or a gk.RaceEntry, got {given!r}."
         raise error(TypeError, NAME, f"{text} Pass gk.adamw, say, without calling it.")
-    return RaceEntry(given, {"learning_rate": around(centre(given))})
+    return RaceEntry(given, {"learning_rate": around_default(given)})
 
 
-def around(rate: float) -> LogUniform:
-    """The two decades around a learning rate."""
-    return LogUniform(rate / 10, rate * 10)
+def around_default(make: Callable[..., Any]) -> LogUniform:
+    """The two decades around three times a factory's default rate.
 
-
-def centre(make: Callable[..., Any]) -> float:
-    """Ten times a factory's default rate, which suits larger models and longer runs."""
+    Short runs of small models are best at one to ten times what suits large ones.
+    """
+    while isinstance(make, functools.partial):
+        make = make.func
     try:
         parameter = inspect.signature(make).parameters.get("learning_rate")
     except (TypeError, ValueError):
         parameter = None
     default = parameter.default if parameter is not None else None
-    return 10 * default if isinstance(default, float) else 1e-2
+    centre = 3 * default if isinstance(default, float) else 1e-2
+    return LogUniform(centre / 10, centre * 10)
 
 
 def _points(space: Space, trials: int) -> list[Point]:
