@@ -81,10 +81,14 @@ class Description(NamedTuple):
         }
 
     def says(self, words: str) -> bool:
-        """Whether the names, the paper or the summary contain the words, in any case."""
-        method = self.method
+        """Whether the names, the paper or the summary contain the words, in any case.
+
+        Up to three letters, such as SAM, are a word of their own, and no part of "same".
+        """
+        method, typed = self.method, re.escape(words.strip().lower())
         text = " ".join([*method.names, method.paper, method.reference, self.summary])
-        return words.strip().lower() in text.lower()
+        whole = rf"(?<![a-z0-9]){typed}(?![a-z0-9])"
+        return bool(re.search(whole if len(typed) <= 3 else typed, text.lower()))
 
     def page(self) -> str:
         """The page that `gradkit show` prints for the method."""
