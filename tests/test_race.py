@@ -101,7 +101,9 @@ def test_a_race_leaves_a_table_a_picture_and_all_numbers(done):
     found = results(done)
     adamw, lion = found["recipes"]["adamw"], found["recipes"]["lion"]
     assert np.shape(adamw["test_losses"]) == (2,)
-    assert [x["learning_rate"] for x in lion["trials"]] == pytest.approx([3e-5, 3e-3])
+    assert [x["learning_rate"] for x in lion["trials"]] == pytest.approx(
+        [1e-4 / 3, 1e-2]
+    )
     assert adamw["chosen"]["learning_rate"] in [
         x["learning_rate"] for x in adamw["trials"]
     ]

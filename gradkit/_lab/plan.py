@@ -19,7 +19,7 @@ RATES = 1e-36, 1e36  # learning rates whose whole grid is in the range of float3
 MOST = 100_000  # trials, seeds
 RATE = "learning_rate"
 TUNED = {  # what --tune names, with a range that suits most recipes
-    RATE: None,  # two decades around the recipe's own
+    RATE: None,  # from a third of the default to a hundred times it
     "weight_decay": gk.LogUniform(1e-3, 1.0),
     "b1": gk.Uniform(0.8, 0.98),
     "b2": [0.9, 0.95, 0.98, 0.99, 0.995, 0.999],

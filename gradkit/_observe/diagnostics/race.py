@@ -56,8 +56,8 @@ def race(
 
     Args:
         recipes: name -> a factory that takes `learning_rate`, or a `gk.RaceEntry` with the space of
-            what is tuned. Without a range, the learning rate is tuned over the two decades around
-            three times the factory's default.
+            what is tuned. Where that has no learning rate, it is tuned from a third of the
+            factory's default to a hundred times it.
         task: a `gk.Task`.
         steps: updates of every run.
         trials: points for each recipe: of one range, evenly spaced; of more, a Sobol sequence.
@@ -190,18 +190,18 @@ def _costs(
 def _entry(name: str, given: RaceEntry | Callable[..., Any]) -> RaceEntry:
     """The recipe with the space of what is tuned."""
     if isinstance(given, RaceEntry):
-        rates = {"learning_rate": around_default(given.make_tx)}
+        rates = {"learning_rate": rates_of(given.make_tx)}
         return given._replace(space=spaces.checked(NAME, rates | dict(given.space)))
     if not callable(given):
         text = f"recipes[{name!r}] must be a factory or a gk.RaceEntry, got {given!r}."
         raise error(TypeError, NAME, f"{text} Pass gk.adamw, say, without calling it.")
-    return RaceEntry(given, {"learning_rate": around_default(given)})
+    return RaceEntry(given, {"learning_rate": rates_of(given)})
 
 
-def around_default(make: Callable[..., Any]) -> LogUniform:
-    """The two decades around three times a factory's default rate.
+def rates_of(make: Callable[..., Any]) -> LogUniform:
+    """Learning rates from a third of a factory's default to a hundred times it.
 
-    Short runs of small models are best at one to ten times what suits large ones.
+    Defaults suit large models and long runs; small ones were best at up to a hundred times.
     """
     while isinstance(make, functools.partial):
         make = make.func
@@ -210,8 +210,8 @@ def around_default(make: Callable[..., Any]) -> LogUniform:
     except (TypeError, ValueError):
         parameter = None
     default = parameter.default if parameter is not None else None
-    centre = 3 * default if isinstance(default, float) else 1e-2
-    return LogUniform(centre / 10, centre * 10)
+    least = (default if isinstance(default, float) else 1e-3) / 3
+    return LogUniform(least, 300 * least)
 
 
 def _points(space: Space, trials: int) -> list[Point]:
