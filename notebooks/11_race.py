@@ -273,7 +273,7 @@ folder.cleanup()
 # - **Steps to adamw.** The fraction of all steps after which the mean test loss is at AdamW's last one: Muon is there after
 #   three quarters, `by_row` never, by a thousandth. `time` multiplies that by the time of a step. Orthogonalizing costs
 #   most of the time in a network this small, so Muon is slower by the clock; a time from a busy machine is rough.
-# - **The picture.** Both panels have the limits of the test losses on the left; of the trials, the best lie below.
+# - **The picture.** Left, the band spans the three seeds. Right are all trials near the best; a star is what was chosen.
 #
 # The folder had AdamW's eight trials when the race was stopped, and the same call went on after them. A third
 # call trained nothing and gave the same table. Functions are not compared: after a change of one, take another

@@ -374,7 +374,7 @@ def test_calls_say_what_is_fixed_and_what_is_tuned():
     assert "learning_rate" not in sgd.space
     default = gk.race({"a": muon._replace(space={"b1": [0.9]})}, bowl(), 1, trials=1)
     assert default.results["a"].trials.space["learning_rate"] == pytest.approx(
-        (6e-3, 0.6)
+        (0.02 / 3, 2.0)
     )
 
 
