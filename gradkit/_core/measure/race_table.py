@@ -158,10 +158,11 @@ class RaceTable(NamedTuple):
         late = np.concatenate([curve[len(curve) // 8 :] for curve in curves] or [[]])
         finals = [r.trials.final.mean(axis=1) for r in self.results.values()]
         best = np.array([np.min(x[np.isfinite(x)], initial=np.inf) for x in finals])
-        for axis, seen, room in (fall, late, 0.05), (tuned, best, 1.0):
+        for axis, seen, least in (fall, late, 0.0), (tuned, best, 0.25):
             seen = seen[np.isfinite(seen)]
-            if len(seen) and (span := np.ptp(seen) or 0.1 * abs(seen[0])) > 0:
-                axis.set_ylim(seen.min() - 0.05 * span, seen.max() + room * span)
+            if len(seen):
+                low, span = seen.min(), max(np.ptp(seen), least * abs(seen.min()))
+                axis.set_ylim(low - 0.05 * span, low + (1.05 + 4 * least) * span)
         fall.set(
             xlabel="step", ylabel="test loss", title="At the chosen hyperparameters"
         )
