@@ -76,7 +76,7 @@ def test_a_race_stopped_three_times_ends_with_the_same_numbers(tmp_path):
     assert list(out.glob("runs/adamw/validation/*.npz"))
     code, said = send(out, "lion", signal.SIGINT)
     assert code == 130 and "The same command with --resume goes on." in said
-    kept = {path: path.read_bytes() for path in out.glob("runs/adamw/*/*.npz")}
+    kept = {path: path.read_bytes() for path in out.glob("runs/adamw/*/run_*.npz")}
     assert len(kept) == 4
     code, _ = send(out, "lion", signal.SIGKILL)
     assert code == -signal.SIGKILL
@@ -167,7 +167,7 @@ def test_a_finished_race_is_not_run_again(done):
     before = results(done)
     runs = {path: path.stat().st_mtime_ns for path in done.glob("runs/*/*/*.npz")}
     race(*TWO, "--steps", 6, "--out", done, "--resume")
-    assert results(done) == before and len(runs) == 8
+    assert results(done) == before and len(runs) == 10
     assert runs == {path: path.stat().st_mtime_ns for path in runs}
 
 
@@ -180,8 +180,13 @@ def test_another_version_or_a_damaged_run_is_said_in_one_line(done, monkeypatch)
     run = next(done.glob("runs/lion/test/run_*"))
     kept = run.read_bytes()
     run.write_bytes(kept[:-9])
-    assert f"{run.name} must be a run of this sweep, got a damaged" in refused(*again)
+    assert f"{run.name} must be of this sweep, got a damaged" in refused(*again)
     run.write_bytes(kept)
+    costs = done / "runs/lion/test/costs.npz"
+    kept = costs.read_bytes()
+    costs.write_bytes(kept[:-9])
+    assert "costs.npz must be of this sweep, got a damaged" in refused(*again)
+    costs.write_bytes(kept)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +219,7 @@ def test_another_version_or_a_damaged_run_is_said_in_one_line(done, monkeypatch)
         ("--recipes adamw(b2=x)", "'x' in 'adamw(b2=x)' must be a number"),
         ("--recipes adamw(b2=0.9..0.8)", "must go from a number to a larger one"),
         ("--recipes adamw(b2=0.9", "'adamw(b2=0.9' must close its bracket"),
+        ("--recipes adamw(learning_rate='x@y')", "must be a number, got 'x@y'"),
         ("--recipes adamw(b2)", "must read name=0.9, name=0.9|0.99 or name=0.05..1."),
         ("--recipes adamw(b2=1,b2=2)", "'b2' is there twice"),
         (
@@ -461,6 +467,9 @@ def test_a_recipe_that_always_diverges_is_a_row():
     figure, axes = plt.subplots(1, 2)
     found.plot(axes)
     plt.close(figure)
+    blind = bowl()._replace(validation=lambda w: jnp.float32(jnp.nan))
+    unjudged = gk.race({"sgd": gk.sgd}, blind, 4, trials=2).results["sgd"]
+    assert unjudged.pick is None  # and not the one of the lowest training loss
     written = report.results({"schedule": {}}, found)["recipes"]["sgd"]
     assert written["test_loss"] is None and written["chosen"] is None
 

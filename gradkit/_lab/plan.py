@@ -145,9 +145,9 @@ def settings(task: gk.Task, plan: Plan) -> dict[str, Any]:
 
 def _call(text: str, for_all: Sequence[str]) -> Call:
     """The recipe that a call such as `muon(adam_lr_ratio=0.05..1)@0.02` means."""
-    call, at, rate = text.partition("@") if text.endswith(")") else text.rpartition("@")
-    call, rate = (call, rate) if at else (text, "")
-    head, opening, rest = (call if at else text).partition("(")
+    at = "@" in text.rpartition(")")[2]  # behind the brackets, if there are any
+    call, _, rate = text.rpartition("@") if at else (text, "", "")
+    head, opening, rest = call.partition("(")
     head = head.strip()
     make = _factory(head)
     taken = inspect.signature(make).parameters
@@ -166,7 +166,11 @@ def _call(text: str, for_all: Sequence[str]) -> Call:
     if at:
         space[RATE] = _around(text, rate)
     elif RATE in fixed:
-        space[RATE] = [float(fixed.pop(RATE))]
+        space[RATE] = [fixed.pop(RATE)]
+        if not isinstance(space[RATE][0], int | float):
+            raise Complaint(
+                f"{RATE} in {text!r} must be a number, got {space[RATE][0]!r}."
+            )
     return Call(head, make, space, fixed)
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -100,6 +100,18 @@ class Record:
         if self._folder is not None:
             self._path(runs, "unfinished").unlink(missing_ok=True)
 
+    def kept(self, name: str, measure: Callable[[], list[float]]) -> list[float]:
+        """Numbers that are measured once: those of the file of this name, else now."""
+        path = self._folder and self._folder / f"{name}.npz"
+        if path is not None and path.exists():
+            with self._reading(path), path.open("rb") as file, np.load(file) as kept:
+                return kept["numbers"].tolist()
+        numbers = measure()
+        if path is not None:
+            with self._writing():
+                _write(path, numbers=np.array(numbers))
+        return numbers
+
     def _path(self, runs: Sequence[Run], kind: str) -> pathlib.Path:
         assert self._folder is not None
         i, j = runs[0]
@@ -168,9 +180,9 @@ class Record:
         try:
             yield
         except DAMAGED as found:
-            text = f"{path} must be a run of this sweep, got a damaged file"
+            text = f"{path} must be of this sweep, got a damaged file"
             raise error(
-                ValueError, self.method, f"{text}. Delete it to train that run again."
+                ValueError, self.method, f"{text}. Delete it to make it again."
             ) from found
 
 

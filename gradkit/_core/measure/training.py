@@ -139,9 +139,13 @@ class Training:
                     self._record.done.remove((i, j))  # it goes on
         return kept
 
+    def program(self, i: int) -> Trials:
+        """The program of one run of point `i`."""
+        return self._programs.of(self._table.points[i], 1)
+
     def seconds_per_step(self, i: int, least: float = 0.5) -> float:
         """The median time of a step of one run of point `i`, with nothing beside it."""
-        one = self._programs.of(self._table.points[i], 1)
+        one = self.program(i)
         steps = self._table.losses.shape[2]
         given = self._put(one, [(i, 0)])
         runs, stride, times = one.begin(given), max(1, steps // 50), []

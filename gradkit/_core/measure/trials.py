@@ -17,8 +17,6 @@ from gradkit._core.types import AnyTransform, Params
 
 SHARED = {"step", "count", "key"}  # fields of states that all runs may share
 SMALL = 1024  # parameters of a model whose runs a CPU trains together
-
-
 HeldOut = Callable[[Params], jax.Array]  # parameters -> a number
 
 

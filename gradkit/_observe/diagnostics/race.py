@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 import os
 import pathlib
 import re
@@ -137,7 +136,7 @@ class _Heat:
             points, range(TUNING_SEEDS, TUNING_SEEDS + tuning_seeds), None
         )
         self._train(tuned, "validation", say(False))
-        if not np.isfinite(tuned.final).all(axis=1).any():
+        if not np.isfinite(tuned.held_out).all(axis=1).any():
             return Result(tuned, None, None, np.nan, np.nan, 0)
         pick = tuned.pick()
         every = -(-self._steps // MARKS)
@@ -169,21 +168,14 @@ class _Heat:
             training.train(range(len(table.points)), self._steps)
             if not timed:
                 return np.nan, np.nan, 0
-            program = self._programs.of(table.points[0], 1)
-            return _costs(training, program, folder and folder / "costs.json")
+            seconds, compiling, size = record.kept("costs", lambda: _costs(training))
+            return seconds, compiling, int(size)
 
 
-def _costs(
-    training: Training, program: Any, path: pathlib.Path | None
-) -> tuple[float, float, int]:
-    """What the run that is reported costs, measured once."""
-    if path is not None and path.exists():
-        seconds, compiling, size = json.loads(path.read_text())
-        return seconds, compiling, size
-    costs = training.seconds_per_step(0), program.seconds, program.state_bytes
-    if path is not None:
-        path.write_text(json.dumps(costs))
-    return costs
+def _costs(training: Training) -> list[float]:
+    """Seconds a step, seconds to compile, and bytes of state of the run that is reported."""
+    program = training.program(0)
+    return [training.seconds_per_step(0), program.seconds, program.state_bytes]
 
 
 def _entry(name: str, given: RaceEntry | Callable[..., Any]) -> RaceEntry:
@@ -215,15 +207,11 @@ def rates_of(make: Callable[..., Any]) -> LogUniform:
 
 def _points(space: Space, trials: int) -> list[Point]:
     """As many points as trials: evenly spaced in one range, else a Sobol sequence."""
-    ranges = [k for k, values in space.items() if isinstance(values, spaces.Range)]
+    ranges = {k: x for k, x in space.items() if isinstance(x, spaces.Range)}
     fixed = {k: x[0] for k, x in space.items() if k not in ranges and len(x) == 1}
     if len(ranges) == 1 and len(fixed) == len(space) - 1 and trials > 1:
-        (name,) = ranges
-        at = space[name].at  # type: ignore[union-attr]
-        return [
-            {k: at(i / (trials - 1)) if k == name else fixed[k] for k in space}
-            for i in range(trials)
-        ]
+        ((name, values),) = ranges.items()
+        return [fixed | {name: values.at(i / (trials - 1))} for i in range(trials)]
     return spaces.points(NAME, space, trials, 0)
 
 
