@@ -538,7 +538,7 @@ def test_methods_are_found_by_what_people_call_them():
     assert run("show", "GaLore") == run("show", "galore")
     assert run("list", "AutoClip").startswith("clip_by_percentile ")
     assert "optax has it: optax.contrib.sam" in run("list", "SAM", code=2)
-    assert "average_by_ema " in run("list", "EMA")
+    assert "average_params_by_ema " in run("list", "EMA")
     assert {line.split()[0] for line in run("list", "adagc").splitlines()} == {
         "adagc",
         "clip_by_ema_norm",
