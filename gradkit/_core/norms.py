@@ -52,7 +52,7 @@ def finite_along(*pairs: tuple[jax.Array, Axes]) -> list[jax.Array]:
     pairs = numbers.opaque(pairs)
     sums = [jnp.sum(jnp.square(x), axes, keepdims=True) for x, axes in pairs]
     return jax.lax.cond(
-        functools.reduce(jnp.logical_and, [jnp.all(_is_exact(x)) for x in sums]),
+        are_exact(*sums),
         lambda: [root(x) for x in sums],
         lambda: [along(numbers.finite(x), axes) for x, axes in pairs],
     )
@@ -157,6 +157,11 @@ def _roots(
 
     start = largest, jnp.sqrt(sums), exact
     return jax.lax.while_loop(goes_on, again, start)[1]
+
+
+def are_exact(*squares: jax.Array) -> jax.Array:
+    """Whether all sums of squares are in the range without overflow or relevant underflow."""
+    return functools.reduce(jnp.logical_and, [jnp.all(_is_exact(x)) for x in squares])
 
 
 def _is_exact(squares: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradkit._core import check, numbers, tree
 from gradkit._core.factory import factory
 from gradkit._core.matrix import linalg
-from gradkit._core.norms import along, of_leaves
+from gradkit._core.norms import of_leaves
 from gradkit._core.types import Extra, Hyper, Params, Transform, Updates, transform
 
 
@@ -65,18 +65,18 @@ def retract_by_fixed_norm(free_steps: Hyper = 0) -> Transform:
         norms = jnp.where(step <= free, current, state.norms)
         leaves, structure = jax.tree.flatten(numbers.read(updates))
 
-        def retract(u: jax.Array, p: jax.Array, c: jax.Array) -> jax.Array:
+        def retract(
+            u: jax.Array, p: jax.Array, norm: jax.Array, c: jax.Array
+        ) -> jax.Array:
             if u.ndim < 2:
                 return u
-            p, c = p.astype(u.dtype), c.astype(u.dtype)
-            axes = tuple(range(u.ndim))
-            norm = along(p, axes)
-            unit = p / jnp.where(norm > 0, numbers.divisible(norm), 1)
+            p, norm, c = (x.astype(u.dtype) for x in (p, norm, c))
+            unit = p * numbers.inverse(norm)
             tangent = u - jnp.sum(u * unit, keepdims=True) * unit
             on_sphere = linalg.onto_sphere(p, tangent, c)
             return jnp.where((step < free) | (c == 0), u, on_sphere)
 
-        u = structure.unflatten(map(retract, leaves, jax.tree.leaves(p), norms))
+        u = structure.unflatten(map(retract, leaves, jax.tree.leaves(p), current, norms))
         return numbers.like(u, updates), FixedNormState(
             numbers.increment(state.count), norms
         )

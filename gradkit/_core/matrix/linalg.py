@@ -28,7 +28,7 @@ def onto_sphere(p: jax.Array, u: jax.Array, radius: jax.Array) -> jax.Array:
     It is $\mathrm{radius} \, (p + u) / \lVert p + u \rVert - p$, computed without the
     cancellation of a small step. Where `p + u` is zero, it is `u` itself.
     """
-    norm = norms.along(p + u, tuple(range(p.ndim)))
+    (norm,) = norms.finite_along((p + u, tuple(range(p.ndim))))
     divisor = jnp.where(norm > 0, numbers.divisible(norm), 1)
     on_sphere = radius / divisor * u + (radius - norm) / divisor * p
     return jnp.where(norm > 0, on_sphere, u)

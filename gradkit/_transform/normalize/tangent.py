@@ -64,15 +64,16 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
         check.given("normalize_by_tangent", params)
-        g = numbers.read(updates)
-        direction, state = inner.update(g, state, params, **extra)
+        direction, state = inner.update(
+            numbers.read(updates), state, params, **extra
+        )
 
         def project(d: jax.Array, g: jax.Array, w: jax.Array) -> jax.Array:
             if g.ndim < 2:
                 return d
             return tangent(d.astype(g.dtype), g, w.astype(g.dtype), delta)
 
-        u = jax.tree.map(project, direction, g, params)
+        u = jax.tree.map(project, direction, numbers.wide(updates), params)
         return numbers.like(u, updates), state
 
     return transform(init, update)
@@ -80,20 +81,45 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
 
 def tangent(d: jax.Array, g: jax.Array, w: jax.Array, delta: Scalar) -> jax.Array:
     """`d` without its part along `w`, unit by unit or for the whole leaf; else `d`."""
-    units, delta = tuple(range(g.ndim - 1)), jnp.asarray(delta, g.dtype)
-    g_norms, w_norms = norms.along(g, units), norms.along(w, units)
-    unit = tree.ratio(w, w_norms)
-    cosines = jnp.sum(tree.ratio(g, g_norms) * unit, units, keepdims=True)
-    along = jnp.sum(d * unit, units, keepdims=True)
+    delta = jnp.asarray(delta, g.dtype)
+    d, g, w = numbers.opaque((d, g, w))
+    g_norms, w_norms, cosines, along = products(d, g, w)
 
     g_units = tree.ratio(g_norms, norms.along(g_norms, -1))
     w_units = tree.ratio(w_norms, norms.along(w_norms, -1))
-    cosine = jnp.sum(
-        g_units * w_units * cosines
-    )  # of the leaf, from those of its units
+    # of the leaf, from those of its units
+    cosine = jnp.sum(g_units * w_units * cosines)
     along_leaf = jnp.sum(w_units * along) * w_units
 
     rows = max(math.prod(g.shape[:-1]), 1)
     of_units = jnp.max(jnp.abs(cosines), initial=0) < delta / rows**0.5
     of_leaf = jnp.abs(cosine) < delta / max(g.size, 1) ** 0.5
-    return d - jnp.where(of_units, along, jnp.where(of_leaf, along_leaf, 0)) * unit
+    parallel = jnp.where(of_units, along, jnp.where(of_leaf, along_leaf, 0))
+    return d - parallel * (w * numbers.inverse(w_norms))
+
+
+def products(d: jax.Array, g: jax.Array, w: jax.Array) -> list[jax.Array]:
+    """Norms of the units of `g` and `w`, their cosines, and the products of `d` with units of `w`.
+
+    If sums of squares are exact, as for most gradients, so are those of products, and each is one
+    pass over the arrays as they are. If not, the arrays are normalized first.
+    """
+    units = tuple(range(g.ndim - 1))
+
+    def dot(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.sum(x * y, units, keepdims=True)
+
+    gg, ww, dd, gw, dw = dot(g, g), dot(w, w), dot(d, d), dot(g, w), dot(d, w)
+
+    def as_they_are() -> list[jax.Array]:
+        g_norms, w_norms = jnp.sqrt(gg), jnp.sqrt(ww)
+        return [g_norms, w_norms, gw / g_norms / w_norms, dw / w_norms]
+
+    def normalized() -> list[jax.Array]:
+        finite = numbers.read(g)
+        g_norms, w_norms = norms.along(finite, units), norms.along(w, units)
+        unit = tree.ratio(w, w_norms)
+        cosines = dot(tree.ratio(finite, g_norms), unit)
+        return [g_norms, w_norms, cosines, dot(d, unit)]
+
+    return jax.lax.cond(norms.are_exact(gg, ww, dd), as_they_are, normalized)
