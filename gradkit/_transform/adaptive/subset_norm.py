@@ -10,7 +10,7 @@ import optax
 from gradkit._core import check, numbers, paths, rate, shard, tree
 from gradkit._core.condition import on_axes_of
 from gradkit._core.factory import factory
-from gradkit._core.norms import along
+from gradkit._core.norms import finite_along
 from gradkit._core.types import (
     AnyTransform,
     Extra,
@@ -85,7 +85,7 @@ def scale_by_subset_norm(
     ) -> tuple[Updates, SubsetNormState]:
         g = numbers.read(updates)
         step = numbers.increment(state.count)
-        norms = jax.tree.map(subset_norms, paths.unboxed(g))
+        norms = jax.tree.map(subset_norms, paths.unboxed(numbers.wide(updates)))
         roots = tree.ema_rms(b2, state.roots, norms)
         direction, inner_state = inner.update(
             g, state.inner, numbers.wide(params), **extra
@@ -113,7 +113,7 @@ def subset(size: int) -> int:
 
 
 def subset_norms(g: jax.Array) -> jax.Array:
-    """The norms of a leaf's subsets, `[subsets]`."""
+    """The norms of the finite entries of a leaf's subsets, `[subsets]`."""
     k = subset(g.size)
     rows = shard.whole(g).ravel().reshape(g.size // k, k)
-    return along(rows, 1)[:, 0]
+    return finite_along((rows, 1))[0][:, 0]
