@@ -51,7 +51,7 @@ def scale_by_subset_norm(
     Needs: what `inner` needs.
     State: `4*size / max(k for k in range(1, size + 1) if size % k == 0 and k*k <= size)`
         bytes a leaf, `4` once, and the state of `inner`.
-    Flops: at most `18*size + 64` a leaf, and those of `inner`.
+    Flops: at most `20*size + 64` a leaf, and those of `inner`.
     Paper: Nguyen and Nguyen, "Efficient Adaptive Optimization via Subset-Norm and
         Subspace-Momentum: Fast, Memory-Reduced Training with Convergence Guarantees",
         arXiv:2411.07120, AdamSN.
