@@ -13,6 +13,7 @@ import optax
 import pytest
 
 import gradkit as gk
+from gradkit._core.averages import evaluated
 from gradkit._core.measure import trials
 
 STEPS = 12
@@ -55,7 +56,7 @@ def one_by_one(tx: Any, seed: int) -> list[float]:
         u, state = tx.update(g, state, params)
         params = optax.apply_updates(params, u)
         losses.append(float(value))
-    return [*losses, float(held_out(params))]
+    return [*losses, float(held_out(evaluated(state, params)))]
 
 
 def test_every_run_is_that_of_a_loop():
@@ -243,6 +244,22 @@ def test_curves_end_in_the_held_out_loss_and_seeds_are_the_ones_named():
     np.testing.assert_allclose(found.losses[0, 1], losses, rtol=1e-4)
     np.testing.assert_allclose(found.held_out[0, 1], last, rtol=1e-3)
     assert [row["seed"] for row in found.rows()] == [7, 3]
+
+
+@pytest.mark.parametrize("small", [0, trials.SMALL])
+def test_an_average_of_the_parameters_is_what_is_held_out(
+    small: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trials, "SMALL", small)
+
+    def averaged(learning_rate: Any) -> Any:
+        return gk.chain(gk.sgd(learning_rate), gk.average_params_by_ema(0.9))
+
+    for make in (averaged, gk.schedule_free_adamw):
+        found = sweep(make, {"learning_rate": RATES}, seeds=2)
+        for i, rate in enumerate(RATES):
+            want = [one_by_one(make(rate), seed)[-1] for seed in range(2)]
+            np.testing.assert_allclose(found.held_out[i], want, rtol=1e-3)
 
 
 def test_an_error_in_a_run_is_raised(monkeypatch: pytest.MonkeyPatch):

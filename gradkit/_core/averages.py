@@ -60,8 +60,7 @@ def eval_params(state: optax.OptState, params: Tree) -> Tree:
     >>> print(gk.eval_params(state, p))  # the mean of 1, 2 and 3
     2.0
     """
-    is_average = lambda x: isinstance(x, AverageState)
-    states = [x for x in jax.tree.leaves(state, is_leaf=is_average) if is_average(x)]
+    states = _averages_of(state)
     if not states:
         remedy = "Put gradkit.average_params_by_ema() last in the chain."
         raise _wrong("state must have an average of parameters, got none", remedy)
@@ -89,6 +88,16 @@ def eval_params(state: optax.OptState, params: Tree) -> Tree:
 
     leaves, structure = jax.tree.flatten(params)
     return structure.unflatten(map(averaged, leaf_paths(params), leaves))
+
+
+def evaluated(state: optax.OptState, params: Tree) -> Tree:
+    """What a run is judged by: `eval_params` where the state keeps an average, else `params`."""
+    return eval_params(state, params) if _averages_of(state) else params
+
+
+def _averages_of(state: optax.OptState) -> list[AverageState]:
+    is_average = lambda x: isinstance(x, AverageState)
+    return [x for x in jax.tree.leaves(state, is_leaf=is_average) if is_average(x)]
 
 
 def _wrong(requirement: str, remedy: str) -> Exception:

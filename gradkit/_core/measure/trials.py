@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from gradkit._core.averages import evaluated
 from gradkit._core.call import error
 from gradkit._core.types import AnyTransform, Params
 
@@ -140,8 +141,13 @@ def trials(problem: Problem, numbers: Sequence[str], steps: int, runs: int) -> T
     def judge(held_out: HeldOut | None) -> Judge:
         if held_out is None:
             return lambda runs: np.full(len(runs.losses), np.nan)
-        compiled = jax.jit(jax.vmap(held_out)).lower(like.params).compile()
-        return lambda runs: np.asarray(compiled(runs.params))
+
+        def one(opt: Any, params: Params) -> jax.Array:
+            return held_out(evaluated(opt, params))
+
+        each = jax.vmap(one, (_axes(shared), 0))
+        compiled = jax.jit(each).lower(like.opt, like.params).compile()
+        return lambda runs: np.asarray(compiled(runs.opt, runs.params))
 
     return Trials(
         runs,
@@ -187,9 +193,14 @@ def _shared(state: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda k, _: name(k) in SHARED, state)
 
 
+def _axes(shared: Any) -> Any:
+    """The axis of runs of each leaf of a state, for `vmap`."""
+    return jax.tree.map(lambda is_shared: None if is_shared else 0, shared)
+
+
 def _program(problem: Problem, shared: Any, steps: int) -> _Program:
     """The program of all runs; of one, without an axis over which products are slower."""
-    axes = jax.tree.map(lambda is_shared: None if is_shared else 0, shared)
+    axes = _axes(shared)
 
     def first(seed: jax.Array, point: Any) -> tuple[Params, Any]:
         params = problem.init(jax.random.split(jax.random.key(seed))[0])

@@ -51,7 +51,8 @@ def race(
 
     with $H_r$ as many points for each recipe $r$, tuned from seeds $S$ and reported from other
     ones $S'$. So the report is of data and seeds that no choice has seen. First parameters and
-    batches of a seed are the same for all recipes.
+    batches of a seed are the same for all recipes. Where a state keeps an average of the
+    parameters, such as that of schedule-free AdamW, both losses are of the average.
 
     Args:
         recipes: name -> a factory that takes `learning_rate`, or a `gk.RaceEntry` with the space of

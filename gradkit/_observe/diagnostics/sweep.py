@@ -60,7 +60,8 @@ def sweep(
         steps: updates of every run.
         init: `key -> first parameters`.
         held_out: `params -> a number`, the loss to pick by; else the mean training loss of the last
-            tenth of all steps.
+            tenth of all steps. Where the state keeps an average of the parameters, as after
+            `average_params_by_ema` and in `step_by_schedule_free`, it is asked of the average.
         held_out_every: steps between measurements of `held_out`; else it is asked at the end alone.
         seeds: how many runs for each point, or which: whole numbers, of first parameters and batches.
         points: how many points to draw.
