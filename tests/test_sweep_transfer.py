@@ -55,6 +55,20 @@ def test_an_optimum_at_the_edge_is_said():
     assert not found.ok(100)
 
 
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_noise_of_the_first_batch_is_no_divergence(seeds: int):
+    def noisy(n: int) -> gk.Experiment:
+        return bowl(n)._replace(
+            loss=lambda w, x: jnp.mean(w**2) + x,
+            batch=lambda key: 3 * jax.random.normal(key),
+        )
+
+    rates = [0.125, 0.25, 0.5, 0.75, 0.875]
+    found = gk.sweep_transfer(noisy, [1, 4], rates, steps=20, seeds=seeds)
+    assert all(np.isfinite(x).all() for x in found.losses.values())
+    assert str(found) == found.table()
+
+
 def test_diverged_runs_are_counted_and_never_best():
     found = parabolas(-3.0)
     found.losses[8][4:, 1] = np.nan

@@ -17,7 +17,7 @@ class Optimum(NamedTuple):
     shift: Estimate  # log2_rate minus that of the first size
     loss: float  # lowest mean over seeds on the grid
     at_edge: bool  # best rate at an edge of the grid: the best may be outside
-    diverged: int  # number of runs whose loss is not finite, or above its first value
+    diverged: int  # number of runs that diverged, whose loss is nan
 
 
 class SweepResult(NamedTuple):
@@ -64,6 +64,10 @@ class SweepResult(NamedTuple):
         """Whether the shift is at most `tolerance`, and no best rate is at the edge of the grid."""
         edge = any(best.at_edge for best in self.optima(1).values())
         return not edge and self.shift <= tolerance
+
+    def __str__(self) -> str:
+        """The table."""
+        return self.table()
 
     def table(self) -> str:
         """One line per size: the best rate, its shift, its loss, and remarks."""

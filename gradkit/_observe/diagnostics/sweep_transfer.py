@@ -31,7 +31,9 @@ def sweep_transfer(
       \text{shift} = \log_2 r_n - \log_2 r_{n_0}$$
 
     The minimum is that of the parabola in $\log_2 r$ through the lowest point of the grid
-    and its two neighbours. Intervals are the middle 95 % over bootstrapped seeds.
+    and its two neighbours. Intervals are the middle 95 % over bootstrapped seeds. A run has
+    diverged, and its loss is nan, if it ends further above the best one of its seed than the highest
+    first loss of all is above the lowest last one.
 
     Args:
         make: from a size, the `Experiment` of a model that large: pure functions of init, loss,
@@ -75,5 +77,15 @@ def _train(
     training = Training(programs, table, Record(NAME, None, table))
     training.train(range(len(points)), steps)
     losses = np.asarray(table.losses, np.float64)
-    final = recent(losses)
-    return np.where(final <= losses[..., 0], final, np.nan)
+    return np.where(diverged(losses[..., 0], recent(losses)), np.nan, recent(losses))
+
+
+def diverged(first: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """Whether runs end above where they begin, `[rates, seeds]`, from first and last losses.
+
+    Runs of one seed have the same batches, so that they are compared with each other: a first loss
+    is of one batch, and noisy.
+    """
+    known = np.where(np.isfinite(final), final, np.inf)
+    progress = max(0.0, first.max() - known.min())
+    return ~(np.isfinite(known) & (known <= known.min(axis=0) + progress))
