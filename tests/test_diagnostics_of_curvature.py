@@ -1,10 +1,13 @@
 """Curvature, slices and norms: each against what is known exactly."""
 
+import gc
 import importlib
 import math
 import re
+import weakref
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -71,12 +74,11 @@ def test_eigenpairs_are_those_of_the_whole_matrix():
 
 def test_few_steps_find_the_largest_within_their_residuals():
     values = np.linalg.eigvalsh(exact())[::-1]
-    found = lanczos.top_eigenpairs(loss, PARAMS, 3, 16, 0)
+    find = lambda p: lanczos.top_eigenpairs(loss, p, 3, 16, 0)
+    found = jax.jit(find)(PARAMS)
     np.testing.assert_allclose(found.values[0], values[0], rtol=1e-5)
     for value, error in zip(found.values, found.residuals):
         assert np.min(np.abs(values - value)) <= error + 1e-5
-    top = lanczos.top_eigenvalues(loss, PARAMS, 3, 16, 0)
-    np.testing.assert_array_equal(top, found.values)
 
 
 def test_moments_are_the_traces_of_powers():
@@ -118,7 +120,7 @@ def test_vectors_stay_sharded_as_the_parameters_are(spec: PartitionSpec):
     )
     sharded = jax.device_put(params, NamedSharding(mesh, spec))
     run = jax.jit(of)
-    found, one = run(sharded), of(params)
+    found, one = run(sharded), run(params)
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(one)):
         np.testing.assert_allclose(x, y, atol=1e-4)
     assert not found.vectors["w"].sharding.is_fully_replicated
@@ -407,7 +409,12 @@ BAD = {
         ((bowl, BOWL, 4, 3), "count must be at most steps = 3, got 4"),
         ((bowl, BOWL, 0), "count must be a whole number of at least 1"),
         ((lambda p: p, BOWL), "loss must return one real number, got (5,)"),
-        ((bowl, jnp.arange(3)), "must be a real floating array"),
+        ((bowl, jnp.arange(3)), "params must be a real floating array, got int32"),
+        ((bowl, {"f": jnp.sum}), "eqx.partition(model, eqx.is_inexact_array)"),
+        (
+            (bowl, BOWL.astype(jnp.complex64)),
+            "got complex64. Pass the real and the imaginary part",
+        ),
         ((bowl, BOWL, 1, 1, 1, 9, 0.0), "width must be above 0"),
         ((bowl, BOWL, 1, 1, 1, 9, 0.1, "a"), "key must be a seed or a key"),
     ],
@@ -425,7 +432,10 @@ BAD = {
         ((bowl, BOWL, 2, 3, None, STACK[:2]), "trajectory must have 3 or more"),
     ],
     "interpolation": [
-        ((bowl, BOWL, BOWL[:2]), "end must be a tree like params"),
+        (
+            (bowl, BOWL, BOWL[:2]),
+            "end must be a tree like start, got shape (2,) instead of (5,). Pass",
+        ),
         ((bowl, {}, {}), "start must have one entry or more"),
         ((bowl, BOWL, BOWL, 2), "points must be at least 3"),
     ],
@@ -439,7 +449,12 @@ BAD = {
     "stable_rank": [
         ((BOWL,), "params must have one matrix or more, got shapes [(5,)]"),
         ((STACK, STACK[:2]), "start must be a tree like params"),
-        ((STACK, None, (0,)), "params must have one matrix or more"),
+        ((STACK, None, (0,)), "one matrix or more besides batch_axes (0,), got"),
+        ((STACK, None, 0), "batch_axes must be a tuple, got 0. Pass (0,)"),
+        (
+            (STACK, None, (7,)),
+            "batch_axes must be axes of leaves, which have at most 2",
+        ),
     ],
     "learning_rate_sensitivity": [
         (([0.1], [1.0], 2.0), "rates must be two numbers or more, got shape (1,)"),
@@ -472,6 +487,67 @@ def test_a_loss_of_nan_gives_nan():
     assert jnp.isnan(found.values).all() and jnp.isnan(found.trace)
     assert jnp.isnan(gk.measure_by_subspace_overlap(lost, BOWL, count=1).fraction)
     assert jnp.isnan(gk.measure_by_landscape(lost, BOWL, 1, 3).losses).all()
+    line = gk.measure_by_interpolation(lost, BOWL, BOWL, 3)
+    assert jnp.isnan(line.barrier) and jnp.isnan(line.at)
+    constant = lambda p: bowl(p) + jnp.where(p[0] > 0, jnp.nan, jnp.inf)
+    for at in (BOWL, -BOWL):  # derivatives alone are finite
+        found = gk.measure_by_hessian_spectrum(constant, at, 2, probes=2, points=9)
+        assert all(jnp.isnan(x).all() for x in jax.tree.leaves(found))
+        assert found.plot(plt.figure().gca()).get_title() == "not finite"
+        plt.close("all")
+    found = gk.measure_by_subspace_overlap(constant, BOWL, count=1)
+    assert jnp.isnan(jnp.hstack(found[:5])).all()
+
+
+# Programs
+
+
+class Far(eqx.Module):
+    """A loss without a hash."""
+
+    target: jax.Array
+
+    def __call__(self, p: Any) -> jax.Array:
+        return jnp.sum((p - self.target) ** 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["hessian_spectrum", "subspace_overlap", "landscape", "interpolation"]
+)
+def test_a_second_call_traces_nothing(name: str):
+    traces = 0
+
+    def counted(p: Any) -> jax.Array:
+        nonlocal traces
+        traces += 1
+        return bowl(p)
+
+    rest = {"landscape": (1, 3), "interpolation": (2 * BOWL, 3)}.get(name, (2, 3))
+    call = lambda: getattr(gk, f"measure_by_{name}")(counted, BOWL, *rest)
+    call()
+    before = traces
+    call()
+    assert before > 0 and traces == before
+
+
+def test_a_loss_is_compiled_anew_where_it_has_changed():
+    batch = jnp.ones(5)
+    of = lambda p: jnp.sum(batch * p)
+    first = lambda loss: gk.measure_by_interpolation(loss, BOWL, BOWL, 3).losses[0]
+    assert first(of) == 15
+    batch = 2 * batch
+    assert first(of) == 30
+    assert first(Far(BOWL)) == 0 and first(Far(BOWL - 1)) == 5  # that has no hash
+
+
+def test_a_loss_is_forgotten_with_its_programs():
+    big = jnp.ones(5)
+    loss = lambda p: jnp.sum(big * p)
+    gk.measure_by_interpolation(loss, BOWL, BOWL, 3)
+    held = weakref.ref(loss)
+    del loss
+    gc.collect()
+    assert held() is None
 
 
 def test_every_result_can_be_drawn():
@@ -493,6 +569,10 @@ def test_every_result_can_be_drawn():
         axes.figure.canvas.draw()
         plt.close("all")
     assert results[-1].plot().get_xlabel() == "learning rate"
+    blocks = gk.measure_by_stable_rank({f"b{i}": jnp.eye(3) for i in range(12)})
+    axes = blocks.plot()
+    assert [x.get_text() for x in axes.get_yticklabels()][:3] == ["b0", "b1", "b2"]
+    assert [x.get_text() for x in axes.get_xticklabels()] == ["1", "2"]
     plt.close("all")
 
 

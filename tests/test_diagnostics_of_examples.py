@@ -9,6 +9,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import gradkit as gk
@@ -134,6 +135,31 @@ def test_a_loss_may_use_what_is_traced_around_the_measurement():
     np.testing.assert_allclose(traces, [1, 4], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name", ["coherence", "noise_scale", "stability", "example_score"]
+)
+def test_a_second_call_traces_nothing(name: str):
+    traces = []
+
+    def loss(w: Any, x: Any) -> Any:
+        traces.append(0)
+        return mean_of(w, x)
+
+    def rows(w: Any, x: Any) -> Any:
+        traces.append(0)
+        return x * w[None]
+
+    xs, w = jnp.eye(2), jnp.ones(2)
+    call = measures(loss, w, xs).get(
+        f"measure_by_{name}",
+        lambda: gk.measure_by_example_score(rows, w, xs, np.arange(2)),
+    )
+    call()
+    before = len(traces)
+    call()
+    assert before > 0 and len(traces) == before
+
+
 # Noise scale
 
 
@@ -177,6 +203,8 @@ def test_noise_scale_where_there_is_no_noise_nothing_else_or_little():
     assert same.noise_scale == same.trace == 0
     lost = gk.measure_by_noise_scale(mean_of, jnp.ones(2), jnp.eye(2) - 0.5)
     assert lost.noise_scale == jnp.inf and lost.square < 0
+    none = gk.measure_by_noise_scale(mean_of, jnp.ones(2), jnp.zeros((4, 2)))
+    assert jnp.isnan(none.noise_scale) and none.trace == none.square == 0
     xs = 1000 + 0.01 * rng(6).normal(size=(40, 1)).astype(np.float32)
     found = gk.measure_by_noise_scale(mean_of, jnp.ones(1), jnp.asarray(xs))
     exact = np.var(xs.astype(np.float64), ddof=1)
@@ -390,6 +418,23 @@ def test_stability_without_curvature_or_with_nan():
     assert jnp.isnan(jnp.stack(found[1:7])).all() and not found.is_unstable
 
 
+def test_stability_at_a_saddle_and_where_derivatives_alone_are_finite():
+    def saddle(w: Any, x: Any) -> Any:
+        bad = jnp.where(jnp.any(x > 5), jnp.nan, 0)
+        return jnp.mean(x * (w[0] ** 2 - 3 * w[1] ** 2)) / 2 + bad
+
+    measure = lambda x: gk.measure_by_stability(saddle, jnp.ones(2), x, 0.1)
+    found = measure(jnp.ones(2))
+    assert found.trace == -2 and found.trace_rate == jnp.inf and not found.is_unstable
+    np.testing.assert_allclose(found.gradient_descent_rate, 2, rtol=1e-5)
+    axes = found.plot()
+    assert "no limit" in [x.get_text() for x in axes.texts]
+    plt.close(axes.figure)
+    found = measure(jnp.array([6.0, 1.0]))
+    assert jnp.isnan(jnp.stack(found[1:7])).all() and not found.is_unstable
+    np.testing.assert_array_equal(jnp.isnan(found.largest), [True, False])
+
+
 # Bad input
 
 
@@ -435,8 +480,8 @@ BAD: dict[str, Any] = {
         jnp.ones(2),
         np.ones((3, 2), np.float32),
     ),
-    "params must have one entry or more": (mean_of, {}, np.ones((3, 2))),
-    "leaf .* must be a real floating array": (
+    "(params|before) must have one entry or more": (mean_of, {}, np.ones((3, 2))),
+    "(params|before) must be a real floating array, got int32. Pass what is trained": (
         mean_of,
         jnp.ones(2, jnp.int32),
         np.ones((3, 2)),
@@ -511,6 +556,46 @@ def test_arguments_that_do_not_fit_are_refused(said: str):
         OTHERS[said]()
 
 
+def normalized() -> Any:
+    class Model(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.layer = nnx.Linear(2, 3, rngs=rngs)
+            self.norm = nnx.BatchNorm(3, use_running_average=True, rngs=rngs)
+
+    return Model(nnx.Rngs(0))
+
+
+class Trained(nnx.Variable[Any]):
+    """A kind of a user's own."""
+
+
+def test_the_state_of_a_model_is_no_parameter():
+    model, xs = normalized(), np.ones((3, 2), np.float32)
+    cases = [
+        (model, r"got Model\. Pass nnx.state\(model, nnx.Param\)"),
+        ({"of": model}, "got Model at of"),
+        (nnx.state(model), "got BatchStat at norm/mean"),
+        ({"params": mlp(), "batch_stats": mlp()}, 'Pass variables\\["params"\\]'),
+    ]
+    mean = lambda p, x: jnp.mean(x)
+    for params, said in cases:
+        for name, call in measures(mean, params, xs).items():
+            with pytest.raises(TypeError, match=f"gradkit.{name}: .*{said}"):
+                call()
+        others: list[Any] = [
+            (gk.measure_by_stable_rank, (params,)),
+            (gk.measure_by_interpolation, (jnp.sum, params, params)),
+            (gk.measure_by_hessian_spectrum, (jnp.sum, params)),
+        ]
+        for measure, args in others:
+            with pytest.raises(TypeError, match=said):
+                measure(*args)
+    kept = nnx.state(model, nnx.Param)
+    assert list(gk.measure_by_stable_rank(kept).rank) == ["layer/kernel"]
+    own = {"w": Trained(jnp.eye(3))}
+    assert gk.measure_by_stable_rank(own).rank["w"] == 3
+
+
 # Pictures
 
 
@@ -537,6 +622,12 @@ def results() -> dict[str, Any]:
         ),
         "stability": stability,
         "full_batch": stability._replace(coherence_rate=jnp.array(jnp.inf)),
+        "no_coherence": gk.measure_by_coherence(
+            cross_entropy, p, (x.at[3].set(jnp.nan), y)
+        ),
+        "unknown_noise_scale": noise._replace(
+            noise_scale=nan, nonfinite=jnp.array(2, jnp.int32)
+        ),
         "no_stability": stability._replace(
             gradient_descent_rate=nan, coherence_rate=nan, trace_rate=nan
         ),
@@ -549,4 +640,6 @@ def test_every_result_is_drawn():
         axes.figure.canvas.draw()
         assert axes.get_xlabel() or axes.get_ylabel(), name
         assert result.plot(axes) is axes
+        bad = {"no_coherence": 1, "unknown_noise_scale": 2}.get(name)
+        assert not bad or axes.get_title() == f"not finite: {bad} of the gradients"
         plt.close(axes.figure)

@@ -140,8 +140,13 @@ def test_adapters_of_narrow_weights_are_in_float32():
     assert made.params["a"]["kernel"].dtype == jnp.bfloat16
     assert made.weights()["a"]["kernel"].dtype == jnp.bfloat16
     bad = jax.tree.map(lambda p: p.at[0].set(jnp.nan), drawn())
-    made = gk.init_by_lora_ga(drawn(), gradients=bad, rank=1)
+    make = lambda g: gk.init_by_lora_ga(drawn(), gradients=g, rank=1)
+    made = jax.jit(make)(bad)  # not known: entries count as 0
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(made))
+    with pytest.raises(ValueError, match="leaf a/kernel of gradients must be finite"):
+        make(bad)
+    known = jax.jit(lambda p: gk.init_by_lora_ga(p, gradients=drawn(), rank=1))
+    equal(known(drawn()).weights(), drawn())
 
 
 # EVA
@@ -189,6 +194,18 @@ def test_a_layer_that_varies_little_has_no_adapter():
     assert isinstance(made.a["a"]["kernel"], optax.MaskedNode)
     assert made.a["b"]["kernel"].shape == (5, 4)
     equal(made.weights(), drawn())
+
+
+def test_there_are_no_directions_along_which_inputs_do_not_vary():
+    still = jnp.full((9, 7), 0.1, jnp.float32) + jnp.arange(7, dtype=jnp.float32)[None]
+    with pytest.raises(ValueError, match="must vary over their rows, got constants"):
+        gk.init_by_eva(drawn(), activations={"a/kernel": still})
+    line = still * jnp.arange(9, dtype=jnp.float32)[:, None]  # of rank one
+    made = gk.init_by_eva(drawn(), activations={"a/kernel": line}, rank=3)
+    a = made.a["a"]["kernel"]
+    assert a.shape == (7, 1)
+    way = still[:1].T / jnp.linalg.norm(still[0])
+    equal(np.abs(a), np.abs(way), 1e-5)
 
 
 # SVFit and SVFT
@@ -268,7 +285,7 @@ REFUSED = {
     "rank must be at most half of the smaller side of leaf w, 3, got 2": lambda: (
         gk.init_by_lora_ga(W, gradients=W, rank=2)
     ),
-    "updates must be a tree like params": lambda: gk.init_by_lora_ga(W, gradients={"w": W["w"]}),
+    "gradients must be a tree like params": lambda: gk.init_by_lora_ga(W, gradients={"w": W["w"]}),
     "alpha must be above 0, got 0": lambda: gk.init_by_lora_ga(W, gradients=W, alpha=0.0),
     "gamma must be one number, got 'x'": lambda: gk.init_by_lora_ga(W, gradients=W, gamma="x"),
     "matrices must be found in the path": lambda: (
@@ -293,8 +310,20 @@ REFUSED = {
         gk.init_by_eva(W, activations={"w": jnp.ones((9, 4))}, rho=0.5)
     ),
     "activations must be of one kernel or more": lambda: gk.init_by_eva(W, activations={}),
-    "got b, which must have two axes": lambda: (
+    "kernel b must have two axes, got shape (3,). Choose from ['w']": lambda: (
         gk.init_by_eva(W, activations={"b": jnp.ones((9, 3))})
+    ),
+    "activations must be by paths of parameters, got 'x'. Choose from ['w']": lambda: (
+        gk.init_by_eva(W, activations={"x": jnp.ones((9, 3))})
+    ),
+    "activations must be arrays by path, got a dict at 'q'. Choose from ['q/kernel']": lambda: (
+        gk.init_by_eva({"q": {"kernel": W["w"]}}, activations={"q": {"kernel": W["w"]}})
+    ),
+    "the inputs of w must be finite": lambda: (
+        gk.init_by_eva(W, activations={"w": jnp.full((9, 4), jnp.inf)})
+    ),
+    "leaf w of params must be finite": lambda: (
+        gk.init_by_singular_values({"w": jnp.full((4, 3), jnp.nan)})
     ),
     "the inputs of w must be [..., 4], of two rows or more": lambda: (
         gk.init_by_eva(W, activations={"w": jnp.ones((9, 3))})

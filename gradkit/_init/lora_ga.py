@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradkit._core import adapters, check, numbers
 from gradkit._core.adapters import Adapters
 from gradkit._core.factory import factory
 from gradkit._core.matrix import linalg
+from gradkit._core.mismatch import mismatch
 from gradkit._core.types import Params, Scalar, Updates
 
 
@@ -44,15 +46,16 @@ def init_by_lora_ga(
     It returns `params` less the first product, to be frozen, the factors `a` and `b`, to be
     trained, and `scale`. Their `weights()` are the parameters of the adapted model.
 
+    Errors: gradients that are known and not finite. In `jax.jit` what is not finite counts as 0.
     Paper: Wang, Yu and Li, "LoRA-GA: Low-Rank Adaptation with Gradient Approximation",
         arXiv:2407.05000, Algorithm 1.
     Departure: the decomposition is exact, where the authors' is a randomized one of rank 4r. Signs
         are those of a fixed rule. Their code can also bound the product by the largest
         weight, and choose other vectors.
-    Limits: a gradient of rank below 2 * `rank`, as of few examples, leaves the other directions
-        arbitrary. Parameters of fewer than 32 bits are rounded once the product is taken off them,
-        and the model changes by as much. A decomposition takes the time of about ten products of
-        the matrix.
+    Limits: a gradient of rank below 2 * `rank`, as of few examples or of a leaf that the loss does not
+        depend on, leaves the other directions arbitrary. Parameters of fewer than 32 bits are rounded
+        once the product is taken off them, and the model changes by as much. A decomposition takes
+        the time of about ten products of the matrix.
 
     >>> g = jnp.diag(jnp.array([4.0, 3.0, 2.0, 1.0]))
     >>> made = gk.init_by_lora_ga({"w": g}, gradients={"w": g}, rank=1, gamma=1.0)
@@ -62,7 +65,9 @@ def init_by_lora_ga(
     name = "init_by_lora_ga"
     check.count(name, rank=rank)
     check.positive(name, alpha=alpha, gamma=gamma)
-    check.alike(name, gradients, params)
+    difference = mismatch(gradients, params)
+    want, remedy = "gradients must be a tree like params", "Take them of these params."
+    check.holds(name, difference is None, want, difference, remedy)
     kernels, found = dict(check.leaves(params)), dict(check.leaves(gradients))
     a, b = {}, {}
     for path in adapters.chosen(name, params, matrices):
@@ -70,6 +75,10 @@ def init_by_lora_ga(
         want = f"rank must be at most half of the smaller side of leaf {path}, {min(rows, cols)}"
         remedy = "Choose a smaller one, or leave the leaf out of matrices."
         check.holds(name, 2 * rank <= min(rows, cols), want, rank, remedy)
+        with jax.ensure_compile_time_eval():
+            good = isinstance(g := found[path], Tracer) or bool(jnp.isfinite(g).all())
+        want, got = f"leaf {path} of gradients must be finite", "entries that are not"
+        check.holds(name, good, want, got, "Look at the loss and the batch.")
         a[path], b[path] = _factors(found[path], rank, cols**0.25 / gamma**0.5)
     scale = alpha / rank**0.5
     factors = adapters.placed(params, a), adapters.placed(params, b)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradkit._core import adapters, check
 from gradkit._core.factory import factory
@@ -54,6 +55,7 @@ def init_by_singular_values(
     zeros to begin with but for $d = 0$. Their `weights()` are the parameters of the model, at first
     as they were.
 
+    Errors: matrices that are known and not finite.
     Paper: Sun and others, "SVFit: Parameter-Efficient Fine-Tuning of Large Pre-Trained Models Using
         Singular Values", arXiv:2409.05926; Lingam and others, "SVFT: Parameter-Efficient
         Fine-Tuning with Singular Vectors", arXiv:2405.19597.
@@ -89,7 +91,12 @@ def init_by_singular_values(
         check.holds(name, r <= smaller, want, rank, remedy)
         want = f"bandwidth must be below the rank of leaf {path}, {r}"
         check.holds(name, bandwidth < r, want, bandwidth, "Choose a smaller one.")
-        left[path], values, right[path] = _factors(adapters.wide(kernels[path]), r)
+        w = adapters.wide(kernels[path])
+        with jax.ensure_compile_time_eval():
+            good = isinstance(w, Tracer) or bool(jnp.isfinite(w).all())
+        want = f"leaf {path} of params must be finite"
+        check.holds(name, good, want, "entries that are not", "Restore the model.")
+        left[path], values, right[path] = _factors(w, r)
         around = [(0, 0)] * (values.ndim - 1) + [(bandwidth, bandwidth), (0, 0)]
         bands[path] = jnp.pad(values[..., None, :], around)
     u, v, m = (adapters.placed(params, t) for t in (left, right, bands))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core import check, numbers, random, tree
-from gradkit._core.call import error
+from gradkit._core.measure.loss import one_number, parameters
 from gradkit._core.numbers import Tree
 
 Loss = Callable[[Tree], jax.Array]
@@ -37,9 +37,16 @@ class Eigenpairs(NamedTuple):
 
 
 def hessian_product(loss: Loss, params: Tree) -> Product:
-    """The product of the Hessian of `loss` at `params` with a tree like these."""
-    gradient = jax.grad(loss)
-    return lambda v: jax.jvp(gradient, (params,), (v,))[1]
+    """The product of the Hessian of `loss` at `params` with a tree like these.
+
+    It is nan where the loss is not finite: derivatives alone need not show that.
+    """
+
+    def product(v: Tree) -> Tree:
+        found, changes = jax.jvp(jax.value_and_grad(loss), (params,), (v,))
+        return jax.tree.map(lambda x: x + (0 * found[0]).astype(x.dtype), changes[1])
+
+    return product
 
 
 def top_eigenvalues(
@@ -57,39 +64,21 @@ def top_eigenpairs(
     loss: Loss, params: Tree, count: int, steps: int, key: random.Key
 ) -> Eigenpairs:
     """As `top_eigenvalues`, with eigenvectors and the errors of both."""
-
-    def run(params: Tree, key: jax.Array) -> Eigenpairs:
-        params = numbers.wide(params)
-        most = min(steps, size(params))
-        product = hessian_product(loss, params)
-        return largest(tridiagonal(product, normal_like(key, params), most), count)
-
-    return jax.jit(run)(params, random.typed(key))
+    params = numbers.wide(params)
+    start = normal_like(random.typed(key), params)
+    found = tridiagonal(hessian_product(loss, params), start, min(steps, size(params)))
+    return largest(found, count)
 
 
 def check_loss(method: str, loss: Loss, params: Tree, count: int, steps: int) -> None:
     """Check that `loss` is one number, and that `count` eigenvalues are there and can be found."""
     check.count(method, count=count, steps=steps)
-    check.real(method, params)
-    want, remedy = "params must have one entry or more", "Pass the model's parameters."
-    check.holds(method, size(params) > 0, want, 0, remedy)
+    parameters(method, params)
     want = f"count must be at most the number of parameters {size(params)}"
     check.holds(method, count <= size(params), want, count, "Ask for fewer.")
     want = f"count must be at most steps = {steps}"
     check.holds(method, count <= steps, want, count, "Take more steps.")
-    one_number(method, loss, params)
-
-
-def one_number(method: str, loss: Loss, params: Tree) -> None:
-    """Check that `loss` of `params` is one real number."""
-    kind = jax.eval_shape(loss, numbers.wide(params))
-    if getattr(kind, "shape", None) != () or not numbers.is_real(kind):
-        said = getattr(kind, "shape", type(kind).__name__)
-        got = f"{said} of {kind.dtype}" if hasattr(kind, "dtype") else said
-        text = (
-            f"loss must return one real number, got {got}. Average it over the batch."
-        )
-        raise error(ValueError, method, text)
+    one_number(method, loss, numbers.wide(params))
 
 
 def size(params: Tree) -> int:
@@ -181,7 +170,8 @@ def combined(basis: Tree, weights: jax.Array) -> Tree:
 def eigensystem(diagonal: jax.Array, beside: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The eigenvalues of Lanczos' matrix, the smallest first, and its eigenvectors as columns."""
     over = jnp.diag(beside[:-1], 1)
-    return jnp.linalg.eigh(jnp.diag(diagonal) + over + over.T)
+    values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + over + over.T)
+    return values, vectors + 0 * values[None]  # of nan, which LAPACK's need not be
 
 
 def largest(found: Tridiagonal, count: int) -> Eigenpairs:

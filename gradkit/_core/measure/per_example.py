@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._core import check, numbers, shard, tree
-from gradkit._core.call import error
+from gradkit._core.measure.loss import one_number, parameters
 from gradkit._core.numbers import Tree
 
 Loss = Callable[[Tree, Any], jax.Array]  # of parameters and a batch; a number
@@ -27,29 +27,20 @@ class Moments(NamedTuple):
 
 
 def checked(
-    method: str, loss: Loss, params: Tree, batch: Any, microbatch: int, least: int = 1
+    method: str,
+    loss: Loss,
+    params: Tree,
+    batch: Any,
+    microbatch: int,
+    least: int = 1,
+    name: str = "params",
 ) -> tuple[Any, int]:
     """`batch` as arrays, and its number of examples, of which `least` are needed."""
     check.count(method, microbatch=microbatch)
-    trained(method, params)
+    parameters(method, params, name)
     batch, examples = counted(method, batch, least)
-    kind = jax.eval_shape(loss, params, abstract_of_one(batch))
-    if getattr(kind, "shape", None) != () or not numbers.is_real(kind):
-        said = getattr(kind, "shape", type(kind).__name__)
-        got = f"{said} of {kind.dtype}" if hasattr(kind, "dtype") else said
-        text = (
-            f"loss must return one real number, got {got}. Average it over the batch."
-        )
-        raise error(ValueError, method, text)
+    one_number(method, loss, params, abstract_of_one(batch))
     return batch, examples
-
-
-def trained(method: str, params: Tree) -> None:
-    """Check that `params` are real, and some."""
-    check.real(method, params)
-    want, remedy = "params must have one entry or more", "Pass the model's parameters."
-    entries = sum(x.size for x in jax.tree.leaves(params))
-    check.holds(method, entries > 0, want, entries, remedy)
 
 
 def counted(method: str, batch: Any, least: int = 1) -> tuple[Any, int]:

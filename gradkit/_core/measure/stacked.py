@@ -6,16 +6,20 @@ import jax
 import numpy as np
 
 from gradkit._core import check, numbers
+from gradkit._core.measure.loss import real
 from gradkit._core.mismatch import mismatch
 from gradkit._core.numbers import Tree
 
 
-def like(method: str, name: str, given: Tree, params: Tree) -> Tree:
-    """`given` in at least float32, which must be a tree like `params`."""
+def like(
+    method: str, name: str, given: Tree, params: Tree, other: str = "params"
+) -> Tree:
+    """`given` in at least float32, which must be a tree like `params`, which are called `other`."""
     difference = mismatch(given, params)
-    want, remedy = f"{name} must be a tree like params", "Pass the same model's."
-    check.holds(method, difference is None, want, difference, remedy)
-    check.real(method, given)
+    want, remedy = f"{name} must be a tree like {other}", "Pass the same model's."
+    said = (difference or "").removesuffix(" for leaf ")  # of one array, without a path
+    check.holds(method, difference is None, want, said, remedy)
+    real(method, given, name)
     return numbers.wide(given)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core.measure import figure, per_example
+from gradkit._core.measure.loss import compiled
 from gradkit._core.measure.per_example import Loss
 from gradkit._core.paths import leaf_paths
 from gradkit._core.types import Params
@@ -45,6 +46,8 @@ def measure_by_coherence(
 
     Args:
         loss: of parameters and a batch; a number. The loss of one example is that of a batch of one.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         params: the model's parameters.
         batch: a tree of arrays, each with the examples along its first axis.
         microbatch: how many gradients are in memory at a time.
@@ -67,24 +70,25 @@ def measure_by_coherence(
     >>> print(found.m_coherence, found.unbiased)
     1.0 0.0
     """
-    batch, m = per_example.checked(NAME, loss, params, batch, microbatch)
+    batch, _ = per_example.checked(NAME, loss, params, batch, microbatch)
+    return compiled(_run, loss, microbatch=microbatch)(params, batch)
 
-    def run(params: Params, batch: Any) -> Coherence:
-        found = per_example.moments(loss, params, batch, microbatch)
-        of_mean = per_example.square(found.mean)
-        mean = jnp.mean(found.squares, 0)
-        alpha = jnp.sum(of_mean) / jnp.sum(mean)
-        leaves = jax.tree.unflatten(jax.tree.structure(params), list(of_mean / mean))
-        return Coherence(
-            alpha,
-            m * alpha,
-            (m * alpha - 1) / (m - 1) if m > 1 else jnp.full_like(alpha, jnp.nan),
-            leaves,
-            jnp.sqrt(jnp.sum(found.squares, 1)),
-            per_example.nonfinite(found.squares),
-        )
 
-    return jax.jit(run)(params, batch)
+def _run(loss: Loss, params: Params, batch: Any, *, microbatch: int) -> Coherence:
+    found = per_example.moments(loss, params, batch, microbatch)
+    m = len(found.squares)
+    of_mean = per_example.square(found.mean)
+    mean = jnp.mean(found.squares, 0)
+    alpha = jnp.sum(of_mean) / jnp.sum(mean)
+    leaves = jax.tree.unflatten(jax.tree.structure(params), list(of_mean / mean))
+    return Coherence(
+        alpha,
+        m * alpha,
+        (m * alpha - 1) / (m - 1) if m > 1 else jnp.full_like(alpha, jnp.nan),
+        leaves,
+        jnp.sqrt(jnp.sum(found.squares, 1)),
+        per_example.nonfinite(found.squares),
+    )
 
 
 def plot_coherence(result: Coherence, axes: Any = None) -> Any:
@@ -109,5 +113,8 @@ def plot_coherence(result: Coherence, axes: Any = None) -> Any:
     axes.axvline(1, color="0.4", linestyle=":", label="orthogonal")
     axes.set_xscale("symlog", linthresh=1)
     axes.set(xlabel="m-coherence", xlim=(0, 1.02 * m))
-    axes.legend(frameon=False)
+    if np.isnan(whole):
+        axes.set_title(figure.not_finite(result.nonfinite))
+    else:
+        figure.legend_above(axes)
     return axes

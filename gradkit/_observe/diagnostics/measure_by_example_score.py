@@ -11,6 +11,7 @@ from jax.core import Tracer
 from gradkit._core import check, shard
 from gradkit._core.call import error
 from gradkit._core.measure import figure, per_example
+from gradkit._core.measure.loss import compiled, parameters
 from gradkit._core.types import Params
 
 NAME = "measure_by_example_score"
@@ -48,6 +49,8 @@ def measure_by_example_score(
 
     Args:
         logits: of parameters and inputs, `[examples, classes]`.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         params: the model's parameters.
         inputs: a tree of arrays, each with the examples along its first axis.
         labels: whole numbers from 0 to classes - 1, `[examples]`.
@@ -73,9 +76,14 @@ def measure_by_example_score(
     """
     inputs, m = per_example.counted(NAME, inputs)
     check.count(NAME, microbatch=microbatch)
-    per_example.trained(NAME, params)
+    parameters(NAME, params)
     labels = _checked(logits, params, inputs, labels, m)
+    return compiled(_run, logits, microbatch=microbatch)(params, inputs, labels)
 
+
+def _run(
+    logits: Logits, params: Params, inputs: Any, labels: jax.Array, *, microbatch: int
+) -> ExampleScore:
     def of_one(params: Params, x: Any, y: jax.Array) -> tuple[jax.Array, Any]:
         z = logits(params, per_example.of_one(x))[0]
         z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
@@ -92,13 +100,9 @@ def measure_by_example_score(
         grand = jnp.sqrt(jnp.sum(squares)) + 0 * value.astype(squares.dtype)
         return grand, jnp.sqrt(jnp.sum(jnp.square(wrong))), value, correct
 
-    def run(inputs: Any, labels: jax.Array) -> ExampleScore:
-        found = per_example.each(score, (inputs, labels), microbatch)
-        bad = ~(jnp.isfinite(found[0]) & jnp.isfinite(found[1]))
-        grand, el2n, losses, correct = found
-        return ExampleScore(grand, el2n, losses, correct, jnp.sum(bad, dtype=jnp.int32))
-
-    return jax.jit(run)(inputs, labels)
+    grand, el2n, losses, correct = per_example.each(score, (inputs, labels), microbatch)
+    bad = ~(jnp.isfinite(grand) & jnp.isfinite(el2n))
+    return ExampleScore(grand, el2n, losses, correct, jnp.sum(bad, dtype=jnp.int32))
 
 
 def _wide(g: jax.Array) -> jax.Array:
@@ -148,4 +152,6 @@ def plot_example_score(result: ExampleScore, axes: Any = None) -> Any:
     axes.set(xlabel="EL2N", ylabel="GraNd", xlim=(-0.03, 2**0.5 + 0.03))
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, title="prediction")
+    if result.nonfinite:
+        axes.set_title(figure.not_finite(result.nonfinite, "scores"))
     return axes

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradkit._core import check
 from gradkit._core.measure import figure, per_example
+from gradkit._core.measure.loss import compiled
 from gradkit._core.measure.per_example import Loss
 from gradkit._core.types import Params, Scalar
 
@@ -51,6 +52,8 @@ def measure_by_gap_change(
 
     Args:
         loss: of parameters and a batch; a number. The loss of one example is that of a batch of one.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         params: the model's parameters.
         batch: a tree of arrays, each with the examples along its first axis; at least two examples.
         learning_rate: of the step, `p - learning_rate * gradient`.
@@ -79,17 +82,27 @@ def measure_by_gap_change(
     check.positive(NAME, learning_rate=learning_rate)
     examples = m if examples is None else examples
     check.count(NAME, examples=examples)
+    run = compiled(_run, loss, microbatch=microbatch)
+    return run(params, batch, learning_rate, float(examples))
 
-    def run(params: Params, batch: Any, learning_rate: Scalar) -> GapChange:
-        found = per_example.moments(loss, params, batch, microbatch)
-        trace = jnp.sum(found.spread) / (m - 1)
-        square = jnp.sum(per_example.square(found.mean)) - trace / m
-        rate = jnp.asarray(learning_rate, trace.dtype)
-        test, gap = -rate * square, rate * trace / examples
-        bad = per_example.nonfinite(found.squares)
-        return GapChange(test - gap, test, gap, trace, square, bad)
 
-    return jax.jit(run)(params, batch, learning_rate)
+def _run(
+    loss: Loss,
+    params: Params,
+    batch: Any,
+    learning_rate: Scalar,
+    examples: Any,
+    *,
+    microbatch: int,
+) -> GapChange:
+    found = per_example.moments(loss, params, batch, microbatch)
+    m = len(found.squares)
+    trace = jnp.sum(found.spread) / (m - 1)
+    square = jnp.sum(per_example.square(found.mean)) - trace / m
+    rate = jnp.asarray(learning_rate, trace.dtype)
+    test, gap = -rate * square, rate * trace / examples
+    bad = per_example.nonfinite(found.squares)
+    return GapChange(test - gap, test, gap, trace, square, bad)
 
 
 def plot_gap_change(result: GapChange, axes: Any = None) -> Any:
@@ -113,4 +126,6 @@ def plot_gap_change(result: GapChange, axes: Any = None) -> Any:
     axes.axhline(0, color="0.4", linewidth=0.8)
     axes.margins(y=0.12)
     axes.set(ylabel="expected change in one step")
+    if result.nonfinite:
+        axes.set_title(figure.not_finite(result.nonfinite))
     return axes

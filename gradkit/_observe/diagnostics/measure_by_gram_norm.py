@@ -1,5 +1,6 @@
 """An upper bound on the spectral norm of a dense layer or a convolution, by Gram matrices."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -67,44 +68,48 @@ def measure_by_gram_norm(
     _check(weight, input_shape)
     check.count(NAME, steps=steps)
 
-    def run(weight: jax.Array) -> GramNorm:
-        g = weight.astype(numbers.wide_dtype(weight))
-        if input_shape:
-            window = tuple(range(len(input_shape)))
-            g = jnp.fft.rfftn(g, tuple(input_shape), window)
-        if g.shape[-2] < g.shape[-1]:
-            g = g.mT  # of which the Gram matrix is the smaller one
-        kind = jnp.finfo(g.dtype)
-        raised = 1 + ROUNDINGS * float(kind.eps) * g.shape[-1] ** 0.5
-        whole = jax.lax.stop_gradient(_size(g))
-        g = _over(g, whole)
+    return _run(weight, tuple(input_shape), steps)
 
-        def bound(g: jax.Array, logarithm: jax.Array, t: Any) -> jax.Array:
-            norm = _power(_squares(g), 0.5 ** (t + 1))
-            return (raised * whole * jnp.exp(logarithm) * norm)[..., 0, 0]
 
-        def step(carry: Any, t: jax.Array) -> Any:
-            g, logarithm = carry
-            g = jnp.matmul(g.mT.conj(), g, precision=PRECISE)
-            size = jax.lax.stop_gradient(_size(g))
-            logarithm += 0.5**t * jnp.log(jnp.where(size > 0, size, 1))
-            g = _over(g, size)
-            return (g, logarithm), bound(g, logarithm, t)
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _run(weight: jax.Array, input_shape: tuple[int, ...], steps: int) -> GramNorm:
+    g = weight.astype(numbers.wide_dtype(weight))
+    if input_shape:
+        window = tuple(range(len(input_shape)))
+        g = jnp.fft.rfftn(g, input_shape, window)
+    if g.shape[-2] < g.shape[-1]:
+        g = g.mT  # of which the Gram matrix is the smaller one
+    kind = jnp.finfo(g.dtype)
+    raised = 1 + ROUNDINGS * float(kind.eps) * g.shape[-1] ** 0.5
+    whole = jax.lax.stop_gradient(_size(g))
+    g = _over(g, whole)
 
-        t = jnp.arange(steps + 1, dtype=kind.dtype)
-        zero = jnp.zeros_like(whole)
-        carry, first = step((g, zero), t[1])  # here g becomes square
-        others = jax.lax.scan(step, carry, t[2:])[1]
-        bounds = jnp.concatenate([jnp.stack([bound(g, zero, t[0]), first]), others])
-        largest = jnp.max(bounds.reshape(steps + 1, -1), 1)
-        return GramNorm(largest[-1], largest, bounds[-1])
+    def bound(g: jax.Array, logarithm: jax.Array, t: Any) -> jax.Array:
+        norm = _power(_squares(g), 0.5 ** (t + 1))
+        return (raised * whole * jnp.exp(logarithm) * norm)[..., 0, 0]
 
-    return jax.jit(run)(weight)
+    def step(carry: Any, t: jax.Array) -> Any:
+        g, logarithm = carry
+        g = jnp.matmul(g.mT.conj(), g, precision=PRECISE)
+        size = jax.lax.stop_gradient(_size(g))
+        logarithm += 0.5**t * jnp.log(jnp.where(size > 0, size, 1))
+        g = _over(g, size)
+        return (g, logarithm), bound(g, logarithm, t)
+
+    t = jnp.arange(steps + 1, dtype=kind.dtype)
+    zero = jnp.zeros_like(whole)
+    carry, first = step((g, zero), t[1])  # here g becomes square
+    others = jax.lax.scan(step, carry, t[2:])[1]
+    bounds = jnp.concatenate([jnp.stack([bound(g, zero, t[0]), first]), others])
+    largest = jnp.max(bounds.reshape(steps + 1, -1), 1)
+    return GramNorm(largest[-1], largest, bounds[-1])
 
 
 def _check(weight: Any, input_shape: Sequence[int]) -> None:
     """The weight has the axes that its input asks for."""
-    check.real(NAME, {"weight": weight})
+    is_real = numbers.is_real(weight)
+    want, got = "weight must be a real floating array", getattr(weight, "dtype", weight)
+    check.holds(NAME, is_real, want, got, "Pass the kernel of a layer.")
     axes = len(input_shape)
     want = f"weight must have {axes} axes of the window, then in and out"
     remedy = "Give input_shape one size for each axis of the window, () of a matrix."
@@ -154,6 +159,7 @@ def plot_gram_norm(result: GramNorm, axes: Any = None) -> Any:
     axes.plot(np.arange(len(bounds)), bounds, "o-", color="C0")
     axes.axhline(bounds[-1], color="0.8", linewidth=0.8, zorder=0)
     axes.set(xlabel="Gram matrices", ylabel="upper bound of the spectral norm")
-    axes.set_title(f"{float(result.bound):.4g} after {len(bounds) - 1}")
+    title = f"{float(result.bound):.4g} after {len(bounds) - 1}"
+    axes.set_title(title if np.isfinite(bounds[-1]) else "not finite")
     axes.locator_params(axis="x", integer=True)
     return axes

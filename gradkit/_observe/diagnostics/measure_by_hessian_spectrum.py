@@ -8,6 +8,7 @@ import numpy as np
 
 from gradkit._core import check, numbers, random
 from gradkit._core.measure import figure, lanczos
+from gradkit._core.measure.loss import compiled
 from gradkit._core.types import Params
 
 NAME = "measure_by_hessian_spectrum"
@@ -63,6 +64,8 @@ def measure_by_hessian_spectrum(
 
     Args:
         loss: of the parameters alone; a number. Fix a batch before: `lambda p: loss(p, batch)`.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         params: where; a tree, also one that is sharded over a mesh. What has fewer bits than
             float32 is widened.
         count: of the largest eigenvalues.
@@ -93,30 +96,38 @@ def measure_by_hessian_spectrum(
     check.count(NAME, probes=probes, points=points)
     check.positive(NAME, width=width)
     check.key(NAME, "key", key)
-    size = lanczos.size(params)
+    settings = {"count": count, "steps": steps, "probes": probes, "points": points}
+    return compiled(_run, loss, **settings)(params, width, random.typed(key))
 
-    def run(params: Params, key: jax.Array) -> HessianSpectrum:
-        params = numbers.wide(params)
-        product = lanczos.hessian_product(loss, params)
-        found = lanczos.tridiagonals(product, params, min(steps, size), key, probes)
-        nodes, u = jax.vmap(lanczos.eigensystem)(found.diagonal, found.beside)
-        weights = jnp.square(u[:, 0])
-        last = found._replace(diagonal=found.diagonal[-1], beside=found.beside[-1])
-        traces = (
-            size * found.diagonal[:, 0]
-        )  # of one probe v^T H v, without rounding of T
-        error = jnp.std(traces, ddof=1) / probes**0.5 if probes > 1 else jnp.nan
-        return HessianSpectrum(
-            *lanczos.largest(last, count),
-            jnp.min(nodes),
-            nodes,
-            weights,
-            *_density(nodes, weights, points, width),
-            jnp.mean(traces),
-            jnp.asarray(error, traces.dtype),
-        )
 
-    return jax.jit(run)(params, random.typed(key))
+def _run(
+    loss: lanczos.Loss,
+    params: Params,
+    width: Any,
+    key: jax.Array,
+    *,
+    count: int,
+    steps: int,
+    probes: int,
+    points: int,
+) -> HessianSpectrum:
+    params, size = numbers.wide(params), lanczos.size(params)
+    product = lanczos.hessian_product(loss, params)
+    found = lanczos.tridiagonals(product, params, min(steps, size), key, probes)
+    nodes, u = jax.vmap(lanczos.eigensystem)(found.diagonal, found.beside)
+    weights = jnp.square(u[:, 0])
+    last = found._replace(diagonal=found.diagonal[-1], beside=found.beside[-1])
+    traces = size * found.diagonal[:, 0]  # v^T H v, without rounding of T
+    error = jnp.std(traces, ddof=1) / probes**0.5 if probes > 1 else jnp.nan
+    return HessianSpectrum(
+        *lanczos.largest(last, count),
+        jnp.min(nodes),
+        nodes,
+        weights,
+        *_density(nodes, weights, points, width),
+        jnp.mean(traces),
+        jnp.asarray(error, traces.dtype),
+    )
 
 
 def _density(
@@ -153,7 +164,9 @@ def plot_hessian_spectrum(result: HessianSpectrum, axes: Any = None) -> Any:
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     top = np.nanmax(density, initial=1e-30)
     axes.set_ylim(1e-6 * top, 2 * top)
-    title = f"trace {float(result.trace):.3g} ± {float(result.trace_error):.1g}"
+    trace, error = float(result.trace), float(result.trace_error)
+    title = f"trace {trace:.3g}" if np.isfinite(trace) else "not finite"
+    title += f" ± {float(f'{error:.2g}'):g}" if np.isfinite(error) else ""
     axes.set(xlabel="eigenvalue of the Hessian", ylabel="density", title=title)
     axes.legend(frameon=False)
     return axes

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradkit._core import check, numbers
 from gradkit._core.measure import figure, lanczos, stacked
+from gradkit._core.measure.loss import compiled, one_number, parameters
 from gradkit._core.types import Params
 
 NAME = "measure_by_interpolation"
@@ -42,6 +43,8 @@ def measure_by_interpolation(
 
     Args:
         loss: of the parameters alone; a number. Fix a batch before: `lambda p: loss(p, batch)`.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         start: parameters, as those before training, or of one run.
         end: other parameters of the same shapes, as those after it, or of another run.
         points: on the line, at least 3; both ends are among them.
@@ -54,38 +57,37 @@ def measure_by_interpolation(
     Limits: a barrier between two runs may be one of the order of neurons alone: match these first.
         Statistics of batch normalization are those of neither end in between: compute them anew.
         What is narrower than `1 / (points - 1)` of the line is not seen. A loss that is not
-        finite between gives a barrier that is not.
+        finite between gives a barrier that is not; of one that is nan, `at` is too.
 
     >>> hill = lambda p: (p**2 - 1) ** 2  # solutions at -1 and 1, and 1 at 0
     >>> found = gk.measure_by_interpolation(hill, jnp.float32(-1.0), jnp.float32(1.0), points=5)
     >>> print(found.losses, found.barrier, found.at)
     [0.     0.5625 1.     0.5625 0.    ] 1.0 0.5
     """
-    check.real(NAME, start)
-    want, remedy = "start must have one entry or more", "Pass the model's parameters."
-    check.holds(NAME, lanczos.size(start) > 0, want, 0, remedy)
-    end = stacked.like(NAME, "end", end, start)
+    parameters(NAME, start, "start")
+    end = stacked.like(NAME, "end", end, start, "start")
     check.count(NAME, points=points)
     check.at_least(NAME, 3, points=points)
-    lanczos.one_number(NAME, loss, start)
+    start = numbers.wide(start)
+    one_number(NAME, loss, start)
+    return compiled(_run, loss, points=points)(start, end)
 
-    def run(start: Params, end: Params) -> Interpolation:
-        start = numbers.wide(start)
 
-        def at(a: jax.Array) -> jax.Array:
-            move = lambda x, y: ((1 - a) * x + a * y).astype(x.dtype)
-            value = loss(jax.tree.map(move, start, end))
-            return value.astype(numbers.wide_dtype(value))
+def _run(
+    loss: lanczos.Loss, start: Params, end: Params, *, points: int
+) -> Interpolation:
+    def at(a: jax.Array) -> jax.Array:
+        move = lambda x, y: ((1 - a) * x + a * y).astype(x.dtype)
+        value = loss(jax.tree.map(move, start, end))
+        return value.astype(numbers.wide_dtype(value))
 
-        a = jnp.linspace(0, 1, points)
-        losses = jax.lax.map(at, a)
-        above = losses - (1 - a) * losses[0] - a * losses[-1]
-        rise = losses - jax.lax.cummin(losses)
-        return Interpolation(
-            a, losses, jnp.max(above), a[jnp.argmax(above)], jnp.max(rise)
-        )
-
-    return jax.jit(run)(start, end)
+    a = jnp.linspace(0, 1, points)
+    losses = jax.lax.map(at, a)
+    above = losses - (1 - a) * losses[0] - a * losses[-1]
+    rise = losses - jax.lax.cummin(losses)
+    barrier = jnp.max(above)
+    place = jnp.where(jnp.isnan(barrier), jnp.nan, a[jnp.argmax(above)])
+    return Interpolation(a, losses, barrier, place, jnp.max(rise))
 
 
 def plot_interpolation(result: Interpolation, axes: Any = None) -> Any:
@@ -108,6 +110,7 @@ def plot_interpolation(result: Interpolation, axes: Any = None) -> Any:
         foot = (1 - at) * ends[0] + at * ends[1]
         label = f"barrier {barrier:.3g}"
         axes.plot([at, at], [foot, foot + barrier], color="C1", label=label)
-    axes.set(xlabel="start (0) to end (1)", ylabel="loss")
+    title = "" if np.isfinite(barrier) else "not finite"
+    axes.set(xlabel="start (0) to end (1)", ylabel="loss", title=title)
     axes.legend(frameon=False)
     return axes

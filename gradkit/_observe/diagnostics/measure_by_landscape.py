@@ -9,6 +9,7 @@ import numpy as np
 
 from gradkit._core import check, norms, numbers, random, tree
 from gradkit._core.measure import figure, lanczos, stacked
+from gradkit._core.measure.loss import compiled, one_number, parameters
 from gradkit._core.types import Params
 
 NAME = "measure_by_landscape"
@@ -51,6 +52,8 @@ def measure_by_landscape(
 
     Args:
         loss: of the parameters alone; a number. Fix a batch before: `lambda p: loss(p, batch)`.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         params: the center; a tree, also one that is sharded over a mesh.
         directions: 1 for a line or 2 for a plane; or one or two trees like params, to move along.
         points: along each direction, at least 3; an odd number has the center among them.
@@ -75,9 +78,7 @@ def measure_by_landscape(
     >>> print(found.losses[1], jnp.allclose(norm(found.directions[0]), norm(jnp.ones((3, 2)))))
     6.0 True
     """
-    check.real(NAME, params)
-    want, remedy = "params must have one entry or more", "Pass the model's parameters."
-    check.holds(NAME, lanczos.size(params) > 0, want, 0, remedy)
+    parameters(NAME, params)
     check.count(NAME, points=points)
     check.at_least(NAME, 3, points=points)
     check.key(NAME, "key", key)
@@ -93,32 +94,43 @@ def measure_by_landscape(
     if trajectory is not None:
         least = count + 1
         trajectory = stacked.several(NAME, "trajectory", trajectory, params, least)
-    lanczos.one_number(NAME, loss, params)
+    params = numbers.wide(params)
+    one_number(NAME, loss, params)
+    run = compiled(_run, loss, count=count, points=points)
+    return run(params, given, trajectory, radius, random.typed(key))
 
-    def run(params: Params, given: Any, trajectory: Any, key: jax.Array) -> Landscape:
-        params = numbers.wide(params)
-        moved = None
-        if trajectory is not None:
-            moved = jax.tree.map(lambda x, p: x - p[None], trajectory, params)
-        d = given
-        if d is None and moved is None:
-            d = _random(key, params, count)
-        elif d is None:
-            d = _principal(moved, count)
-        kind = tree.zero_per_leaf(params).dtype
-        path, explained = _path(d, moved, count, kind)
-        places = _places(path, points, radius)
 
-        def at(where: jax.Array) -> jax.Array:
-            step = lanczos.combined(d, where[None])
-            value = loss(jax.tree.map(lambda p, s: p + s[0], params, step))
-            return value.astype(numbers.wide_dtype(value))
+def _run(
+    loss: lanczos.Loss,
+    params: Params,
+    given: Any,
+    trajectory: Any,
+    radius: Any,
+    key: jax.Array,
+    *,
+    count: int,
+    points: int,
+) -> Landscape:
+    moved = None
+    if trajectory is not None:
+        moved = jax.tree.map(lambda x, p: x - p[None], trajectory, params)
+    d = given
+    if d is None and moved is None:
+        d = _random(key, params, count)
+    elif d is None:
+        d = _principal(moved, count)
+    kind = tree.zero_per_leaf(params).dtype
+    path, explained = _path(d, moved, count, kind)
+    places = _places(path, points, radius)
 
-        grid = jnp.stack(jnp.meshgrid(*places, indexing="ij"), -1)
-        losses = jax.lax.map(at, grid.reshape(-1, count)).reshape(grid.shape[:-1])
-        return Landscape(losses, places, d, path, explained)
+    def at(where: jax.Array) -> jax.Array:
+        step = lanczos.combined(d, where[None])
+        value = loss(jax.tree.map(lambda p, s: p + s[0], params, step))
+        return value.astype(numbers.wide_dtype(value))
 
-    return jax.jit(run)(params, given, trajectory, random.typed(key))
+    grid = jnp.stack(jnp.meshgrid(*places, indexing="ij"), -1)
+    losses = jax.lax.map(at, grid.reshape(-1, count)).reshape(grid.shape[:-1])
+    return Landscape(losses, places, d, path, explained)
 
 
 def _random(key: jax.Array, params: Params, count: int) -> Params:
@@ -162,7 +174,7 @@ def _path(d: Params, moved: Any, count: int, kind: Any) -> tuple[jax.Array, jax.
     return path, variance / jnp.where(total > 0, total, jnp.nan)
 
 
-def _places(path: jax.Array, points: int, radius: float | None) -> jax.Array:
+def _places(path: jax.Array, points: int, radius: Any) -> jax.Array:
     """`[directions, points]`, evenly: within the radius, else over the path and around it."""
     if radius is not None or not len(path):
         reach = jnp.full(path.shape[1], 1 if radius is None else radius, path.dtype)
@@ -197,7 +209,8 @@ def plot_landscape(result: Landscape, axes: Any = None) -> Any:
         for place in path[:, 0]:
             axes.axvline(place, ymax=0.04, color="C1")
         axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-        axes.set(xlabel=names[0], ylabel="loss")
+        title = "" if np.isfinite(losses).any() else "not finite"
+        axes.set(xlabel=names[0], ylabel="loss", title=title)
         return axes
     finite = np.ma.masked_invalid(losses.T)
     want, remedy = "result must have a finite loss", "Look at the loss at params."

@@ -146,7 +146,7 @@ def plot_learning_rate_sensitivity(
         style = {"color": "C3", "markersize": 12, "label": "some diverged"}
         axes.plot(rates[lost], losses[lost], "x", **style)
     axes.plot(result.best_rate, best, "*", color="C1", markersize=12, label="best")
-    axes.set_xscale("log")
+    figure.log_axis(axes, rates[0] / 1.3, rates[-1] * 1.3)
     title = f"sensitivity {float(result.sensitivity):.3g}"
     title += ", best at the edge" if result.is_at_edge else ""
     axes.set(xlabel="learning rate", ylabel="loss", title=title)

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradkit._core import check
 from gradkit._core.measure import figure, per_example
+from gradkit._core.measure.loss import compiled
 from gradkit._core.measure.per_example import Loss
 from gradkit._core.types import Params
 
@@ -17,7 +18,9 @@ NAME = "measure_by_noise_scale"
 class NoiseScale(NamedTuple):
     """The noise of the gradient, of one example, and its size without noise."""
 
-    noise_scale: jax.Array  # [], trace / square, in examples; else inf
+    noise_scale: (
+        jax.Array
+    )  # [], trace / square, in examples; inf if square is not above 0
     trace: jax.Array  # [], unbiased, of the covariance of one example's gradient
     square: jax.Array  # [], unbiased, of the gradient of endless data; may be below 0
     examples: jax.Array  # int32 [], measured
@@ -46,6 +49,8 @@ def measure_by_noise_scale(
 
     Args:
         loss: of parameters and a batch; a number, the mean over the batch.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         params: the model's parameters.
         batch: a tree of arrays, each with the examples along its first axis.
         small: examples of each part: 1 measures the gradients of single examples. More are cheaper
@@ -61,6 +66,7 @@ def measure_by_noise_scale(
         Training", arXiv:1812.06162, Equation 2.9 and Appendix A.1.
     Departure: the appendix subtracts the squares of gradients of two batch sizes. Where the small
         batches are all parts of the large one this is the same estimate, written without the difference.
+        Of gradients that are all zero the noise scale is nan.
     Limits: a ratio of unbiased estimates is not unbiased: average `trace` and `square` over batches
         first. Late in training `m` must be about the noise scale or more, else `square` is lost in
         noise. The noise scale assumes plain SGD and a Hessian that is a multiple of the identity.
@@ -75,23 +81,27 @@ def measure_by_noise_scale(
     want = f"small must divide the number of examples {m} into two parts or more"
     remedy = "Choose a divisor, or 1."
     check.holds(NAME, m % small == 0 and small < m, want, small, remedy)
+    return compiled(_run, loss, small=small, microbatch=microbatch)(params, batch)
 
-    def run(params: Params, batch: Any) -> NoiseScale:
-        found = per_example.moments(loss, params, batch, microbatch, small)
-        trace = small * jnp.sum(found.spread) / (m // small - 1)
-        square = jnp.sum(per_example.square(found.mean)) - trace / m
-        ratio = trace / jnp.where(square > 0, square, 1)
-        scale = jnp.where(square <= 0, jnp.inf, ratio)
-        nan = jnp.isnan(trace + square)
-        return NoiseScale(
-            jnp.where(nan, jnp.nan, scale),
-            trace,
-            square,
-            jnp.array(m, jnp.int32),
-            per_example.nonfinite(found.squares),
-        )
 
-    return jax.jit(run)(params, batch)
+def _run(
+    loss: Loss, params: Params, batch: Any, *, small: int, microbatch: int
+) -> NoiseScale:
+    found = per_example.moments(loss, params, batch, microbatch, small)
+    parts = len(found.squares)
+    m = parts * small
+    trace = small * jnp.sum(found.spread) / (parts - 1)
+    square = jnp.sum(per_example.square(found.mean)) - trace / m
+    ratio = trace / jnp.where(square > 0, square, 1)
+    scale = jnp.where(square <= 0, jnp.inf, ratio)
+    none = (trace == 0) & (square == 0)  # no gradient at all
+    return NoiseScale(
+        jnp.where(jnp.isnan(trace + square) | none, jnp.nan, scale),
+        trace,
+        square,
+        jnp.array(m, jnp.int32),
+        per_example.nonfinite(found.squares),
+    )
 
 
 def plot_noise_scale(result: NoiseScale, axes: Any = None) -> Any:
@@ -118,6 +128,7 @@ def plot_noise_scale(result: NoiseScale, axes: Any = None) -> Any:
     axes.axvline(m, color="0.6", linestyle=":", label=f"measured on {m}")
     axes.set_xscale("log")
     axes.set(xlabel="batch size", ylabel="fraction of the most", ylim=(-0.02, 1.02))
-    axes.set_title(f"noise scale {scale:.3g}{said}")
+    nan = figure.not_finite(result.nonfinite)
+    axes.set_title(nan if np.isnan(scale) else f"noise scale {scale:.3g}{said}")
     axes.legend(frameon=False)
     return axes

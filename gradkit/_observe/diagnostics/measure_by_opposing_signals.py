@@ -8,6 +8,7 @@ import numpy as np
 
 from gradkit._core import check, tree
 from gradkit._core.measure import figure, per_example
+from gradkit._core.measure.loss import compiled, real
 from gradkit._core.measure.per_example import Loss
 from gradkit._core.types import Params
 
@@ -56,6 +57,8 @@ def measure_by_opposing_signals(
 
     Args:
         loss: of parameters and a batch; a number. The loss of one example is that of a batch of one.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         before: parameters before a step, or several.
         after: parameters after it.
         batch: a tree of arrays, each with the examples along its first axis.
@@ -83,7 +86,7 @@ def measure_by_opposing_signals(
     >>> print(found.better, found.worse, found.cosine)
     [0] [1] -1.0
     """
-    batch, m = per_example.checked(NAME, loss, before, batch, microbatch, 2)
+    batch, m = per_example.checked(NAME, loss, before, batch, microbatch, 2, "before")
     check.count(NAME, count=count)
     want = f"count must be at most half of the {m} examples"
     check.holds(NAME, 2 * count <= m, want, count, "Choose smaller groups.")
@@ -92,40 +95,50 @@ def measure_by_opposing_signals(
     shapes = [jax.tree.map(jnp.shape, jax.tree.leaves(p)) for p in (before, after)]
     remedy = "Pass parameters of the same model."
     check.holds(NAME, same and shapes[0] == shapes[1], want, shapes[1], remedy)
+    real(NAME, after, "after")
+    run = compiled(_run, loss, count=count, microbatch=microbatch)
+    return run(before, after, batch)
 
-    def run(before: Params, after: Params, batch: Any) -> OpposingSignals:
-        first, then = (
-            per_example.losses(loss, p, batch, microbatch) for p in (before, after)
-        )
-        change = then - first
-        is_known = jnp.isfinite(change)
-        known = jnp.where(is_known, change, 0)
-        order = jnp.argsort(jnp.where(is_known, change, jnp.nan)).astype(jnp.int32)
-        rising = jnp.sum(is_known, dtype=jnp.int32) - 1 - jnp.arange(count)
-        worse, better = order[rising], order[:count]  # nan is last
-        groups = jnp.concatenate([worse, better])
 
-        def gradient(examples: jax.Array) -> Params:
-            some = jax.tree.map(lambda x: x[examples], batch)
-            return per_example.moments(loss, before, some, microbatch).mean
+def _run(
+    loss: Loss,
+    before: Params,
+    after: Params,
+    batch: Any,
+    *,
+    count: int,
+    microbatch: int,
+) -> OpposingSignals:
+    first, then = (
+        per_example.losses(loss, p, batch, microbatch) for p in (before, after)
+    )
+    change = then - first
+    is_known = jnp.isfinite(change)
+    known = jnp.where(is_known, change, 0)
+    order = jnp.argsort(jnp.where(is_known, change, jnp.nan)).astype(jnp.int32)
+    rising = jnp.sum(is_known, dtype=jnp.int32) - 1 - jnp.arange(count)
+    worse, better = order[rising], order[:count]  # nan is last
+    groups = jnp.concatenate([worse, better])
 
-        up, down, mean = map(gradient, (worse, better, jnp.arange(m)))
-        norm = lambda g: jnp.sqrt(jnp.sum(per_example.square(g)))
-        total = jnp.sum(jnp.abs(known))
-        return OpposingSignals(
-            first,
-            then,
-            worse,
-            better,
-            tree.ratio(tree.dot(up, down), norm(up) * norm(down)),
-            norm(up),
-            norm(down),
-            norm(mean),
-            tree.ratio(jnp.sum(jnp.abs(known[groups])), total),
-            jnp.sum(~is_known, dtype=jnp.int32),
-        )
+    def gradient(examples: jax.Array) -> Params:
+        some = jax.tree.map(lambda x: x[examples], batch)
+        return per_example.moments(loss, before, some, microbatch).mean
 
-    return jax.jit(run)(before, after, batch)
+    up, down, mean = map(gradient, (worse, better, jnp.arange(len(first))))
+    norm = lambda g: jnp.sqrt(jnp.sum(per_example.square(g)))
+    total = jnp.sum(jnp.abs(known))
+    return OpposingSignals(
+        first,
+        then,
+        worse,
+        better,
+        tree.ratio(tree.dot(up, down), norm(up) * norm(down)),
+        norm(up),
+        norm(down),
+        norm(mean),
+        tree.ratio(jnp.sum(jnp.abs(known[groups])), total),
+        jnp.sum(~is_known, dtype=jnp.int32),
+    )
 
 
 def plot_opposing_signals(result: OpposingSignals, axes: Any = None) -> Any:
@@ -152,6 +165,8 @@ def plot_opposing_signals(result: OpposingSignals, axes: Any = None) -> Any:
         ends = [both.min(), both.max()]
         axes.plot(ends, ends, color="0.4", linewidth=0.8, label="no change")
     title = f"cosine {float(result.cosine):.2f}, all: gradient {float(result.mean_norm):.2g}"
+    if result.nonfinite:
+        title += f"\n{figure.not_finite(result.nonfinite, 'losses')}"
     axes.set(xlabel="loss before", ylabel="loss after", title=title)
     axes.legend(frameon=False)
     return axes

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from gradkit._core import check, numbers, random
 from gradkit._core.measure import figure, lanczos, per_example
+from gradkit._core.measure.loss import compiled
 from gradkit._core.measure.per_example import Loss
 from gradkit._core.types import Params, Scalar
 
@@ -22,9 +23,9 @@ class Stability(NamedTuple):
     sharpness: jax.Array  # [], the largest eigenvalue of the Hessian H
     trace: jax.Array  # [], of H
     coherence: jax.Array  # [], sigma, from 1, orthogonal Hessians, to m, aligned ones
-    gradient_descent_rate: jax.Array  # [], 2 / sharpness
+    gradient_descent_rate: jax.Array  # [], 2 / sharpness; inf if that is not above 0
     coherence_rate: jax.Array  # [], of SGD, by the coherence; inf of the full batch
-    trace_rate: jax.Array  # [], of SGD, by the trace
+    trace_rate: jax.Array  # [], of SGD, by the trace; inf if that is not above 0
     is_unstable: jax.Array  # bool [], whether learning_rate is above any of the three
     alignment: jax.Array  # S, [m, m]
     largest: jax.Array  # the largest eigenvalue of each example's Hessian, [m]
@@ -66,6 +67,8 @@ def measure_by_stability(
 
     Args:
         loss: of parameters and a batch; a number, the mean over the batch.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         params: those of a minimum, or near it.
         batch: a tree of arrays, each with the examples along its first axis: the training set, or
             a sample of it of which all batches are drawn.
@@ -90,7 +93,8 @@ def measure_by_stability(
         directions begins to grow in the mean square, which depends on the batch size; for batches of
         one and Hessians of rank one it is at most 2 / trace.
     Limits: theory of a minimum of every example's loss, with Hessians without negative eigenvalues.
-        Elsewhere a negative trace of $H_i H_j$ counts as 0. `m` gradients are in memory, and a
+        Elsewhere a negative trace of $H_i H_j$ counts as 0, and a sharpness or a trace that is not
+        above 0 sets no limit. `m` gradients are in memory, and a
         product with each $H_i$ is made for every parameter or probe: for small models, or few
         probes, with which the coherence leans upwards. Momentum and adaptive steps have other limits.
 
@@ -108,41 +112,52 @@ def measure_by_stability(
     check.key(NAME, "key", key)
     if probes is not None:
         check.count(NAME, probes=probes)
+    run = compiled(_run, loss, steps=steps, probes=probes, microbatch=microbatch)
+    noise = m / batch_size - 1
+    return run(params, batch, learning_rate, noise, random.typed(key))
 
-    def run(
-        params: Params, batch: Any, learning_rate: Scalar, noise: Scalar, key: Any
-    ) -> Stability:
-        params = numbers.wide(params)
-        keys = jax.random.split(random.typed(key))
-        of_one = lambda x: lambda p: loss(p, per_example.of_one(x))
-        top = lambda f: lanczos.top_eigenvalues(f, params, 1, steps, keys[0])[0]
-        mean = lambda p: jnp.mean(per_example.losses(loss, p, batch, microbatch))
-        sharpness = top(mean)
-        largest = per_example.each(lambda x: top(of_one(x)), batch, microbatch)
-        products = _traces_of_products(loss, params, batch, microbatch, probes, keys[1])
-        alignment = jnp.sqrt(jnp.maximum(products.pairs, 0))
-        most = jnp.linalg.eigvalsh(alignment)[-1]
-        coherence = most / jnp.where(jnp.max(largest) > 0, jnp.max(largest), jnp.nan)
-        rate = jnp.asarray(learning_rate, sharpness.dtype)
-        squares = jnp.mean(products.pairs)
-        squares += noise / m * jnp.mean(jnp.diagonal(products.pairs))
-        limits = (
-            _over(2, sharpness),
-            _over(coherence, sharpness * noise**0.5),
-            _over(2 * products.trace, squares),
-        )
-        return Stability(
-            rate,
-            sharpness,
-            products.trace,
-            coherence,
-            *limits,
-            jnp.any(rate > jnp.stack(limits)),
-            alignment,
-            largest,
-        )
 
-    return jax.jit(run)(params, batch, learning_rate, m / batch_size - 1, key)
+def _run(
+    loss: Loss,
+    params: Params,
+    batch: Any,
+    learning_rate: Scalar,
+    noise: Scalar,
+    key: jax.Array,
+    *,
+    steps: int,
+    probes: int | None,
+    microbatch: int,
+) -> Stability:
+    params = numbers.wide(params)
+    keys, m = jax.random.split(key), len(jax.tree.leaves(batch)[0])
+    of_one = lambda x: lambda p: loss(p, per_example.of_one(x))
+    top = lambda f: lanczos.top_eigenvalues(f, params, 1, steps, keys[0])[0]
+    mean = lambda p: jnp.mean(per_example.losses(loss, p, batch, microbatch))
+    sharpness = top(mean)
+    largest = per_example.each(lambda x: top(of_one(x)), batch, microbatch)
+    products = _traces_of_products(loss, params, batch, microbatch, probes, keys[1])
+    alignment = jnp.sqrt(jnp.maximum(products.pairs, 0))
+    most = jnp.linalg.eigvalsh(alignment)[-1]
+    coherence = most / jnp.where(jnp.max(largest) > 0, jnp.max(largest), jnp.nan)
+    rate = jnp.asarray(learning_rate, sharpness.dtype)
+    squares = jnp.mean(products.pairs)
+    squares += noise / m * jnp.mean(jnp.diagonal(products.pairs))
+    limits = (
+        _over(2, sharpness),
+        _over(coherence, sharpness * noise**0.5),
+        _over(2 * products.trace, squares),
+    )
+    return Stability(
+        rate,
+        sharpness,
+        products.trace,
+        coherence,
+        *limits,
+        jnp.any(rate > jnp.stack(limits)),
+        alignment,
+        largest,
+    )
 
 
 class _Traces(NamedTuple):
@@ -186,9 +201,9 @@ def _traces_of_products(
 
 
 def _over(a: Any, b: jax.Array) -> jax.Array:
-    """`a / b`; infinity where `b` is not above 0."""
-    limit = jnp.where(b > 0, a / jnp.where(b > 0, b, 1), jnp.inf)
-    return jnp.where(jnp.isnan(b), jnp.nan, limit)
+    """`a / b`; infinity, no limit, where one of them is not above 0."""
+    none = (a <= 0) | (b <= 0)
+    return jnp.where(none, jnp.inf, a / jnp.where(none, 1, b))
 
 
 def plot_stability(result: Stability, axes: Any = None) -> Any:
@@ -206,21 +221,22 @@ def plot_stability(result: Stability, axes: Any = None) -> Any:
     values = np.array([float(getattr(result, name)) for name in names])
     rate = float(result.learning_rate)
     drawn = np.append(values[np.isfinite(values) & (values > 0)], rate)
-    low, high = drawn.min() / 3, drawn.max() * 3
+    low, high = drawn.min() / 4, drawn.max() * 4
     for i, value in enumerate(values):
         color = "C3" if rate > value else "C0"
         axes.barh(i, min(value, high) - low, left=low, color=color)
         said = {np.inf: "no limit"}.get(value, f"{value:.3g}")
-        ink = "0.3" if np.isnan(value) else "white"
-        axes.text(low * 1.1, i, said, va="center", color=ink)
+        beside = axes.get_yaxis_transform()
+        axes.text(1.01, i, said, va="center", color="0.3", transform=beside)
     axes.set_yticks(range(3), [name.replace("_", " ") for name in names])
-    axes.set_ylim(2.5, -1)  # room for the legend
-    label = f"learning rate {rate:.3g}"
-    axes.axvline(rate, color="k", linestyle="--", label=label)
+    axes.set_ylim(2.5, -1)  # room for the learning rate
+    axes.axvline(rate, color="k", linestyle="--")
+    at = {"ha": "left" if rate**2 < low * high else "right", "va": "center"}
+    axes.text(rate, -0.75, f"  learning rate {rate:.3g}  ", **at)
     said = [
         f"{x} {getattr(result, x):.3g}" for x in ("sharpness", "trace", "coherence")
     ]
-    axes.set_xscale("log")
-    axes.set(xlabel="unstable above", xlim=(low, high), title=", ".join(said))
-    axes.legend(frameon=False, loc="upper left")
+    figure.log_axis(axes, low, high)
+    title = "not finite" if np.isnan(float(result.trace)) else ", ".join(said)
+    axes.set(xlabel="unstable above", title=title)
     return axes

@@ -1,6 +1,8 @@
 """The stable rank of what training has added to the matrices of a model."""
 
 import functools
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core import check, numbers
+from gradkit._core.call import error
 from gradkit._core.matrix import layout
 from gradkit._core.matrix.linalg import PRECISE
 from gradkit._core.measure import figure, stacked
+from gradkit._core.measure.loss import parameters
 from gradkit._core.types import Params
 
 NAME = "measure_by_stable_rank"
@@ -59,16 +63,27 @@ def measure_by_stable_rank(
     >>> print(gk.measure_by_stable_rank(after, before).rank)
     {'w': Array(2., dtype=float32)}
     """
-    check.real(NAME, params)
+    if not isinstance(batch_axes, Sequence):
+        text = (
+            f"batch_axes must be a tuple, got {batch_axes!r}. Pass ({batch_axes!r},)."
+        )
+        raise error(TypeError, NAME, text)
+    parameters(NAME, params)
     if start is not None:
         start = stacked.like(NAME, "start", start, params)
     axes = tuple(batch_axes)
+    most = max(jnp.ndim(x) for x in jax.tree.leaves(params))
+    outside = [axis for axis in axes if axis not in range(-most, most)]
+    want = f"batch_axes must be axes of leaves, which have at most {most}"
+    remedy = "Count axes from 0, as (0,) of scanned layers."
+    check.holds(NAME, not outside, want, outside, remedy)
 
     def is_matrix(x: jax.Array) -> bool:
         return x.ndim >= 2 + len(axes) and x.size > 0
 
     found = {path or "params": x for path, x in check.leaves(params) if is_matrix(x)}
-    want = "params must have one matrix or more"
+    besides = f" besides batch_axes {axes}" if axes else ""
+    want = f"params must have one matrix or more{besides}"
     remedy = "Pass the weights of a model, and the batch_axes of their stacks."
     check.holds(NAME, bool(found), want, f"shapes {_shapes(params)}", remedy)
     check.matrix(NAME, found, axes)
@@ -127,12 +142,20 @@ def plot_stable_rank(result: StableRank, axes: Any = None) -> Any:
             np.ndenumerate(np.asarray(ranks)), np.ravel(result.largest[path])
         )
     ]
-    names, ranks, most = zip(*rows)
+    names, ranks, most = zip(*sorted(rows, key=lambda row: _numbered(row[0])))
     places = np.arange(len(rows))
     axes.barh(places, ranks, color="C0", label="stable rank")
     axes.plot(most, places, "|", color="0.4", markersize=14, label="smaller side")
-    axes.set_yticks(places, names)
-    axes.invert_yaxis()
-    axes.set(xlabel="rank", xscale="log", xlim=(0.8, 1.4 * max(most)))
-    axes.legend(frameon=False)
+    for place in places[np.isnan(ranks)]:
+        axes.text(0.82, place, "not finite", va="center", color="0.3")
+    axes.set_yticks(places, names, fontsize=min(10, 250 / len(names)))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    figure.log_axis(axes, 0.8, max(2.5, 1.4 * max(most)))
+    axes.set_xlabel("rank")
+    figure.legend_above(axes)
     return axes
+
+
+def _numbered(name: str) -> list[Any]:
+    """A key to sort by, of which layer 2 is before layer 10."""
+    return [int(x) if x.isdecimal() else x for x in re.split("([0-9]+)", name)]

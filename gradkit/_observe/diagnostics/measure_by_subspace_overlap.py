@@ -8,6 +8,7 @@ import numpy as np
 
 from gradkit._core import check, numbers, random, tree
 from gradkit._core.measure import figure, lanczos, stacked
+from gradkit._core.measure.loss import compiled
 from gradkit._core.types import Params
 
 NAME = "measure_by_subspace_overlap"
@@ -52,6 +53,8 @@ def measure_by_subspace_overlap(
 
     Args:
         loss: of the parameters alone; a number. Fix a batch before: `lambda p: loss(p, batch)`.
+            A function is compiled once, a new one anew: define it outside of loops, and change nothing
+            in place that it names.
         params: where; a tree, also one that is sharded over a mesh.
         count: of eigenvectors; the number of classes in the paper.
         steps: of Lanczos' method, each a product with the Hessian.
@@ -62,7 +65,7 @@ def measure_by_subspace_overlap(
         arXiv:1812.04754.
     Departure: none.
     Limits: holds `steps` copies of the parameters. An `earlier` basis that is not orthonormal
-        has an overlap of nan. Where eigenvalues at the `count`th place are nearly equal, the subspace is
+        has an overlap of nan, and a loss that is not finite has nan alone. Where eigenvalues at the `count`th place are nearly equal, the subspace is
         ill-determined, and so is its overlap. A large fraction does not mean that these directions
         lower the loss: they are the steepest, along which SGD mostly oscillates.
 
@@ -75,26 +78,35 @@ def measure_by_subspace_overlap(
     check.key(NAME, "key", key)
     if earlier is not None:
         earlier = stacked.several(NAME, "earlier", earlier, params)
+    run = compiled(_run, loss, count=count, steps=steps)
+    return run(params, earlier, random.typed(key))
 
-    def run(params: Params, earlier: Params | None, key: jax.Array) -> SubspaceOverlap:
-        params = numbers.wide(params)
-        found = lanczos.top_eigenpairs(loss, params, count, steps, key)
-        gradient = jax.grad(loss)(params)
-        norm, unit = lanczos.norm(gradient), lanczos.unit(gradient)
-        curved = lanczos.hessian_product(loss, params)(unit)
-        length = lanczos.norm(curved)
-        along = lanczos.coefficients(found.vectors, unit)
-        some = jnp.where(norm > 0, 1, jnp.nan)
-        return SubspaceOverlap(
-            some * jnp.sum(jnp.square(along)),
-            _overlap(found.vectors, earlier, norm.dtype),
-            some * tree.dot(unit, curved) / jnp.where(length > 0, length, jnp.nan),
-            along,
-            found.values,
-            found.vectors,
-        )
 
-    return jax.jit(run)(params, earlier, random.typed(key))
+def _run(
+    loss: lanczos.Loss,
+    params: Params,
+    earlier: Params | None,
+    key: jax.Array,
+    *,
+    count: int,
+    steps: int,
+) -> SubspaceOverlap:
+    params = numbers.wide(params)
+    found = lanczos.top_eigenpairs(loss, params, count, steps, key)
+    gradient = jax.grad(loss)(params)
+    norm, unit = lanczos.norm(gradient), lanczos.unit(gradient)
+    curved = lanczos.hessian_product(loss, params)(unit)
+    length = lanczos.norm(curved)
+    along = lanczos.coefficients(found.vectors, unit)
+    some = jnp.where(norm > 0, 1, jnp.nan)
+    return SubspaceOverlap(
+        some * jnp.sum(jnp.square(along)),
+        _overlap(found.vectors, earlier, norm.dtype),
+        some * tree.dot(unit, curved) / jnp.where(length > 0, length, jnp.nan),
+        along,
+        found.values,
+        found.vectors,
+    )
 
 
 def _overlap(now: Params, earlier: Params | None, dtype: Any) -> jax.Array:
@@ -125,6 +137,8 @@ def plot_subspace_overlap(result: SubspaceOverlap, axes: Any = None) -> Any:
     axes.bar(places, each, color="C0", label="along each eigenvector")
     axes.step(places, np.cumsum(each), where="mid", color="C1", label="sum")
     title = f"fraction {float(result.fraction):.3g}"
+    if np.isnan(result.values).any():
+        title = "not finite"
     if not np.isnan(result.overlap):
         title += f", overlap with the earlier subspace {float(result.overlap):.3g}"
     axes.set_ylim(bottom=0)
