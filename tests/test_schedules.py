@@ -583,6 +583,51 @@ REFUSED = {
     "what tx returns must be a transform": lambda: gk.find_learning_rate(
         bowl, lambda rate: gk.sgd, P, batches()
     ),
+    "tx must be a function of a learning rate, such as gk.sgd, got a t": lambda: (
+        gk.find_learning_rate(bowl, gk.sgd(0.1), P, batches())
+    ),
+    "leaf f of params must be a real floating array, got Pjit": lambda: (
+        gk.find_learning_rate(bowl, gk.sgd, {"f": jnp.tanh, "w": P}, batches())
+    ),
+    "loss must be a function of params, batch, got": lambda: gk.find_learning_rate(
+        lambda p: 1.0, gk.sgd, P, batches()
+    ),
+    "got a StepLaw. Pass its .learning_rate": lambda: gk.sgd(gk.schedule_by_step_law()),
+    "got a OneCycle. Pass its .momentum": lambda: gk.sgd(
+        0.1, momentum=gk.schedule_by_one_cycle()
+    ),
+    "first must be one number or a schedule, got a StepLaw. Pass its .l": lambda: (
+        gk.times(gk.schedule_by_step_law(), 2.0)
+    ),
+    "schedule must be one number or a schedule, got a TimeTransfer. Pass its .l": (
+        lambda: gk.plot_schedule(gk.schedule_by_time_transfer(1.0), 5, None)
+    ),
+    "schedule must be one number or a schedule, got a OneCycle. Pass its .l": lambda: (
+        gk.bound_of_schedule(gk.schedule_by_one_cycle(), 5)
+    ),
+    "warmup must be known before tracing": lambda: jax.jit(
+        lambda w: gk.schedule_by_cosine(1.0, steps=9, warmup=w)(0)
+    )(2),
+    "schedule must be of known numbers, got traced ones": lambda: jax.jit(
+        lambda x: gk.bound_of_schedule(gk.schedule_by_linear_decay(x), 5)
+    )(1.0),
+    "two updates or more, got a MeasureState": lambda: gk.schedule_by_refinement(
+        gk.measure(gk.sgd(0.1)).init(P)
+    ),
+    "two updates or more, got a list of something else": lambda: (
+        gk.schedule_by_refinement([{"gradient_norm": 1.0}, 1.0])
+    ),
+    "two updates or more, got a generator": lambda: gk.schedule_by_refinement(
+        1.0 for _ in range(3)
+    ),
+    "two updates or more, got a str": lambda: gk.schedule_by_refinement("norms"),
+    "steps must be below 2**31": lambda: gk.schedule_by_linear_decay(steps=2**33),
+    "max_batch_size must be below 2**31": lambda: gk.grow_batch_by_norm_test(
+        max_batch_size=2**40
+    ),
+    "tokens must be above 0 and below inf, got inf": lambda: gk.schedule_by_step_law(
+        1e9, tokens=np.inf
+    ),
 }
 
 
@@ -590,3 +635,50 @@ REFUSED = {
 def test_what_does_not_fit_is_named(said: str) -> None:
     text = message(REFUSED[said])
     assert text.startswith("gradkit.") and said in text and text.endswith("."), text
+
+
+# Ends, large counts, whole ratios
+
+
+@pytest.mark.parametrize("count", [int, np.int64, jnp.int32])
+def test_the_last_updates_of_a_long_run_are_told_apart(count: Any) -> None:
+    """Of 1e8 updates, which float32 counts in eights."""
+    steps = 10**8
+    last = {
+        gk.schedule_by_linear_decay: ({}, 1e-8),
+        gk.schedule_by_warmup_stable_decay: ({"cooldown": 100}, 1e-2),
+        gk.schedule_by_sqrt_cooldown: ({"cooldown": 100}, 1 - 0.99**0.5),
+    }
+    for make, (others, want) in last.items():
+        schedule = make(1.0, steps=steps, **others)
+        for f in (schedule, jax.jit(schedule)):
+            np.testing.assert_allclose(f(count(steps - 1)), want, rtol=1e-4)
+            assert f(count(-3)) == schedule(-3.0) and f(count(LAST)) == 0
+
+
+def test_no_schedule_rises_that_is_said_to_fall() -> None:
+    law = gk.schedule_by_step_law(1e15, tokens=1e9)
+    rates = law.learning_rate(jnp.array([1999, law.steps // 2, law.steps]))
+    np.testing.assert_allclose(rates, law.peak, rtol=1e-6)
+    assert law.peak < 1e-5
+
+
+def test_a_half_life_begins_at_its_start() -> None:
+    decay = gk.schedule_by_half_life(0.5, end=0.9, steps=4)
+    np.testing.assert_allclose(decay(jnp.array([-100, -1])), 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [25, 40])
+def test_a_batch_that_is_a_whole_number_is_not_rounded_up(ratio: int) -> None:
+    """The variance of two parts is the half of their squared distance."""
+    half = (ratio / 2) ** 0.5 * 0.1
+    gs = jnp.array([[1 - half], [1 + half]], jnp.float32)
+    for make in (gk.grow_batch_by_norm_test, gk.grow_batch_by_coordinate_norm_test):
+        grow = make(0.1)
+        assert int(grow(gs)) == int(jax.jit(grow)(gs)) == ratio
+
+
+def test_a_range_that_breaks_at_once_suggests_nothing() -> None:
+    found = gk.find_learning_rate(bowl, gk.sgd, P, batches(), 1e2, 1e4)
+    assert len(found.losses) == 1 and found.largest == found.rates[0]
+    assert np.isnan(found.suggestion) and found.ended.endswith(", lower low")

@@ -204,3 +204,27 @@ def test_model_building_gives_its_loss_the_arguments_that_it_names():
         ValueError, match="value_fn, the loss as a function of params, must"
     ):
         tx.update(g, tx.init(p), p, value=value)
+
+
+@pytest.mark.parametrize("name", [*POLYAKS, "model_building"])
+def test_a_loss_that_is_no_number_is_refused(name):
+    tx = (POLYAKS | {"model_building": gk.step_by_model_building})[name]()
+    p, given = jnp.ones((2, 2)), {"value_fn": jnp.sum}
+    for value, got in (
+        (jnp.ones(2), r"shape \(2,\)"),
+        (jnp.ones((1, 1)), "shape "),
+        ((jnp.float32(1), None), "tuple"),
+    ):
+        said = rf"{name}: value must be one number, got {got}.*\. Take its mean\."
+        with pytest.raises(ValueError, match=said):
+            tx.update(p, tx.init(p), p, value=value, **given)
+    tx.update(p, tx.init(p), p, value=1.0, **given)
+
+
+@pytest.mark.parametrize("value", [jnp.inf, -jnp.inf, jnp.nan])
+def test_model_building_bends_where_the_loss_was_not_finite(value):
+    tx, p = gk.step_by_model_building(0.1), jnp.ones(2)
+    f = lambda p: jnp.sum(p**2)
+    with jax.debug_nans(False):
+        u, _ = tx.update(2 * p, tx.init(p), p, value=jnp.float32(value), value_fn=f)
+    np.testing.assert_allclose(u, -0.2 * 0.99 / (1 + 2 * 0.99 * 0.2), rtol=1e-5)

@@ -29,10 +29,22 @@ def warmup_linear(peak: Scalar, steps: int, warmup: int) -> Schedule:
     def schedule(step: jax.Array) -> jax.Array:
         c = jnp.asarray(step, jnp.result_type(float))
         rise = (c + 1) / max(warmup, 1)
-        fall = (steps - c) / (steps - warmup)
+        fall = until(step, steps) / (steps - warmup)
         return peak * jnp.clip(jnp.minimum(rise, fall), 0, 1)
 
     return schedule
+
+
+def until(step: Any, end: int) -> jax.Array:
+    """`end - step` as a float, exact where float32 counts no longer; a whole step is at least 0."""
+    kind, end = jnp.result_type(float), int(end)
+    c = step if isinstance(step, jax.Array) else np.asarray(step)
+    if not jnp.issubdtype(c.dtype, jnp.integer):
+        return end - jnp.asarray(c, kind)
+    if isinstance(c, np.ndarray):  # of 64 bits, where arrays of JAX have 32
+        return jnp.asarray(end - np.maximum(c.astype(np.int64), 0), kind)
+    whole = jnp.maximum(c.astype(jnp.result_type(int)), 0)  # so that nothing wraps
+    return (end - whole).astype(kind)
 
 
 def then(first: Rate, steps: int | jax.Array, second: Rate) -> Schedule:
@@ -49,6 +61,7 @@ def then(first: Rate, steps: int | jax.Array, second: Rate) -> Schedule:
     """
     check.whole("then", "steps", steps)
     check.nonnegative("then", steps=steps)
+    check.below("then", "2**31", 2**31, steps=steps)
     parts = _checked("then", first=first, second=second)
 
     def schedule(step: jax.Array) -> jax.Array:

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradkit._core import check, rate
+from gradkit._core.call import error
 from gradkit._core.types import Schedule
 
 
@@ -57,8 +59,12 @@ def bound_of_schedule(
     check.count(name, steps=steps)
     check.positive(name, distance=distance)
     counts = jnp.arange(steps, dtype=jnp.int32)
+    if not callable(schedule):
+        check.number_or_schedule(name, "schedule", schedule)
     schedule = rate.checked_schedule(name, "schedule", schedule)
-    rates = np.asarray(jax.vmap(schedule)(counts), np.float64)
+    found = jax.vmap(schedule)(counts)
+    _check_known(name, schedule=found, norms=norms, distance=distance)
+    rates = np.asarray(found, np.float64)
     _check_each(name, "schedule", rates)
     given = np.asarray(norms, np.float64)
     want = f"norms must be one number, or {steps}"
@@ -70,6 +76,14 @@ def bound_of_schedule(
     factor = np.sqrt(first / others) if np.isfinite(first) and others > 0 else np.inf
     best = 2 * np.sqrt(first * others) if np.isfinite(first) else np.inf
     return ScheduleBound(float(first + others), float(factor), float(best))
+
+
+def _check_known(name: str, **arguments: Any) -> None:
+    """No number is traced."""
+    for argument, values in arguments.items():
+        if any(isinstance(x, Tracer) for x in jax.tree.leaves(values)):
+            text = f"{argument} must be of known numbers, got traced ones"
+            raise error(TypeError, name, f"{text}. Call it outside of jit.")
 
 
 def _check_each(name: str, argument: str, values: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from scipy.ndimage import median_filter
 
 from gradkit._core import check
 from gradkit._core.call import error
+from gradkit._core.measure import experiment
 from gradkit._core.types import AnyTransform, Params
 
 NAME = "find_learning_rate"
@@ -23,7 +24,9 @@ class RateRange(NamedTuple):
     losses: np.ndarray  # before each update
     smooth: np.ndarray  # their running median
     largest: float  # the rate at the lowest smooth loss: the peak of a cycle
-    suggestion: float  # a tenth of it: for a rate that stays
+    suggestion: (
+        float  # a tenth of it: for a rate that stays; nan if each rate was too high
+    )
     ended: str  # why the range ended
 
     def __str__(self) -> str:
@@ -77,13 +80,20 @@ def find_learning_rate(
         twentieth of them at each side, is lowest. The suggestion is a tenth of it, as the
         paper chooses the lower end of a cycle.
     Limits: a rule of thumb: a good rate depends on the length of the run. If loss falls to the
-        end, `ended` says so: raise `high`.
+        end, `ended` says so: raise `high`. If it breaks without a fall, nothing is suggested: lower
+        `low`.
 
     >>> bowl = lambda p, batch: jnp.sum((p - batch) ** 2)  # stable below a rate of 1
     >>> found = gk.find_learning_rate(bowl, gk.sgd, jnp.ones(2), jnp.zeros((60, 2)), 1e-3, 1e3)
     >>> print(0.1 < found.largest < 10, found.ended.split(",")[0])
     True the loss rose above four times the first
     """
+    if not callable(tx):
+        got = "a transform" if check.is_transform(tx) else type(tx).__name__
+        text = "tx must be a function of a learning rate, such as gk.sgd, got "
+        raise error(TypeError, NAME, f"{text}{got}. Pass the factory itself.")
+    experiment.check_functions(NAME, loss=(loss, "params, batch"))
+    experiment.check_arrays(NAME, "params", params)
     check.positive(NAME, low=low, high=high)
     want = f"high must be above low = {low}"
     check.holds(NAME, high > low, want, high, "Choose a range, such as 1e-6 to 10.")
@@ -155,5 +165,8 @@ def _read(rates: np.ndarray, losses: np.ndarray) -> RateRange:
         ended = "the loss did not break, raise high"
     rates, losses = rates[:n], losses[:n]
     smooth = median_filter(losses, 2 * (n // 20) + 1, mode="nearest")
-    largest = float(rates[np.argmin(smooth)])
+    lowest = int(np.argmin(smooth))
+    largest = float(rates[lowest])
+    if lowest == 0 and n < finite.size:  # broken, and never below the first
+        return RateRange(rates, losses, smooth, largest, np.nan, f"{ended}, lower low")
     return RateRange(rates, losses, smooth, largest, largest / 10, ended)

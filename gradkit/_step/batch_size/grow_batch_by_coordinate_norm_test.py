@@ -42,7 +42,8 @@ def grow_batch_by_coordinate_norm_test(
     Limits: one entry decides. A network has entries whose gradient is near zero, and then it asks
         for the largest batch: give it the leaves, or sums over them, that matter. Parts must be of
         one size. Entries that are not finite count as zero. A size that changes is compiled anew:
-        round it, say to a power of two. A batch above `max_batch_size` stays as it is.
+        round it, say to a power of two. A batch above `max_batch_size` stays as it is. A size that
+        is one part in 1e5 above a whole number counts as that.
 
     >>> grow = gk.grow_batch_by_coordinate_norm_test(0.5)
     >>> print(grow({"w": jnp.array([[0.0, 50.0], [2.0, 50.0]])}))  # the norm test: 2
@@ -51,11 +52,13 @@ def grow_batch_by_coordinate_norm_test(
     name = "grow_batch_by_coordinate_norm_test"
     check.positive(name, eta=eta)
     check.count(name, max_batch_size=max_batch_size, part_size=part_size)
+    check.below(name, "2**31", 2**31, max_batch_size=max_batch_size)
 
     def grow(gradients: Updates) -> jax.Array:
         gs, count = parts.stacked(name, gradients)
         wanted = jnp.max(jnp.stack([_largest(g, eta, part_size) for g in gs]))
         wanted = jnp.minimum(wanted, max_batch_size)  # which infinity is not
+        wanted = wanted * (1 - 1e-5)  # rounding must not add an example to a whole one
         return parts.next_size(wanted, count * part_size, max_batch_size)
 
     return grow

@@ -38,7 +38,8 @@ def grow_batch_by_norm_test(
     Departure: the authors' code takes single examples. Parts have 1 / m of their variance.
     Limits: parts must be of one size. A gradient of zero asks for the largest batch, if its parts
         differ. Entries that are not finite count as zero. A size that changes is compiled anew:
-        round it, say to a power of two. A batch above `max_batch_size` stays as it is.
+        round it, say to a power of two. A batch above `max_batch_size` stays as it is. A size that
+        is one part in 1e5 above a whole number counts as that.
 
     >>> grow = gk.grow_batch_by_norm_test(0.5)
     >>> print(grow({"w": jnp.array([0.0, 2.0])}), grow({"w": jnp.array([0.9, 1.1])}))
@@ -47,6 +48,7 @@ def grow_batch_by_norm_test(
     name = "grow_batch_by_norm_test"
     check.positive(name, eta=eta)
     check.count(name, max_batch_size=max_batch_size, part_size=part_size)
+    check.below(name, "2**31", 2**31, max_batch_size=max_batch_size)
 
     def grow(gradients: Updates) -> jax.Array:
         gs, count = parts.stacked(name, gradients)
@@ -56,6 +58,7 @@ def grow_batch_by_norm_test(
         square = sum(jnp.sum(jnp.mean(g, axis=0) ** 2) for g in gs)
         wanted = part_size * variance / (eta**2 * jnp.where(square > 0, square, 1))
         wanted = jnp.where((square > 0) | (variance == 0), wanted, max_batch_size)
+        wanted = wanted * (1 - 1e-5)  # rounding must not add an example to a whole one
         return parts.next_size(wanted, count * part_size, max_batch_size)
 
     return grow

@@ -10,7 +10,7 @@ from gradkit._core.types import Scalar, Schedule
 def schedule_by_cosine(
     peak: Scalar = 1.0, *, steps: int = 1000, warmup: int = 0, end: Scalar = 0.0
 ) -> Schedule:
-    r"""Rise linearly for `warmup` updates, then fall along half a cosine to `end` at `steps`.
+    r"""Rise linearly for `warmup` updates, then move along half a cosine to `end` at `steps`.
 
     $$\eta_c = \begin{cases} \mathrm{peak} \, (c + 1) / \mathrm{warmup} & c < \mathrm{warmup} \\
       \mathrm{end} + (\mathrm{peak} - \mathrm{end}) (1 + \cos(\pi w_c)) / 2 & \text{else}
@@ -18,10 +18,11 @@ def schedule_by_cosine(
       w_c = \min\left(1, \frac{c - \mathrm{warmup}}{\mathrm{steps} - \mathrm{warmup}}\right)$$
 
     Args:
-        peak: the largest value, reached right after the warm-up.
+        peak: the value reached right after the warm-up, the largest if `end` is below.
         steps: the number of updates of the whole run.
         warmup: the number of updates that the rise takes, less than `steps`.
-        end: the last value, which stays; not a fraction of `peak`.
+        end: the last value, which stays; not a fraction of `peak`. Above `peak` the half cosine
+            rises, as a weight decay may.
 
     Paper: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts",
         arXiv:1608.03983, Equation 5.
@@ -37,6 +38,8 @@ def schedule_by_cosine(
     name = "schedule_by_cosine"
     check.nonnegative(name, peak=peak, warmup=warmup, end=end)
     check.count(name, steps=steps)
+    check.below(name, "2**31", 2**31, steps=steps)
+    check.concrete(name, warmup=warmup)
     want = f"warmup must be below steps = {steps}"
     check.holds(name, warmup < steps, want, warmup, "Warm up for less than the run.")
     return warmup_cosine(peak, steps, warmup, end)

@@ -14,7 +14,7 @@ from gradkit._core.types import Schedule
 def schedule_by_half_life(
     start: float = 0.9, *, end: float = 0.9999, steps: int = 1000
 ) -> Schedule:
-    r"""Raise a decay from `start` to `end` so that its half-life grows linearly.
+    r"""Move a decay from `start` to `end` so that its half-life changes linearly.
 
     $$b_t = \exp\left(\frac{\ln \mathrm{start} \, \ln \mathrm{end}}
       {(1 - w) \ln \mathrm{end} + w \ln \mathrm{start}}\right), \quad
@@ -22,8 +22,8 @@ def schedule_by_half_life(
 
     Args:
         start: the decay before the first update.
-        end: the decay from update number `steps` on.
-        steps: the number of updates that the rise takes; the paper takes the whole run.
+        end: the decay from update number `steps` on. Below `start` the decay falls.
+        steps: the number of updates that the change takes; the paper takes the whole run.
 
     Paper: Pagliardini, Ablin and Grangier, "The AdEMAMix Optimizer: Better, Faster, Older",
         arXiv:2409.03137, Section 3.
@@ -37,10 +37,11 @@ def schedule_by_half_life(
     """
     check.interval("schedule_by_half_life", "(0, 1)", start=start, end=end)
     check.count("schedule_by_half_life", steps=steps)
+    check.below("schedule_by_half_life", "2**31", 2**31, steps=steps)
     first, last = math.log(start), math.log(end)
 
     def schedule(step: jax.Array) -> jax.Array:
-        t = jnp.asarray(step, jnp.result_type(float)) + 1
+        t = jnp.maximum(jnp.asarray(step, jnp.result_type(float)) + 1, 0)
         w = jnp.minimum(t / steps, 1)
         return jnp.exp(first * last / ((1 - w) * last + w * first))
 

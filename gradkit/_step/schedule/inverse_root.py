@@ -29,6 +29,7 @@ def schedule_by_inverse_root(peak: Scalar = 1.0, *, warmup: int = 4000) -> Sched
     """
     check.nonnegative("schedule_by_inverse_root", peak=peak)
     check.count("schedule_by_inverse_root", warmup=warmup)
+    check.below("schedule_by_inverse_root", "2**31", 2**31, warmup=warmup)
 
     def schedule(step: jax.Array) -> jax.Array:
         t = jnp.maximum(jnp.asarray(step, jnp.result_type(float)) + 1, 0)

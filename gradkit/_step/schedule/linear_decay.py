@@ -32,6 +32,8 @@ def schedule_by_linear_decay(
     name = "schedule_by_linear_decay"
     check.nonnegative(name, peak=peak, warmup=warmup)
     check.count(name, steps=steps)
+    check.below(name, "2**31", 2**31, steps=steps)
+    check.concrete(name, warmup=warmup)
     want = f"warmup must be below steps = {steps}"
     check.holds(name, warmup < steps, want, warmup, "Warm up for less than the run.")
     return schedules.warmup_linear(peak, steps, warmup)

@@ -48,7 +48,8 @@ def schedule_by_one_cycle(
         cycle: the number of updates of the cycle, less than `steps`; in the rest the rate falls
             further.
         start: the rate at both ends of the cycle, as a fraction of `peak`.
-        end: the rate at the end of the run, as a fraction of `peak`.
+        end: the rate at the end of the run, as a fraction of `peak`. Above `start` the rate rises in
+            the rest.
         slow: the momentum at both ends of the cycle, and after it.
         fast: the momentum in the middle of the cycle.
 
@@ -67,6 +68,7 @@ def schedule_by_one_cycle(
     name = "schedule_by_one_cycle"
     check.nonnegative(name, peak=peak)
     check.count(name, steps=steps, cycle=cycle)
+    check.below(name, "2**31", 2**31, steps=steps)
     check.interval(name, "[0, 1]", start=start, end=end)
     check.interval(name, "[0, 1)", slow=slow, fast=fast)
     want = f"cycle must be below steps = {steps}"

@@ -71,11 +71,16 @@ def _logged(norms: Any) -> np.ndarray:
     """The norms as a vector in float64, whichever way they were logged."""
     if isinstance(norms, Mapping):
         norms = _norm(norms)
-    elif isinstance(norms, Sequence) and any(isinstance(x, Mapping) for x in norms):
+    elif isinstance(norms, list | tuple) and all(isinstance(x, Mapping) for x in norms):
         norms = [_norm(x) for x in norms]
     check.concrete(NAME, norms=norms)
-    logged = np.asarray(norms, np.float64)
     want = "norms must be one number for each of two updates or more"
+    try:
+        logged = np.asarray(norms, np.float64)
+    except (TypeError, ValueError):
+        got = f"{type(norms).__name__} of something else"
+        remedy = "Pass a vector, or what gradkit.metrics returned."
+        raise error(TypeError, NAME, f"{want}, got a {got}. {remedy}") from None
     check.holds(NAME, logged.ndim == 1, want, f"shape {logged.shape}", "Pass a vector.")
     check.holds(NAME, logged.size > 1, want, logged.size, "Log a whole run.")
     bad = np.flatnonzero(~(np.isfinite(logged) & (logged >= 0)))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from gradkit._core import check
 from gradkit._core.factory import factory
+from gradkit._core.schedules import until
 from gradkit._core.types import Scalar, Schedule
 
 
@@ -37,13 +38,16 @@ def schedule_by_sqrt_cooldown(
     name = "schedule_by_sqrt_cooldown"
     check.nonnegative(name, peak=peak, warmup=warmup)
     check.count(name, steps=steps, cooldown=cooldown)
+    check.below(name, "2**31", 2**31, steps=steps)
+    check.concrete(name, warmup=warmup)
     want, both = f"warmup + cooldown must be at most steps = {steps}", warmup + cooldown
     check.holds(name, both <= steps, want, both, "Shorten one or lengthen the run.")
 
     def schedule(step: jax.Array) -> jax.Array:
         c = jnp.asarray(step, jnp.result_type(float))
         rise = (c + 1) / max(warmup, 1)
-        fall = 1 - jnp.sqrt(jnp.maximum(c - (steps - cooldown), 0) / cooldown)
+        since = jnp.maximum(-until(step, steps - cooldown), 0)
+        fall = 1 - jnp.sqrt(since / cooldown)
         return peak * jnp.clip(jnp.minimum(rise, fall), 0, 1)
 
     return schedule

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from gradkit._core import check
 from gradkit._core.factory import factory
 from gradkit._core.schedules import warmup_cosine
@@ -41,7 +43,8 @@ def schedule_by_step_law(
         parameters: the number of parameters without embeddings.
         tokens: the number of tokens of the whole run.
         warmup: the number of updates that the rise takes, less than all.
-        end: the last rate. It is fixed: a fraction of `peak` was seen to shift the best `peak`.
+        end: the last rate, or `peak` where that is lower. It is fixed: a fraction of `peak` was seen
+            to shift the best `peak`.
 
     Paper: Li and others, "Predictable Scale: Part I, Step Law", arXiv:2503.04715.
     Departure: the law says nothing of the warm-up; 2000 updates are usual.
@@ -55,7 +58,7 @@ def schedule_by_step_law(
     """
     name = "schedule_by_step_law"
     check.concrete(name, parameters=parameters, tokens=tokens)
-    check.positive(name, parameters=parameters, tokens=tokens)
+    check.interval(name, "(0, inf)", parameters=parameters, tokens=tokens)
     check.nonnegative(name, end=end)
     check.count(name, warmup=warmup)
     peak = 1.79 * parameters**-0.713 * tokens**0.307
@@ -63,5 +66,6 @@ def schedule_by_step_law(
     steps = math.floor(tokens / batch)
     want = f"warmup must be below the {steps} steps of the run"
     check.holds(name, warmup < steps, want, warmup, "Warm up for less than the run.")
-    learning_rate = warmup_cosine(peak, steps, warmup, end)
+    check.below(name, "2**31", 2**31, steps=steps)
+    learning_rate = warmup_cosine(peak, steps, warmup, jnp.minimum(end, peak))
     return StepLaw(learning_rate, peak, batch, steps)

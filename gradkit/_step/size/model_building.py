@@ -101,7 +101,10 @@ def step_by_model_building(
         step = tree.scale(-eta_t, g)
         trial = numbers.like(averages.after(params, step), params)
         most = jnp.asarray(value).astype(norm.dtype) - decrease * eta_t * norm * norm
-        falls = jnp.asarray(loss(trial)).astype(norm.dtype) <= most
+        after = jnp.asarray(loss(trial)).astype(norm.dtype)
+        want = "value_fn must return one number"
+        check.holds(NAME, after.shape == (), want, after.shape, "Return its mean.")
+        falls = (after <= most) & jnp.isfinite(after) & jnp.isfinite(most)
         report.number(f"{NAME}/accepted", falls.astype(norm.dtype))
 
         def bend(step: Updates) -> Updates:

@@ -70,9 +70,10 @@ def step_by_momo_adam(
         Learning Rates", arXiv:2305.07583, Algorithm 2.
     Departure: without the online estimate of the lower bound. A non-finite entry of a gradient
         counts as zero, and a loss that is not finite as the bias-corrected average so far.
-    Limits: a lower bound far below the least loss makes every step `learning_rate`, which is
-        Adam; one above it stops the run. In groups of `optax.partition` products and norms are
-        those of the group.
+    Limits: a lower bound far below the least loss makes every step `learning_rate`, which is Adam;
+        one above it stops the run. Entries of a gradient above 9e18 in float32, whose squares would
+        not stay finite, count as that. In groups of `optax.partition` products and norms are those
+        of the group.
 
     >>> tx, p = gk.step_by_momo_adam(9.0, b1=0.5, b2=0.5), jnp.array([3.0, 1.0])
     >>> u, _ = tx.update(jnp.array([2.0, 0.0]), tx.init(p), p, value=jnp.float32(3.0))

@@ -80,8 +80,9 @@ def step_by_prodigy(
     Departure: `p_0` is the first `params` that `update` sees. A non-finite entry of a gradient
         counts as zero. As in the paper, no EMA is bias-corrected: for that,
         multiply `learning_rate` by `sqrt(1 - b2^t) / (1 - b1^t)`.
-    Limits: four times the parameters' memory. The estimate never falls. In groups of
-        `optax.partition` each has its own.
+    Limits: four times the parameters' memory. The estimate never falls. Without `eps`, an entry whose
+        `d g` has a square below the least number, `g` below 1e-12 at the first estimate, has no
+        step. In groups of `optax.partition` each has its own.
 
     >>> tx, p = gk.step_by_prodigy(b1=0.0, b2=0.25, eps=0.0), jnp.array([3.0, 1.0])
     >>> u, _ = tx.update(jnp.array([-2.0, 5.0]), tx.init(p), p)

@@ -58,7 +58,8 @@ def step_by_sania_adam(
     Departure: `eps` is a floor, as in the authors' code. A non-finite entry of a gradient counts
         as zero. There is no step if the loss is not finite.
     Limits: scale-invariant only where squared gradients exceed `eps`. Without it an entry whose
-        gradients are small has a long step, however little it matters. In groups of
+        gradients are small has a long step, however little it matters. Entries of a gradient above
+        9e18 in float32, whose squares would not stay finite, count as that. In groups of
         `optax.partition` the step is that of the group.
 
     >>> tx = gk.step_by_sania_adam(eps=0.0)
