@@ -1,5 +1,8 @@
 """A race is fair, says what it found, and survives being stopped."""
 
+import contextlib
+import functools
+import io
 import json
 import math
 import os
@@ -9,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+import types
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,10 +23,22 @@ import numpy as np
 import optax
 import pytest
 from entry import REPRESENTATIVE
+from rich.console import Console
 from typer.testing import CliRunner
 
 import gradkit as gk
-from gradkit._lab import bench, checkpoints, plan, report, screen, start, tasks, text
+from gradkit._core.measure import space
+from gradkit._lab import (
+    bench,
+    checkpoints,
+    plan,
+    progress,
+    report,
+    screen,
+    start,
+    tasks,
+    text,
+)
 from gradkit._lab.complaint import Complaint
 from gradkit.catalogue import METHODS
 from gradkit.cli import app
@@ -222,6 +239,9 @@ def test_another_version_or_a_damaged_run_is_said_in_one_line(done, monkeypatch)
         ("--recipes adamw(learning_rate='x@y')", "must be a number, got 'x@y'"),
         ("--recipes adamw(b2)", "must read name=0.9, name=0.9|0.99 or name=0.05..1."),
         ("--recipes adamw(b2=1,b2=2)", "'b2' is there twice"),
+        ("--recipes adamw(learning_rate=0.1..1)@0.3", "'learning_rate' is there twice"),
+        ("--recipes adamw(learning_rate=0.1)@0.3", "'learning_rate' is there twice"),
+        ("--recipes builtins:dict", "'builtins:dict' must say what it takes"),
         (
             "--recipes math:sqrt",
             "'math:sqrt' must take learning_rate, as gk.adamw does",
@@ -355,7 +375,7 @@ def test_calls_say_what_is_fixed_and_what_is_tuned():
     task = tasks.lstsq(width=8)
     spec = (
         "adamw(b2=0.95|0.99), muon(adam_lr_ratio=0.05..1,momentum=0.9)@0.02,"
-        "adamw(learning_rate=1e-3, weight_decay=0.3)@3e-3,optax:sgd(momentum=0..0.9)"
+        "adamw(weight_decay=0.3)@3e-3,optax:sgd(momentum=0..0.9)"
     )
     with pytest.raises(Complaint, match="takes no 'momentum'"):
         plan.plan("lion(momentum=0.9)", steps=2)
@@ -364,7 +384,7 @@ def test_calls_say_what_is_fixed_and_what_is_tuned():
     assert [*entries] == [
         "adamw(b2=0.95|0.99)",
         "muon",
-        "adamw(learning_rate=1e-3, weight_decay=0.3)@3e-3",
+        "adamw(weight_decay=0.3)@3e-3",
         "optax:sgd",
     ]
     assert first.space["b2"] == [0.95, 0.99] and first.space["b1"] == gk.Uniform(
@@ -378,6 +398,8 @@ def test_calls_say_what_is_fixed_and_what_is_tuned():
     assert "weight_decay=0.3" in second.about
     assert sgd.space["momentum"] == gk.Uniform(0.0, 0.9)
     assert "learning_rate" not in sgd.space
+    (fixed,) = plan.plan("sgd(learning_rate=0.1)", steps=2).entries(task).values()
+    assert fixed.about == "sgd(learning_rate=0.1, weight_decay=0.01)"
     default = gk.race({"a": muon._replace(space={"b1": [0.9]})}, bowl(), 1, trials=1)
     assert default.results["a"].trials.space["learning_rate"] == pytest.approx(
         (0.02 / 3, 2.0)
@@ -393,6 +415,13 @@ def test_every_recipe_has_the_same_budget():
         assert len({point["learning_rate"] for point in result.trials.points}) == 6
     ratios = [point["adam_lr_ratio"] for point in found.results["muon"].trials.points]
     assert min(ratios) < 0.15 and max(ratios) > 0.4
+
+
+def test_lists_are_tried_in_as_many_points_as_they_have():
+    lists = {"learning_rate": [0.1, 0.2, 0.3], "momentum": [0.0, 0.5, 0.9]}
+    for trials, count in ((2, 2), (8, 8), (9, 9), (20, 9)):
+        found = [*map(repr, space.points("race", lists, trials, 0))]
+        assert len(found) == len({*found}) == count
 
 
 @pytest.mark.parametrize("kind", plan.SCHEDULES)
@@ -486,6 +515,97 @@ def test_a_picture_has_a_line_for_each_recipe_and_one_for_each_grid():
     plt.close(figure)
 
 
+def recipe(wrong: str, learning_rate: Any = 0.1) -> Any:
+    """A recipe that ends in an error where `wrong` says, with one of its own."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(f"the {wrong}\nis broken.")
+
+    if wrong == "factory":
+        fails()
+    made = gk.sgd(learning_rate)._asdict()
+    return optax.GradientTransformationExtraArgs(**made | {wrong: fails})
+
+
+def narrowed(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    """Updates as they are, and a state of another dtype."""
+    del params
+    return updates, state.astype(jnp.float16)
+
+
+NARROWED = optax.GradientTransformation(lambda params: params, narrowed)
+BAD: Any = gk.RaceEntry  # with what it does not take
+
+
+@pytest.mark.parametrize("wrong", ["factory", "init", "update"])
+def test_an_error_of_a_recipe_names_it_and_is_kept(tmp_path, monkeypatch, wrong):
+    make = functools.partial(recipe, wrong)
+    asked = []
+    watched = {"watch": asked.append, "trials": 2}
+    with pytest.raises(ValueError, match=f"'mine' must .* the {wrong} is br") as found:
+        gk.race({"sgd": gk.sgd, "mine": make}, bowl(), 2, **watched)
+    assert isinstance(found.value.__cause__, RuntimeError) and not asked
+    module = types.ModuleType("mine")
+    module.__dict__.update(make=make)
+    monkeypatch.setitem(sys.modules, "mine", module)
+    command = ["race", *SMALL, "--recipes=sgd,mine:make", f"--out={tmp_path}/out"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1  # no bars
+    assert result.stderr.startswith("gradkit: recipe 'mine:make' must ")
+
+
+def test_bars_are_full_in_the_end_and_gone_above_an_error():
+    def shown(error: Exception | None) -> str:
+        to = io.StringIO()
+        now = SimpleNamespace(finished=1, points=2, step=0, steps=2, loss=3e-7)
+        with (
+            contextlib.suppress(KeyError, progress.Stopped),
+            progress.board(["adamw", "sgd"], Console(file=to)) as watch,
+        ):
+            if error is not None:
+                watch(SimpleNamespace(recipe="sgd", reporting=False, progress=now))
+                raise error
+        return to.getvalue()
+
+    assert shown(None).count("100%") == 2
+    assert shown(KeyError()).splitlines() == ["sgd: tuning"]
+    stopped = shown(progress.Stopped(2))
+    assert "100%" in stopped and "25%" in stopped and "3e-07" in stopped
+
+
+def test_small_losses_and_few_trials_are_said_as_they_are():
+    entries = {
+        "one": gk.RaceEntry(gk.sgd, {"learning_rate": [0.1]}),
+        "many": gk.RaceEntry(gk.sgd, {"learning_rate": [0.1, 0.2]}),
+    }
+    found = gk.race(entries, bowl(), 2, trials=4, seeds=1)
+    result: Any = found.results["one"]
+    result.report.curves[:] = [[[1e-3, 3e-7]]]
+    result = result._replace(seconds_per_step=4e-7)
+    found = found._replace(results={**found.results, "one": result})
+    assert re.search(r"^one .* 3e-7  .* 0.0004 ", found.table(), re.M)
+    figure, axes = plt.subplots(1, 2)
+    found.plot(axes)
+    assert axes[0].get_yscale() == "log"
+    assert axes[0].get_legend_handles_labels()[1][0] == "one 3e-7"
+    plt.close(figure)
+    settings = {"task": "bowl", "summary": "", "steps": 2, "trials": 4, "seeds": 1}
+    shape = {"kind": "linear", "warmup": 0.1, "cooldown": 0.2}
+    settings |= {"tuning_seeds": 1, "schedule": shape}
+    settings["recipes"] = {name: {"fixed": "sgd()"} for name in entries}
+    task, trials, *_ = report.notes(report.results(settings, found))
+    assert task == "Task bowl: 2 steps."
+    assert trials.startswith("many has 2 trials, one has 1 trial from 1 seed; ")
+    assert "from 1 other seed, and" in trials and "Student" not in trials
+
+
+def test_one_trial_is_the_middle():
+    space = {"learning_rate": gk.LogUniform(1e-3, 1e-1), "momentum": [0.0, 0.5, 0.9]}
+    found = gk.race({"sgd": gk.RaceEntry(gk.sgd, space)}, bowl(), 2, trials=1)
+    (point,) = found.results["sgd"].trials.points
+    assert point == {"learning_rate": pytest.approx(1e-2), "momentum": 0.5}
+
+
 @pytest.mark.parametrize(
     "changed, said",
     [
@@ -497,10 +617,49 @@ def test_a_picture_has_a_line_for_each_recipe_and_one_for_each_grid():
                     "a": gk.RaceEntry(gk.lion, {"learning_rate": [1.0], "b9": [1]})
                 }
             },
-            "make_tx must take learning_rate, b9",
+            "recipe 'a' must make a transform of learning_rate=1, b9=1, got gradkit.lion: ",
         ),
+        (
+            {
+                "recipes": {
+                    "sgd": gk.sgd,
+                    "a": gk.RaceEntry(gk.adamw, {"b2": gk.Uniform(-1, 1)}),
+                }
+            },
+            "at least 0 and below 1, got -",
+        ),
+        ({"recipes": {"a": lambda learning_rate: 3}}, "'a' must return a transform,"),
+        (
+            {"recipes": {"a": lambda learning_rate: {}["x"]}},
+            "got KeyError: 'x'. Change",
+        ),
+        (
+            {
+                "recipes": {
+                    "a": gk.RaceEntry(
+                        lambda learning_rate, b1: gk.adamw(learning_rate, b1=float(b1)),
+                        {"b1": gk.Uniform(0, 0.9)},
+                    )
+                }
+            },
+            "recipe 'a' must init and update in a jitted step, got Concretization",
+        ),
+        ({"recipes": {"a": lambda learning_rate: NARROWED}}, "got float16[2] instead"),
+        ({"recipes": {"a": BAD(gk.sgd, None)}}, "space of recipes['a'] must"),
+        ({"recipes": {"a": BAD(gk.sgd, [1])}}, "space of recipes['a'] must"),
+        ({"recipes": {"a": BAD(3, {})}}, "recipes['a'] must be a factory"),
+        ({"recipes": {3: gk.sgd}}, "recipes must be named by text, got 3"),
+        ({"schedule": "cosine"}, "schedule must be a function (peak rate, steps)"),
+        ({"schedule": lambda rate: rate}, "-> schedule, got TypeError: "),
+        ({"schedule": lambda rate, steps: jnp.ones(3)}, "got one that gives"),
+        ({"memory": -1}, "memory must be above 0, got -1"),
+        ({"memory": 1}, "Give more, or use a smaller model."),
         ({"task": "bytes"}, "task must be a gk.Task, got str"),
-        ({"task": bowl()._replace(test=lambda w: w)}, "must return one number"),
+        ({"task": bowl()._replace(test=lambda w: w)}, "test must return one number"),
+        (
+            {"task": bowl()._replace(validation=lambda w: w)},
+            "validation must return one",
+        ),
         ({"steps": 0}, "steps must be"),
         ({"trials": 0}, "trials must be"),
         ({"seeds": 0}, "seeds must be"),
@@ -516,6 +675,7 @@ def test_bad_arguments_are_named(tmp_path, monkeypatch, changed, said):
     with pytest.raises((TypeError, ValueError)) as found:
         gk.race(**arguments)
     assert str(found.value).startswith("gradkit.race: ") and said in str(found.value)
+    assert ".." not in str(found.value) and "make_tx" not in str(found.value)
 
 
 def test_profiles_and_scores_are_those_of_algoperf():

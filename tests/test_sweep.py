@@ -335,7 +335,17 @@ def test_the_picture_has_a_panel_for_each_hyperparameter():
         ({"space": {"learning_rate": [0.1, 0.1]}}, "all different"),
         ({"space": {"learning_rate": gk.LogUniform(0, 1)}}, "0 < low < high"),
         ({"space": {"learning_rate": gk.Uniform(0.0, 1.0)}}, "points must say how"),
-        ({"space": {"rate": [0.1]}}, "make_tx must take rate, got an error of it"),
+        ({"space": {"rate": [0.1]}}, "make_tx must make a transform of rate=0.1, got"),
+        (
+            {"space": {"learning_rate": [0.1], "b1": [0.5, -1.0]}},
+            r"of learning_rate=0.1, b1=-1, got gradkit.adamw: b1 must be .*, got -1.0\.",
+        ),
+        (
+            {"make_tx": lambda learning_rate: gk.sgd},
+            "make_tx must return a transform, wi",
+        ),
+        ({"memory": -1}, "memory must be above 0, got -1"),
+        ({"loss": lambda p, x: jnp.int32(1)}, "loss must return one number"),
         ({"steps": 0}, "steps must be"),
         ({"seeds": 0}, "seeds must be"),
         ({"seeds": []}, "seeds must be a number, or different whole numbers"),
@@ -371,3 +381,71 @@ def test_points_of_lists_are_tried_once():
     make = lambda kind: getattr(gk, kind)(0.1)
     found = sweep(make, {"kind": ["adamw", "lion"]}, points=8)
     assert sorted(point["kind"] for point in found.points) == ["adamw", "lion"]
+
+
+def test_a_folder_knows_whether_a_held_out_loss_was_measured(tmp_path: Any):
+    space = {"learning_rate": RATES}
+    for had, has in ((None, held_out), (held_out, None)):
+        folder = tmp_path / str(has is None)
+        sweep(adam, space, folder=folder, seeds=1, held_out=had)
+        with pytest.raises(ValueError, match=r"the same held_out, got .*held_out was"):
+            sweep(adam, space, folder=folder, seeds=1, held_out=has)
+
+
+def test_functions_in_a_space_are_known_by_name_and_place(tmp_path: Any):
+    def space() -> Any:
+        """The same one, with functions of other addresses, as in another process."""
+        rise = gk.schedule_by_linear_decay
+        rates = [rise(rate, steps=STEPS) for rate in (0.1, 0.2)]
+        return {
+            "learning_rate": [*rates, functools.partial(optax.constant_schedule(0.1))]
+        }
+
+    first = sweep(adam, space(), folder=tmp_path, seeds=1)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run_*")}
+    again = sweep(adam, space(), folder=tmp_path, seeds=1)
+    assert len(kept) == 3 and all(p.stat().st_mtime_ns == t for p, t in kept.items())
+    np.testing.assert_array_equal(again.losses, first.losses)
+    text = first.table()
+    assert " at 0x" not in text and "± " not in text
+    assert all(f"schedule> ({i})" in text for i in (1, 2))
+    figure, axes = plt.subplots()
+    first.plot(axes)
+    assert [x.get_text()[-3:] for x in axes.get_xticklabels()][:2] == ["(1)", "(2)"]
+    plt.close(figure)
+
+
+def test_rows_and_text_of_points_that_were_stopped():
+    space = {"learning_rate": [0.1, 0.2, 0.3, 1e30]}
+    found = sweep(gk.sgd, space, halving=4, seeds=2)
+    stopped = np.flatnonzero(found.steps == 3)
+    losses = {row["learning_rate"]: row["train_loss"] for row in found.rows()}
+    for i in stopped[:-1]:
+        np.testing.assert_allclose(
+            losses[found.points[i]["learning_rate"]], found.losses[i, 1, 2]
+        )
+    assert not np.isfinite(losses[1e30])
+    assert "2 of 2 runs diverged, stopped after 3 steps" in found.table()
+
+
+@pytest.mark.parametrize(
+    "changed,message",
+    [
+        ({"data": (TARGET, TARGET)}, "data must be a function of key, got tuple"),
+        ({"init": {"w": TARGET}}, "init must be a function of key, got dict"),
+        ({"held_out": loss}, "held_out must be a function of params, got one that"),
+        ({"seeds": [2**40]}, r"seeds must be below 2\*\*31"),
+        (
+            {"init": lambda key: {"w": TARGET, "f": jnp.tanh}},
+            "leaf f of what init returns must be a real floating array, .*partition",
+        ),
+        (
+            {"init": lambda key: {"w": TARGET, "n": jnp.arange(2)}},
+            "leaf n of what init returns must be a real floating array, got int32",
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_named(changed: Any, message: str):
+    arguments = {"make_tx": adam, "space": {"learning_rate": RATES}, **changed}
+    with pytest.raises((ValueError, TypeError), match=f"^gradkit.sweep: .*{message}"):
+        sweep(**arguments)

@@ -119,3 +119,18 @@ def test_rates_must_rise(rates):
         ValueError, match="rates must be three or more, above 0 and ris"
     ):
         gk.sweep_transfer(bowl, [1], rates)
+
+
+@pytest.mark.parametrize(
+    "make,sizes,said",
+    [
+        (bowl, [], "sizes must be one size or more, all different, got []"),
+        (bowl, [4, 4], "sizes must be one size or more, all different, got [4, 4]"),
+        (lambda n: None, [4], "make must return a gk.Experiment, got NoneType"),
+        (lambda n: bowl(n)._replace(tx=gk.sgd(0.1)), [4], "tx must be a function of"),
+    ],
+)
+def test_sizes_and_what_makes_their_models_are_checked(make, sizes, said):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        gk.sweep_transfer(make, sizes, [0.1, 0.2, 0.4], steps=2)
+    assert str(caught.value).startswith(f"gradkit.sweep_transfer: {said}")

@@ -64,6 +64,10 @@ def finish(
         "versions": report.versions(),
         "steps": {name: by_task(races, row) for name, row in steps.items()},
         "time": {name: by_task(races, row) for name, row in times.items()},
+        "trials": {
+            name: len(result.trials.points)
+            for name, result in next(iter(races.values())).results.items()
+        },
         "score_by_steps": scored[0],
         "score_by_time": scored[1],
     }
@@ -155,10 +159,10 @@ def notes(results: dict[str, Any]) -> list[str]:
     """How the table was made."""
     s = results["settings"]
     return [
-        f"A cell is the part of {s['steps']} steps after which the mean test loss is at most that "
+        f"A cell is the part of {report.counted(s['steps'], 'step')} after which the mean test loss is at most that "
         f"of tuned {s['target']} at its end, and in brackets the same by the time of a step.",
-        f"Each recipe had {s['trials']} trials a task, chosen by the validation loss, and "
-        f"{s['seeds']} other seeds for the test loss.",
+        f"{report.trials(results['trials'])} a task, chosen by the validation loss, and "
+        f"{report.counted(s['seeds'], 'other seed')} for the test loss.",
         f"A score is the area under the performance profile for ratios from 1 to {MOST:g}.",
     ]
 

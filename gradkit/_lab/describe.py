@@ -147,7 +147,7 @@ def describe(name: str) -> Description:
 
 
 def page(name: str) -> str:
-    """The page of a method, of a part of `gradkit.subspace`, or of a glossary entry."""
+    """The page of a method, of another function, of a part of `gradkit.subspace`, or of a word."""
     typed = name.strip().lower()
     if typed == "glossary":
         return "\n".join(_entry(term, text) for term, text in TERMS.items())
@@ -156,6 +156,10 @@ def page(name: str) -> str:
             names = [m.name for m in methods() if typed in map(str.lower, m.names)]
             also = f" Methods: {', '.join(names)}." if names else ""
             return _entry(term, text + also)
+    known = {word.lower() for m in methods() for word in (m.name, *m.names)}
+    function = getattr(gk, typed, None)  # such as chain, which is no method
+    if inspect.isfunction(function) and typed not in known:
+        return _page(*_parsed(function))
     room, _, part = typed.rpartition(".")
     if room.removeprefix("gradkit.") != "subspace":
         return describe(name).page()

@@ -60,7 +60,10 @@ class Call(NamedTuple):
         taken = inspect.signature(self.make).parameters
         given = {k: x for k, x in task.arguments.items() if k in taken}
         fixed = {k: x for k, x in (given | self.fixed).items() if k not in self.space}
-        said = ", ".join(f"{k}={x!r}" for k, x in fixed.items())
+        one = {
+            k: x[0] for k, x in self.space.items() if not is_range(x) and len(x) == 1
+        }
+        said = ", ".join(f"{k}={x!r}" for k, x in (one | fixed).items())
         make = functools.partial(self.make, **fixed)
         return gk.RaceEntry(make, self.space, f"{self.name}({said})")
 
@@ -150,11 +153,13 @@ def _call(text: str, for_all: Sequence[str]) -> Call:
     head, opening, rest = call.partition("(")
     head = head.strip()
     make = _factory(head)
-    taken = inspect.signature(make).parameters
+    taken = _taken(head, make)
     if RATE not in taken and not _takes_all(taken):
         raise Complaint(f"{head!r} must take {RATE}, as gk.adamw does.")
     space, fixed = _values(text, rest, opening), {}
-    for name in [name for name, x in space.items() if not _is_tuned(x)]:
+    for name in [
+        k for k, x in space.items() if not (is_range(x) or isinstance(x, list))
+    ]:
         fixed[name] = space.pop(name)
     for name in {*space, *fixed} - {*taken}:
         if not _takes_all(taken):
@@ -164,6 +169,11 @@ def _call(text: str, for_all: Sequence[str]) -> Call:
         if name in taken and name not in {*space, *fixed} and TUNED[name] is not None:
             space[name] = TUNED[name]
     if at:
+        if RATE in {*space, *fixed}:
+            raise Complaint(
+                f"{RATE!r} is there twice in {text!r}, in brackets and behind @. "
+                "Name it once."
+            )
         space[RATE] = _around(text, rate)
     elif RATE in fixed:
         space[RATE] = [fixed.pop(RATE)]
@@ -240,8 +250,9 @@ def _literal(text: str, written: str) -> Any:
         ) from None
 
 
-def _is_tuned(x: Any) -> bool:
-    return isinstance(x, list | gk.LogUniform | gk.Uniform)
+def is_range(x: Any) -> bool:
+    """Whether this is a range of numbers."""
+    return isinstance(x, gk.LogUniform | gk.Uniform)
 
 
 def _split(text: str) -> list[str]:
@@ -259,6 +270,13 @@ def _split(text: str) -> list[str]:
 def _word(word: str) -> str:
     name = WORDS.get(word.strip().lower(), word.strip().lower())
     return name if name in TUNED else pick("hyperparameter", word, [*WORDS, *TUNED])
+
+
+def _taken(head: str, make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(make).parameters
+    except (TypeError, ValueError):  # a class of C
+        raise Complaint(f"{head!r} must say what it takes, as gk.adamw does.") from None
 
 
 def _takes_all(parameters: Mapping[str, inspect.Parameter]) -> bool:

@@ -29,7 +29,10 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def board(names: list[str], console: Console) -> Iterator[Callable[[Any], None]]:
-    """Show one progress bar a recipe, with loss and time left; yield what updates it."""
+    """Show one progress bar a recipe, with loss and time left; yield what updates it.
+
+    Recipes go in order. An error leaves no bars above it.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -37,27 +40,41 @@ def board(names: list[str], console: Console) -> Iterator[Callable[[Any], None]]
         TextColumn("{task.fields[said]}", markup=False),
         TimeLeft(),
     )
-    with Progress(*columns, console=console, expand=True) as progress:
-        rows = {
-            name: progress.add_task(name, total=1.0, start=False, said="")
-            for name in names
-        }
-        seen = set()
+    progress = Progress(*columns, console=console, expand=True)
+    rows = {
+        name: progress.add_task(name, total=1.0, start=False, said="") for name in names
+    }
+    seen = set()
 
-        def watch(at: Any) -> None:
-            now, phase = at.progress, "reporting" if at.reporting else "tuning"
-            row, key = rows[at.recipe], (at.recipe, at.reporting)
-            if key not in seen:
-                seen.add(key)
-                progress.start_task(row)
-                if not console.is_terminal:
-                    console.print(f"{at.recipe}: {phase}")  # a log shows no bars
-            part = (now.finished + now.step / now.steps) / now.points
-            loss = f"loss {now.loss:.3f}" if math.isfinite(now.loss) else "diverged"
-            done = min(1.0, 0.5 * at.reporting + 0.5 * part)
-            progress.update(row, completed=done, said=f"{phase} {loss}")
+    def fill(done: list[str]) -> None:
+        for name in done:
+            progress.update(rows[name], completed=1.0)
 
+    def watch(at: Any) -> None:
+        now, phase = at.progress, "reporting" if at.reporting else "tuning"
+        row, key = rows[at.recipe], (at.recipe, at.reporting)
+        if key not in seen:
+            seen.add(key)
+            fill(names[: names.index(at.recipe)])
+            progress.start_task(row)
+            if not console.is_terminal:
+                console.print(f"{at.recipe}: {phase}")  # a log shows no bars
+        part = (now.finished + now.step / now.steps) / now.points
+        loss = f"loss {now.loss:.4g}" if math.isfinite(now.loss) else "diverged"
+        done = min(1.0, 0.5 * at.reporting + 0.5 * part)
+        progress.update(row, completed=done, said=f"{phase} {loss}")
+
+    end = progress.stop
+    progress.start()
+    try:
         yield watch
+        fill(names)  # also of what has been done before
+    except Exception as error:
+        if not isinstance(error, Stopped):
+            progress.live.transient, end = True, progress.live.stop
+        raise
+    finally:
+        end()
 
 
 @contextlib.contextmanager

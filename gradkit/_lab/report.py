@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -56,14 +57,15 @@ def versions() -> dict[str, str]:
 def notes(results: dict[str, Any]) -> list[str]:
     """Notes on how the table was made, a sentence or two each."""
     setting = results["settings"]
-    shape, trials = setting["schedule"], setting["trials"]
+    shape, seeds = setting["schedule"], setting["seeds"]
     fixed = [x["fixed"] for x in setting["recipes"].values()]
+    had = {name: len(x["trials"]) for name, x in results["recipes"].items()}
+    summary = f"{setting['summary']}; " if setting["summary"] else ""
     return [
-        f"Task {setting['task']}: {setting['summary']}; {setting['steps']} steps.",
-        f"Each recipe has {trials} trial{'s' * (trials > 1)} from {setting['tuning_seeds']} "
-        f"seed{'s' * (setting['tuning_seeds'] > 1)}; the one with the lowest validation loss is "
-        f"trained from {setting['seeds']} other seeds, and its test loss is in the table, with "
-        "Student's t interval.",
+        f"Task {setting['task']}: {summary}{counted(setting['steps'], 'step')}.",
+        f"{trials(had)} from {counted(setting['tuning_seeds'], 'seed')}; the one with the lowest "
+        f"validation loss is trained from {counted(seeds, 'other seed')}, and its test loss is in "
+        "the table" + ", with Student's t interval" * (seeds > 1) + ".",
         f"Schedule: {shape['kind']}, warm-up {shape['warmup']:g} of all steps"
         + (f", cool-down {shape['cooldown']:g}" * (shape["kind"] in ("wsd", "sqrt")))
         + ". Batches are the same for all recipes.",
@@ -72,6 +74,19 @@ def notes(results: dict[str, Any]) -> list[str]:
         "time: the same by the time of a step, of one run with nothing beside it.",
         "What wins on a small model in a short run need not win elsewhere.",
     ]
+
+
+def trials(had: Mapping[str, int]) -> str:
+    """How many trials the recipes have, the beginning of a sentence."""
+    if len({*had.values()}) == 1:
+        return f"Each recipe has {counted(next(iter(had.values())), 'trial')}"
+    said = (f"{name} has {counted(n, 'trial')}" for name, n in sorted(had.items()))
+    return ", ".join(said)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def markdown(results: dict[str, Any], found: gk.RaceTable) -> str:

@@ -1,5 +1,6 @@
 """An experiment to repeat at several sizes: a model, its loss, its optimizer and its data."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradkit._core import numbers
+from gradkit._core.call import error
+from gradkit._core.measure.loss import real
 from gradkit._core.types import AnyTransform, Params
 
 Batch = Any  # second argument of the loss
@@ -32,6 +36,37 @@ def train(
     tx = optax.with_extra_args_support(tx)
     updates, opt = tx.update(grads, opt, params, value=loss)
     return optax.apply_updates(params, updates), opt, loss
+
+
+def check_functions(method: str, **functions: tuple[Any, str]) -> None:
+    """Check that each is a function of the arguments that are named beside it."""
+    for name, (function, arguments) in functions.items():
+        must, got = f"{name} must be a function of {arguments}", None
+        if not callable(function):
+            got = type(function).__name__
+        else:
+            try:
+                inspect.signature(function).bind(*arguments.split(", "))
+            except TypeError as wrong:
+                got = f"one that does not take them: {wrong}"
+            except ValueError:  # a builtin without a signature
+                pass
+        if got is not None:
+            remedy = f"Write lambda {arguments}: ..., say."
+            raise error(TypeError, method, f"{must}, got {got}. {remedy}")
+
+
+def check_trained(method: str, name: str, init: Callable[[jax.Array], Params]) -> None:
+    """Check that what `init` returns are arrays that have gradients; nothing is computed."""
+    found = []
+    jax.eval_shape(lambda key: found.append(init(key)), jax.random.key(0))
+    check_arrays(method, f"what {name} returns", found[0])
+
+
+def check_arrays(method: str, name: str, params: Params) -> None:
+    """Check that parameters are arrays that have gradients; complex ones do."""
+    if not all(map(numbers.is_trained, jax.tree.leaves(params))):
+        real(method, params, name)
 
 
 def keys(seeds: int) -> jax.Array:

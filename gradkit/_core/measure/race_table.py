@@ -1,5 +1,6 @@
 """The result of a race: recipes at their best hyperparameters, side by side."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -105,11 +106,11 @@ class RaceTable(NamedTuple):
             part = np.nan if steps is None else steps / self.steps
             pace = result.seconds_per_step / base.seconds_per_step if base else np.nan
             cells = [
-                f"{loss.value:.4f}" if np.isfinite(loss.value) else "diverged",
-                "" if np.isnan(loss.low) else f"± {loss.high - loss.value:.4f}",
-                "" if np.isnan(part) else f"{part:.2f}",
-                "" if np.isnan(part * pace) else f"{part * pace:.2f}",
-                f"{1e3 * result.seconds_per_step:.2f}",
+                digits(loss.value, 4) if np.isfinite(loss.value) else "diverged",
+                "" if np.isnan(loss.low) else f"± {digits(loss.high - loss.value, 2)}",
+                "" if np.isnan(part) else digits(part, 2),
+                "" if np.isnan(part * pace) else digits(part * pace, 2),
+                digits(1e3 * result.seconds_per_step, 3),
                 f"{result.state_bytes:,}",
             ]
             rows.append((name, chosen(result), *cells))
@@ -141,7 +142,7 @@ class RaceTable(NamedTuple):
             colour, line = ("#000000", "--") if name == BASE else next(others)
             style = {"color": colour, "ls": line, "zorder": 3 if name == BASE else 2}
             if result.report is not None:
-                label = f"{name} {result.loss.value:.3f}"
+                label = f"{name} {digits(result.loss.value, 4)}"
                 fall.plot(result.report.marks, result.curve, label=label, **style)
                 low, high = (
                     f(result.report.curves[0], axis=0) for f in (np.min, np.max)
@@ -160,7 +161,10 @@ class RaceTable(NamedTuple):
         best = np.array([np.min(x[np.isfinite(x)], initial=np.inf) for x in finals])
         for axis, seen, least in (fall, late, 0.0), (tuned, best, 0.25):
             seen = seen[np.isfinite(seen)]
-            if len(seen):
+            if len(seen) and 0 < seen.min() < seen.max() / 100:
+                axis.set_yscale("log")
+                axis.set_ylim(seen.min() / 1.5, seen.max() * 1.5)
+            elif len(seen):
                 low, span = seen.min(), max(np.ptp(seen), least * abs(seen.min()))
                 axis.set_ylim(low - 0.05 * span, low + (1.05 + 4 * least) * span)
         fall.set(
@@ -188,6 +192,13 @@ def _draw_trials(axis: Any, result: Result, style: dict[str, Any]) -> None:
     if result.point is not None:
         best = trials.points.index(result.point)
         axis.plot(rates[best], final[best], "*", color=style["color"], ms=11, zorder=4)
+
+
+def digits(x: float, count: int) -> str:
+    """`x` with so many significant digits, such as 3e-7; whole numbers below a million as such."""
+    if 10**count <= abs(x) < 1e6:
+        return f"{x:.0f}"
+    return re.sub(r"e(-?)\+?0*", r"e\1", f"{x:.{count}g}")
 
 
 def chosen(result: Result) -> str:

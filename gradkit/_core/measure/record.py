@@ -14,7 +14,7 @@ import numpy as np
 
 from gradkit._core.call import error
 from gradkit._core.measure import host
-from gradkit._core.measure.sweep_table import SweepTable
+from gradkit._core.measure.sweep_table import SweepTable, stable_repr
 
 try:
     import fcntl
@@ -68,7 +68,7 @@ class Record:
         with self._writing():
             _write(
                 self._path([run], "run"),
-                point=repr(self._table.points[i]),
+                point=stable_repr(self._table.points[i]),
                 steps=self._table.steps[i],
                 losses=self._table.losses[i, j],
                 curve=self._table.curves[i, j],
@@ -149,14 +149,14 @@ class Record:
         if changed:
             text = (
                 f"folder must be of a sweep with the same {', '.join(changed)}, got {path.parent}"
-                f"{_numerics(old, settings)}. Choose another folder, or repeat that sweep."
+                f"{_changes(old, settings)}. Choose another folder, or repeat that sweep."
             )
             raise error(ValueError, self.method, text)
 
     def _read(self, path: pathlib.Path, i: int, j: int) -> None:
         table = self._table
         with self._reading(path), path.open("rb") as file, np.load(file) as kept:
-            if str(kept["point"]) != repr(table.points[i]):
+            if str(kept["point"]) != stable_repr(table.points[i]):
                 raise ValueError("of another point")
             table.steps[i] = kept["steps"]
             table.losses[i, j] = kept["losses"]
@@ -202,8 +202,10 @@ def _write(path: pathlib.Path, **arrays: Any) -> None:
 def _settings(table: SweepTable) -> dict[str, Any]:
     """What makes the numbers of a sweep, but for its functions, as JSON."""
     return {
-        "space": {k: repr(x) for k, x in table.space.items()},
-        "points": [{k: repr(x) for k, x in point.items()} for point in table.points],
+        "space": {k: stable_repr(x) for k, x in table.space.items()},
+        "points": [
+            {k: stable_repr(x) for k, x in point.items()} for point in table.points
+        ],
         "seeds": list(table.seeds),
         "steps": table.losses.shape[2],
         "marks": list(table.marks),
@@ -211,9 +213,11 @@ def _settings(table: SweepTable) -> dict[str, Any]:
     }
 
 
-def _numerics(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs of versions, device and flags, with both values."""
-    was, now = (x.get("numerics") or {} for x in (old, new))
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What differs of the held-out loss, versions, device and flags, with both values."""
+    was, now = (
+        {"held_out": x.get("held_out"), **(x.get("numerics") or {})} for x in (old, new)
+    )
     changed = [
         f"{k} was {was.get(k)}, now {now[k]}" for k in now if was.get(k) != now[k]
     ]

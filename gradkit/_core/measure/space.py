@@ -88,28 +88,28 @@ def _values(method: str, name: str, values: Any) -> Range | tuple[Any, ...]:
 def points(method: str, space: Space, count: int | None, seed: int) -> list[Point]:
     """Every combination of the values, or `count` points of a scrambled Sobol sequence.
 
-    Of lists alone these may be fewer: none is there twice.
+    None is there twice. Of lists alone they are every combination where that is no more.
     """
     space = checked(method, space)
     ranges = [name for name, values in space.items() if isinstance(values, Range)]
-    if count is None:
-        if ranges:
-            text = (
-                f"points must say how many to draw, as space[{ranges[0]!r}] is a range, got "
-                "None. Pass points=32, say."
-            )
-            raise error(ValueError, method, text)
-        return [
-            dict(zip(space, combination))
-            for combination in itertools.product(*space.values())
-        ]
+    if count is None and ranges:
+        text = (
+            f"points must say how many to draw, as space[{ranges[0]!r}] is a range, got "
+            "None. Pass points=32, say."
+        )
+        raise error(ValueError, method, text)
+    combinations = math.inf if ranges else math.prod(map(len, space.values()))
+    if count is None or count >= combinations:
+        lists: Any = space.values()
+        return [dict(zip(space, values)) for values in itertools.product(*lists)]
     sobol = qmc.Sobol(len(space), rng=np.random.default_rng(seed))
-    draws = sobol.random_base2(math.ceil(math.log2(count)))[:count]
-    drawn = [
-        {name: _at(values, float(x)) for (name, values), x in zip(space.items(), draw)}
-        for draw in draws
-    ]
-    return [*{repr(point): point for point in drawn}.values()]  # each once
+    found: dict[str, Point] = {}
+    while not found or (len(found) < count and not ranges):  # of lists, some twice
+        double = math.ceil(math.log2(max(count, sobol.num_generated)))
+        for draw in sobol.random_base2(double):
+            point = {k: at(x, float(u)) for (k, x), u in zip(space.items(), draw)}
+            found.setdefault(repr(point), point)
+    return [*found.values()][:count]
 
 
 def seeds(method: str, given: int | Sequence[int]) -> tuple[int, ...]:
@@ -127,7 +127,8 @@ def seeds(method: str, given: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(map(int, listed))
 
 
-def _at(values: Range | tuple[Any, ...], fraction: float) -> Any:
+def at(values: Range | Sequence[Any], fraction: float) -> Any:
+    """The value below which this fraction of a range or a list is."""
     if isinstance(values, Range):
         return values.at(fraction)
     return values[min(int(fraction * len(values)), len(values) - 1)]

@@ -1,5 +1,6 @@
 """The result of a sweep: one row a point, and which one to pick."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,8 +70,11 @@ class SweepTable(NamedTuple):
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict for each point and seed: hyperparameters, seed, steps, losses."""
-        last = recent(self.losses)
+        """One dict for each point and seed: hyperparameters, seed, steps, losses.
+
+        The training loss is the mean of the last tenth of the steps that were trained.
+        """
+        last = self._last()
         return [
             {
                 **point,
@@ -85,18 +89,21 @@ class SweepTable(NamedTuple):
 
     def table(self, most: int = 20) -> str:
         """`most` points, those trained the longest first, the best of them first; and the pick."""
-        final = self.final
+        stopped = (self.steps < self.losses.shape[2])[:, None]
+        known = np.where(stopped, self._last(), self.final)
+        final = np.where(stopped, np.nan, known)
         means = np.where(np.isfinite(final), final, np.inf).mean(axis=1)
         order = np.lexsort((means, -self.steps))[:most]
         names = [*self.points[0]]
         rows = [(*names, "loss", "over seeds", "")]
         for i in order:
-            lost, steps = int(np.sum(~np.isfinite(final[i]))), self.steps[i]
-            stopped = steps < self.losses.shape[2] and lost == final.shape[1]
-            remark = f"{lost} of {final.shape[1]} runs diverged" * bool(lost)
-            remark = f"stopped after {steps} steps" if stopped else remark
-            cells = [cell(self.points[i][name]) for name in names]
-            spread = "" if lost else f"± {np.ptp(final[i]) / 2:.3g}"
+            lost = int(np.sum(~np.isfinite(known[i])))
+            remarks = [f"{lost} of {known.shape[1]} runs diverged"] * bool(lost)
+            remarks += [f"stopped after {self.steps[i]} steps"] * bool(stopped[i])
+            remark = ", ".join(remarks)
+            cells = [self._cell(name, self.points[i][name]) for name in names]
+            is_spread = np.isfinite(means[i]) and final.shape[1] > 1
+            spread = f"± {np.ptp(final[i]) / 2:.3g}" if is_spread else ""
             loss = f"{means[i]:.4f}" if np.isfinite(means[i]) else ""
             rows.append((*cells, loss, spread, remark))
         lines = [table.aligned(rows)]
@@ -108,7 +115,7 @@ class SweepTable(NamedTuple):
         if not np.isfinite(means).any():
             return "Every point diverged."
         best = self.pick()
-        point = ", ".join(f"{k}={cell(x)}" for k, x in best.point.items())
+        point = ", ".join(f"{k}={self._cell(k, x)}" for k, x in best.point.items())
         text = f"Best: {point}, loss {best.loss.value:.4f}"
         if not np.isnan(best.loss.low):
             text += f" [{best.loss.low:.4f}, {best.loss.high:.4f}]"
@@ -119,6 +126,19 @@ class SweepTable(NamedTuple):
             )
         return f"{text}."
 
+    def _last(self) -> np.ndarray:
+        """The mean training loss of the last tenth of the steps of each point, `[points, seeds]`."""
+        pairs = zip(self.losses, self.steps)
+        return np.stack([recent(x[:, : max(1, steps)]) for x, steps in pairs])
+
+    def _cell(self, name: str, value: Any) -> str:
+        """A hyperparameter as text, with its place in the space where another has the same text."""
+        listed = self.space[name]
+        if isinstance(listed, space.Range) or isinstance(value, float | int | str):
+            return cell(value)
+        alike = [cell(x) for x in listed].count(cell(value)) > 1
+        return f"{cell(value)} ({_place(listed, value) + 1})" if alike else cell(value)
+
     def plot(self, axes: Any) -> None:
         """Draw the loss of every point on matplotlib's `axes`, one for each hyperparameter."""
         final = np.where(np.isfinite(self.final), self.final, np.nan)
@@ -127,14 +147,14 @@ class SweepTable(NamedTuple):
             values = [point[name] for point in self.points]
             listed = self.space[name]
             is_number = all(isinstance(x, float | int) for x in values)
-            places = {} if is_number else {x: i for i, x in enumerate(listed)}
-            at = values if is_number else [places[x] for x in values]
+            at = [x if is_number else _place(listed, x) for x in values]
             axis.plot(at, np.nanmean(final, axis=1), ".", color="tab:blue", alpha=0.6)
-            mark = best.point[name] if is_number else places[best.point[name]]
+            mark = at[self.points.index(best.point)]
             axis.plot(mark, best.loss.value, "*", ms=14, color="tab:red")
             axis.set(xlabel=name, ylabel="loss")
             if not is_number:
-                axis.set_xticks([*places.values()], [*map(str, places)])
+                labels = [self._cell(name, x) for x in listed]
+                axis.set_xticks(range(len(labels)), labels)
             elif min(values) > 0 and max(values) > 10 * min(values):
                 axis.set_xscale("log")
 
@@ -171,4 +191,21 @@ def recent(losses: np.ndarray) -> np.ndarray:
 
 def cell(value: Any) -> str:
     """A hyperparameter as text, floats with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else stable_repr(value)
+
+
+def stable_repr(value: Any) -> str:
+    """`repr(value)` without the addresses of functions, so that it is the same in every process."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(value))
+
+
+def _place(listed: Any, value: Any) -> int:
+    """Which of the values of a list this one is."""
+    same = [x is value for x in listed]
+    return (
+        same.index(True)
+        if any(same)
+        else [*map(stable_repr, listed)].index(stable_repr(value))
+    )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gradkit._core import check
 from gradkit._core.call import error
 from gradkit._core.measure import host
 from gradkit._core.measure import space as spaces
@@ -55,11 +56,17 @@ class Programs:
         memory: float | None = None,
     ):
         """Nothing is compiled yet; `memory` is in bytes, half of the device's if not given."""
+        if memory is not None:
+            check.positive(method, memory=memory)
         self.memory = host.available() / 2 if memory is None else memory
         self.numbers = [k for k, values in space.items() if spaces.is_number(values)]
         self.together = best_together(problem)
         self._method, self._problem, self._steps = method, problem, steps
         self._compiled: dict[Any, Trials] = {}
+
+    def check(self, subject: str, points: Sequence[Point]) -> None:
+        """Refuse points at which `subject`, what makes the transform, makes none that trains."""
+        self._problem.check_points(self._method, subject, points, self.numbers)
 
     def static(self, point: Point) -> Point:
         """The hyperparameters of a point that are no numbers: each has programs of its own."""
@@ -84,7 +91,7 @@ class Programs:
             if runs == 1:
                 text = (
                     f"memory must be at least {made.bytes:.3g} bytes for one run, got "
-                    f"{self.memory:.3g}. Use a smaller model."
+                    f"{self.memory:.3g}. Give more, or use a smaller model."
                 )
                 raise error(ValueError, self._method, text)
             runs = max(1, min(runs - 1, int(runs * self.memory / made.bytes)))

@@ -1,9 +1,11 @@
 """The compiled training of several runs: hyperparameters and seeds of one program."""
 
+import contextlib
 import functools
 import math
+import reprlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +14,12 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from gradkit._core import check
 from gradkit._core.averages import evaluated
 from gradkit._core.call import error
+from gradkit._core.measure.sweep_table import cell
+from gradkit._core.mismatch import mismatch
+from gradkit._core.paths import leaf_paths
 from gradkit._core.types import AnyTransform, Params
 
 SHARED = {"step", "count", "key"}  # fields of states that all runs may share
@@ -29,27 +35,100 @@ class Problem(NamedTuple):
     loss: Callable[[Params, Any], jax.Array]  # parameters, batch -> a number
     data: Callable[[jax.Array], Any]  # key -> the batch that it draws
 
-    def check(
-        self, method: str, point: Mapping[str, Any], held_out: HeldOut | None
-    ) -> None:
-        """Refuse what cannot be trained or judged, before anything is compiled."""
-        try:
-            self.make_tx(**point)
-        except TypeError as found:
-            text = f"make_tx must take {', '.join(point)}, got an error of it: {found}"
-            raise error(
-                TypeError, method, f"{text}. Give it these arguments."
-            ) from found
-        params, batch = (
-            jax.eval_shape(f, jax.random.key(0)) for f in (self.init, self.data)
-        )
+    def check(self, method: str, judges: Mapping[str, HeldOut]) -> None:
+        """Refuse losses that are no numbers, by their names, before anything is compiled."""
+        params, batch = self._given()
         values = {"loss": jax.eval_shape(self.loss, params, batch)}
-        if held_out is not None:
-            values["held_out"] = jax.eval_shape(held_out, params)
+        values |= {name: jax.eval_shape(f, params) for name, f in judges.items()}
         for name, value in values.items():
-            if getattr(value, "shape", None) != ():
+            is_real = name != "loss" or jnp.issubdtype(value.dtype, jnp.floating)
+            if getattr(value, "shape", None) != () or not is_real:
                 text = f"{name} must return one number, got {value}. Take its mean."
                 raise error(TypeError, method, text)
+
+    def check_points(
+        self,
+        method: str,
+        subject: str,
+        points: Sequence[Mapping[str, Any]],
+        numbers: Sequence[str],
+    ) -> None:
+        """Refuse points at which `subject`, what makes the transform, makes none that trains.
+
+        It is called with the numbers of each point, which it can read. The first update of a point
+        of each program is traced, as in that program: with numbers that it cannot.
+        """
+        programs: dict[str, Mapping[str, Any]] = {}
+        for point in points:
+            at = ", ".join(f"{k}={cell(x)}" for k, x in point.items())
+            with _blaming(method, f"{subject} must make a transform of {at}"):
+                tx = self.make_tx(**point)
+            if not check.is_transform(tx):
+                text = f"{subject} must return a transform, with init and update, got "
+                text = f"{text}{reprlib.repr(tx)}. Return one of optax or gradkit, say."
+                raise error(TypeError, method, text)
+            static = {k: x for k, x in point.items() if k not in numbers}
+            programs[repr(static)] = static
+        for static in programs.values():
+            make = functools.partial(self.make_tx, **static)
+            self._replace(make_tx=make)._trace(method, subject, numbers)
+
+    def _trace(self, method: str, subject: str, numbers: Sequence[str]) -> None:
+        """Refuse a transform whose first update fails, or changes what a step starts from."""
+        params, batch = self._given()
+        loss, grads = jax.eval_shape(jax.value_and_grad(self.loss), params, batch)
+        number = jax.ShapeDtypeStruct((), jnp.result_type(float))
+        point = dict.fromkeys(numbers, number)
+
+        def update(point: Any, params: Any, opt: Any, grads: Any, loss: Any) -> Any:
+            tx = _optimizer(self, point)
+            updates, opt = tx.update(grads, opt, params, value=loss)
+            return optax.apply_updates(params, updates), opt
+
+        with _blaming(method, f"{subject} must init and update in a jitted step"):
+            opt = _state(self, point)
+            after = jax.eval_shape(update, point, params, opt, grads, loss)
+        for name, old, new in zip(("parameters", "state"), (params, opt), after):
+            if (change := _change(old, new)) is not None:
+                text = f"{subject} must keep structure, shapes and dtypes of its {name} in "
+                text = f"{text}an update, got {change}. Cast what it returns, say."
+                raise error(TypeError, method, text)
+
+    def _given(self) -> tuple[Any, Any]:
+        """First parameters and a batch, as shapes."""
+        key = jax.random.key(0)
+        return jax.eval_shape(self.init, key), jax.eval_shape(self.data, key)
+
+
+@contextlib.contextmanager
+def _blaming(method: str, must: str) -> Iterator[None]:
+    """Errors within are those of what is named, and say what it said."""
+    try:
+        yield
+    except Exception as found:
+        kind = TypeError if isinstance(found, TypeError) else ValueError
+        text = f"{must}, got {told(found)}. Change it, or what is tuned of it."
+        raise error(kind, method, text) from found
+
+
+def told(found: Exception) -> str:
+    """What an error says, in a line without its full stop."""
+    text = " ".join(str(found).split())[:400].rstrip(" .")
+    kind = type(found).__name__
+    return text if text.startswith("gradkit.") else f"{kind}: {text}" if text else kind
+
+
+def _change(old: Any, new: Any) -> str | None:
+    """A phrase for how a tree of shapes differs from what it was; None if it does not."""
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        return mismatch(new, old) or "another structure"
+    for path, was, now in zip(
+        leaf_paths(old), jax.tree.leaves(old), jax.tree.leaves(new)
+    ):
+        if (was.shape, was.dtype) != (now.shape, now.dtype):
+            kinds = f"{now.dtype}{[*now.shape]} instead of {was.dtype}{[*was.shape]}"
+            return f"{kinds} for leaf {path}" if path else kinds
+    return None
 
 
 class Runs(NamedTuple):

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core import check, schedules
@@ -21,7 +23,7 @@ from gradkit._core.measure.space import LogUniform, Point, Space
 from gradkit._core.measure.sweep_table import SweepTable
 from gradkit._core.measure.task import Task
 from gradkit._core.measure.training import Programs, Training
-from gradkit._core.measure.trials import Problem
+from gradkit._core.measure.trials import Problem, told
 from gradkit._core.types import Schedule
 
 NAME = "race"
@@ -49,22 +51,23 @@ def race(
         \ell_\text{validation}(r, h, s), \qquad
       L_r = \operatorname{mean}_{s \in S'} \ell_\text{test}(r, h_r, s)$$
 
-    with $H_r$ as many points for each recipe $r$, tuned from seeds $S$ and reported from other
-    ones $S'$. So the report is of data and seeds that no choice has seen. First parameters and
-    batches of a seed are the same for all recipes. Where a state keeps an average of the
-    parameters, such as that of schedule-free AdamW, both losses are of the average.
+    with $H_r$ the points of recipe $r$, tuned from seeds $S$ and reported from other ones $S'$. So
+    the report is of data and seeds that no choice has seen. First parameters and batches of a seed
+    are the same for all recipes. Where a state keeps an average of the parameters, such as that of
+    schedule-free AdamW, both losses are of the average.
 
     Args:
-        recipes: name -> a factory that takes `learning_rate`, or a `gk.RaceEntry` with the space of
-            what is tuned. Where that has no learning rate, it is tuned from a third of the
-            factory's default to a hundred times it.
+        recipes: name -> a factory that takes `learning_rate`, a schedule, or a `gk.RaceEntry` with
+            the space of what is tuned. Where that has no learning rate, it is tuned from a third of
+            the factory's default to a hundred times it.
         task: a `gk.Task`.
         steps: updates of every run.
-        trials: points for each recipe: of one range, evenly spaced; of more, a Sobol sequence.
+        trials: points for each recipe: of one range, evenly spaced; of more, a Sobol sequence; of
+            lists alone, all combinations where they are fewer. A single trial is the middle.
         tuning_seeds: runs for each of them.
         seeds: runs of the point that is chosen.
-        schedule: `(peak rate, steps) -> schedule`; linear warm-up for a tenth of all steps, then
-            linear decay to zero, if not given.
+        schedule: `(peak rate, steps) -> schedule`, of a rate that is traced; linear warm-up for a
+            tenth of all steps, then linear decay to zero, if not given.
         memory: bytes of one device to use at most; half of it by default.
         folder: runs are saved here, as `gk.sweep` does; the same race with the same folder goes on.
         watch: called with a `RaceProgress`. What it raises ends the race.
@@ -73,8 +76,9 @@ def race(
         A `RaceTable`: `table()` a text, `rows()` one dict for each recipe, `results` all numbers,
         `plot(axes)` a picture on two axes.
 
-    Errors: no recipes; a factory that does not take `learning_rate` or what its space names; a task
-        whose losses are not numbers; a folder of another race.
+    Errors: no recipes; a factory that does not take `learning_rate` or what its space names, or
+        refuses a point of it; a transform that cannot be jitted; a task whose losses are not
+        numbers; a folder of another race. All but the last are found before anything is trained.
     Paper: Dahl et al., "Benchmarking Neural Network Training Algorithms", arXiv:2306.07179, for the
         equal budget and the quasi-random points.
     Departure: the paper scores the time to a target; `RaceTable.results[...].steps_to` gives it.
@@ -103,11 +107,20 @@ def race(
     if folder is not None and len({*places.values()}) < len(places):
         text = f"recipes must have names that differ in letters and digits, got {[*places]}."
         raise error(ValueError, NAME, f"{text} Rename one.")
-    shape, results = schedule or _linear, {}
-    for name, entry in entries.items():
-        say = _saying(watch, name)
-        heat = _Heat(entry, task, steps, shape, memory, places[name])
-        results[name] = heat.run(trials, tuning_seeds, seeds, say)
+    shape = _linear if schedule is None else _checked(schedule, steps)
+    heats = {
+        name: _Heat(entry, task, steps, trials, shape, memory, places[name])
+        for name, entry in entries.items()
+    }
+    judges = {"validation": task.validation, "test": task.test}
+    first, *_ = entries.values()
+    Problem(first.make_tx, task.init, task.loss, task.data).check(NAME, judges)
+    for name, heat in heats.items():
+        heat.check(f"recipe {name!r}")
+    results = {
+        name: heats.pop(name).run(tuning_seeds, seeds, _saying(watch, name))
+        for name in entries  # no programs are kept of those that are done
+    }
     return RaceTable(task.name, task.summary, steps, results)
 
 
@@ -119,6 +132,7 @@ class _Heat:
         entry: RaceEntry,
         task: Task,
         steps: int,
+        trials: int,
         shape: Shape,
         memory: float | None,
         folder: pathlib.Path | None,
@@ -127,14 +141,18 @@ class _Heat:
             return entry.make_tx(learning_rate=shape(learning_rate, steps), **others)
 
         self._entry, self._task, self._steps, self._folder = entry, task, steps, folder
-        self._problem = Problem(make, task.init, task.loss, task.data)
-        self._programs = Programs(NAME, self._problem, entry.space, steps, memory)
+        self._points = _points(entry.space, trials)
+        problem = Problem(make, task.init, task.loss, task.data)
+        self._programs = Programs(NAME, problem, entry.space, steps, memory)
 
-    def run(self, trials: int, tuning_seeds: int, seeds: int, say: Any) -> Result:
+    def check(self, subject: str) -> None:
+        """Refuse a recipe that cannot be trained at all of its points."""
+        self._programs.check(subject, self._points)
+
+    def run(self, tuning_seeds: int, seeds: int, say: Any) -> Result:
         """Tune, choose, and report."""
-        points = _points(self._entry.space, trials)
         tuned = self._empty(
-            points, range(TUNING_SEEDS, TUNING_SEEDS + tuning_seeds), None
+            self._points, range(TUNING_SEEDS, TUNING_SEEDS + tuning_seeds), None
         )
         self._train(tuned, "validation", say(False))
         if not np.isfinite(tuned.held_out).all(axis=1).any():
@@ -158,7 +176,6 @@ class _Heat:
     ) -> tuple[float, float, int]:
         """Fill the table; seconds a step, to compile, and bytes of state, where they are timed."""
         task, held_out = self._task, getattr(self._task, loss)
-        self._problem.check(NAME, table.points[0], held_out)
         folder = self._folder and self._folder / loss
         about = {
             "task": f"{task.name}: {task.summary}",
@@ -181,13 +198,22 @@ def _costs(training: Training) -> list[float]:
 
 def _entry(name: str, given: RaceEntry | Callable[..., Any]) -> RaceEntry:
     """The recipe with the space of what is tuned."""
-    if isinstance(given, RaceEntry):
-        rates = {"learning_rate": rates_of(given.make_tx)}
-        return given._replace(space=spaces.checked(NAME, rates | dict(given.space)))
-    if not callable(given):
-        text = f"recipes[{name!r}] must be a factory or a gk.RaceEntry, got {given!r}."
+    if not isinstance(name, str):
+        text = f"recipes must be named by text, got {name!r}."
+        raise error(TypeError, NAME, f"{text} Pass {{'adamw': gk.adamw}}, say.")
+    entry = given if isinstance(given, RaceEntry) else RaceEntry(given, {})
+    if not callable(entry.make_tx):
+        text = f"recipes[{name!r}] must be a factory or a gk.RaceEntry of one, got {entry.make_tx!r}."
         raise error(TypeError, NAME, f"{text} Pass gk.adamw, say, without calling it.")
-    return RaceEntry(given, {"learning_rate": rates_of(given)})
+    if not isinstance(entry.space, Mapping):
+        text = (
+            f"space of recipes[{name!r}] must name what is tuned, got {entry.space!r}."
+        )
+        raise error(
+            TypeError, NAME, f"{text} Pass {{'b1': [0.9, 0.95]}}, say, or {{}}."
+        )
+    rates = {"learning_rate": rates_of(entry.make_tx)}
+    return entry._replace(space=spaces.checked(NAME, rates | dict(entry.space)))
 
 
 def rates_of(make: Callable[..., Any]) -> LogUniform:
@@ -207,13 +233,41 @@ def rates_of(make: Callable[..., Any]) -> LogUniform:
 
 
 def _points(space: Space, trials: int) -> list[Point]:
-    """As many points as trials: evenly spaced in one range, else a Sobol sequence."""
+    """As many points as trials: evenly spaced in one range, else a Sobol sequence.
+
+    One trial is the middle of what is tuned.
+    """
+    if trials == 1:
+        return [{name: spaces.at(values, 0.5) for name, values in space.items()}]
     ranges = {k: x for k, x in space.items() if isinstance(x, spaces.Range)}
     fixed = {k: x[0] for k, x in space.items() if k not in ranges and len(x) == 1}
-    if len(ranges) == 1 and len(fixed) == len(space) - 1 and trials > 1:
+    if len(ranges) == 1 and len(fixed) == len(space) - 1:
         ((name, values),) = ranges.items()
         return [fixed | {name: values.at(i / (trials - 1))} for i in range(trials)]
     return spaces.points(NAME, space, trials, 0)
+
+
+def _checked(schedule: Shape, steps: int) -> Shape:
+    """`schedule`, if it makes schedules, or numbers, of rates that are traced."""
+
+    def first(rate: jax.Array) -> Any:
+        made: Any = schedule(rate, steps)
+        return made(jnp.int32(0)) if callable(made) else made
+
+    got, cause = repr(schedule), None
+    if callable(schedule):
+        try:
+            made = jax.eval_shape(
+                first, jax.ShapeDtypeStruct((), jnp.result_type(float))
+            )
+            if getattr(made, "shape", None) == ():
+                return schedule
+            got = f"one that gives {made}"
+        except Exception as found:
+            got, cause = told(found), found
+    text = f"schedule must be a function (peak rate, steps) -> schedule, got {got}."
+    remedy = "Pass lambda rate, steps: gk.schedule_by_cosine(rate, steps=steps), say."
+    raise error(TypeError, NAME, f"{text} {remedy}") from cause
 
 
 def _linear(rate: Any, steps: int) -> Schedule:

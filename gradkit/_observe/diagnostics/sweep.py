@@ -8,8 +8,8 @@ import jax
 
 from gradkit._core import check
 from gradkit._core.call import error
+from gradkit._core.measure import experiment, sweep_table
 from gradkit._core.measure import space as spaces
-from gradkit._core.measure import sweep_table
 from gradkit._core.measure.record import Record
 from gradkit._core.measure.space import Space
 from gradkit._core.measure.sweep_table import SweepTable
@@ -70,7 +70,8 @@ def sweep(
         memory: bytes of one device to use at most; half of it by default.
         folder: each run is saved here when it is finished, and once a minute and when the sweep is
             stopped where it is. The same sweep with the same folder goes on. Functions are not
-            compared; other arguments, versions, device and flags are.
+            compared, but for names and places of those in `space`; other arguments, whether there
+            is a `held_out`, versions, device and flags are.
         watch: called with a `SweepProgress` some 20 times for each group of runs. What it raises ends the
             sweep.
 
@@ -105,19 +106,33 @@ def sweep(
     if halving == 1:
         text = "halving must be at least 2, got 1. Choose 3, say, or leave it out."
         raise error(ValueError, NAME, text)
+    judges = {} if held_out is None else {"held_out": held_out}
+    experiment.check_functions(
+        NAME,
+        init=(init, "key"),
+        data=(data, "key"),
+        loss=(loss, "params, batch"),
+        **{name: (f, "params") for name, f in judges.items()},
+    )
+    experiment.check_trained(NAME, "init", init)
+    chosen = spaces.seeds(NAME, seeds)
+    for seed in chosen:
+        check.below(NAME, "2**31", 2**31, seeds=seed)
     space = spaces.checked(NAME, space)
     every = spaces.points(NAME, space, points, 0)
     problem = Problem(make_tx, init, loss, data)
-    problem.check(NAME, every[0], held_out)
+    problem.check(NAME, judges)
+    programs = Programs(NAME, problem, space, steps, memory)
+    programs.check("make_tx", every)
     table = sweep_table.empty(
         space,
         every,
-        spaces.seeds(NAME, seeds),
+        chosen,
         steps,
         sweep_table.marks(steps, held_out_every),
     )
-    with Record(NAME, folder, table).opened() as record:
-        programs = Programs(NAME, problem, space, steps, memory)
+    about = {"held_out": "none" if held_out is None else "given"}
+    with Record(NAME, folder, table, about).opened() as record:
         training = Training(programs, table, record, held_out, watch)
         going = [*range(len(every))]
         for stop in _rungs(steps, halving, len(every)):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradkit._core import check
+from gradkit._core.call import error
 from gradkit._core.measure import experiment, sweep_table
 from gradkit._core.measure.record import Record
 from gradkit._core.measure.sweep_result import SweepResult
@@ -55,15 +56,36 @@ def sweep_transfer(
     >>> gk.sweep_transfer(bowl, [1, 4], [0.125, 0.25, 0.5, 1.0, 2.0], steps=2).shift
     0.0
     """
-    check.positive(NAME, steps=steps, seeds=seeds)
+    check.count(NAME, steps=steps, seeds=seeds)
+    want = "sizes must be one size or more, all different"
+    distinct = len(sizes) == len({*sizes}) > 0
+    check.holds(NAME, distinct, want, [*sizes], "Pass widths, such as [64, 128].")
     if list(rates) != sorted(set(rates)) or len(rates) < 3 or rates[0] <= 0:
         raise ValueError(
             "gradkit.sweep_transfer: rates must be three or more, above 0 and rising, got "
             f"{list(rates)}. Space them evenly in their logarithm, as 2.0**k."
         )
     return SweepResult(
-        tuple(rates), {n: _train(make(n), rates, steps, seeds) for n in sizes}
+        tuple(rates), {n: _train(_made(make, n), rates, steps, seeds) for n in sizes}
     )
+
+
+def _made(make: experiment.Make, size: int) -> experiment.Experiment:
+    """The experiment of one size."""
+    made = make(size)
+    if not isinstance(made, experiment.Experiment):
+        text = f"make must return a gk.Experiment, got {type(made).__name__}"
+        raise error(TypeError, NAME, f"{text}. Return gk.Experiment(init, loss, ...).")
+    init, loss, tx, batch = made
+    experiment.check_functions(
+        NAME,
+        init=(init, "key"),
+        loss=(loss, "params, batch"),
+        tx=(tx, "learning_rate"),
+        batch=(batch, "key"),
+    )
+    experiment.check_trained(NAME, "init", init)
+    return made
 
 
 def _train(
@@ -73,7 +95,9 @@ def _train(
     problem = Problem(lambda rate: model.tx(rate), model.init, model.loss, model.batch)
     space, points = {"rate": rates}, [{"rate": rate} for rate in rates]
     table = sweep_table.empty(space, points, (*range(seeds),), steps, (steps,))
+    problem.check(NAME, {})
     programs = Programs(NAME, problem, space, steps)
+    programs.check("tx", points)
     training = Training(programs, table, Record(NAME, None, table))
     training.train(range(len(points)), steps)
     losses = np.asarray(table.losses, np.float64)
