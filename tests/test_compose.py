@@ -553,6 +553,62 @@ def test_an_ema_is_that_of_optax():
         close(gk.eval_params(kept, p), average)
 
 
+@pytest.mark.parametrize("store", ["int8", "int4", "fp8", "bfloat16", "bfloat16_plus8"])
+@pytest.mark.parametrize("name", ["window", "schedule_free"])
+def test_a_codec_leaves_an_average_as_it_is(name: str, store: str):
+    """Of leaves large enough to be encoded, as the moments beside it are."""
+    p = {"w": jnp.linspace(-1, 1, 1024).reshape(4, 256)}
+    chain = lambda: gk.chain(gk.adamw(0.1), AVERAGES[name])
+    tx = gk.schedule_free_adamw(0.1) if name == "schedule_free" else chain()
+    narrow = getattr(gk, f"store_by_{store}")(tx)
+    _, state = narrow.update(p, narrow.init(p), p)
+    _, want = tx.update(p, tx.init(p), p)
+    equal(gk.eval_params(state, p), gk.eval_params(want, p))
+    size = lambda t: sum(x.nbytes for x in jax.tree.leaves(t))
+    assert size(state) < size(want)
+
+
+def test_an_average_of_parameters_stands_last():
+    """Before a step it would see no update: an EMA of 1.977 where the parameters are 0.96."""
+    ema, sgd = gk.average_params_by_ema(), gk.sgd()
+    ended = gk.accumulate(
+        gk.measure(gk.chain(sgd, gk.average_params_by_ema(lambda count: 0.9)))
+    )
+    for average, after in [
+        (ema, sgd),
+        (ema, optax.scale(0.5)),
+        (ended, gk.clip_by_unit_norm()),
+    ]:
+        with pytest.raises(
+            ValueError, match=r"gradkit.chain: an average .* after (average|acc)"
+        ):
+            gk.chain(average, after)
+    with pytest.raises(ValueError, match="got sgd after average_params_by_ema"):
+        gk.chain(ema, sgd)
+    gk.chain(
+        ended, optax.identity(), gk.average_params_by_window(), gk.round_by_kahan()
+    )
+
+
+def test_one_part_turns_the_sign():
+    """Twice is gradient ascent."""
+    step = gk.step_by_learning_rate(0.1)
+    first = [gk.adamw(), gk.muon(), gk.route({"b": gk.sgd()}, default=gk.adamw()), step]
+    first += [gk.guard_by_finite(gk.store_by_int8(gk.tune(gk.adamw)))]
+    for part in first:
+        with pytest.raises(
+            ValueError, match=r"one part must turn the sign.*got step_by_learn"
+        ):
+            gk.chain(gk.clip_by_unit_norm(), part, step)
+    with pytest.raises(ValueError, match="got sgd after adamw, which"):
+        gk.chain(gk.adamw(), gk.clip_by_unit_norm(), gk.sgd())
+    with pytest.raises(TypeError, match=r"^chain.init\(\) missing 1 required"):
+        gk.chain(step).init()  # type: ignore[call-arg]
+    gk.chain(
+        gk.step_by_weight_floor(), step, gk.decay_by_weight(), gk.clip_by_unit_norm()
+    )
+
+
 def test_power_8_is_the_average_of_dog():
     """Whose weight of each update is 9 / (8 + t)."""
     run = trained(gk.chain(gk.sgd(0.1), gk.average_params_by_polynomial()))

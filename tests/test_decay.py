@@ -74,6 +74,14 @@ def close(got: Any, want: Any, what: str = "") -> None:
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6, err_msg=what)
 
 
+def test_a_mask_is_a_function_of_parameters_alone() -> None:
+    with pytest.raises(
+        TypeError, match=r"function of \(path, x\)\. Only gradkit.route"
+    ):
+        gk.adamw(mask=lambda path, x: x.ndim > 1)
+    gk.adamw(mask=lambda params, deep=True: params)
+
+
 @pytest.mark.parametrize(
     "mask", [{"a": True}, lambda p: {"a": 1, "b": 0}, by_shape({"a": jnp.ones(2)})]
 )

@@ -24,7 +24,7 @@ from flax import nnx, serialization
 
 import gradkit as gk
 from gradkit._core.codec.stored import StoredState
-from gradkit._core.restore.nodes import LINKED, nodes
+from gradkit._core.restore.nodes import LINKED, MEASURED, nodes
 from gradkit._transform.subspace.random_subspace import RandomSubspaceState
 
 SHAPES = {"wte": (16, 8), "up": {"w": (8, 12), "b": (12,)}}
@@ -137,7 +137,7 @@ CHANGES = {
         (),
     ),
     "a route is put around": Change(
-        ADAMW, lambda: gk.route({"none": gk.sgd()}, default=ADAMW()), ("inner/0",), ()
+        ADAMW, lambda: gk.route({}, default=ADAMW()), (), ()
     ),
     "another recipe of other fields": Change(
         lambda: gk.soap(0.1), lambda: gk.lion(0.1), ("0/",), ("0/",)
@@ -482,6 +482,68 @@ def test_states_of_linen_boxes_and_of_nnx_are_restored() -> None:
     new.opt_state = nnx.data(structure.unflatten(jax.tree.leaves(r.state)))
     assert new.opt_state.inner[0].count[...] == 1
     new.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+
+
+class Attention(nnx.Module):
+    """With a module and a parameter that are called `value`."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.attention = nnx.MultiHeadAttention(2, 4, rngs=rngs, decode=False)
+        self.value = nnx.Param(jnp.ones((4, 4)))
+
+
+@pytest.mark.parametrize("with_schema", [False, True])
+@pytest.mark.parametrize("of_optimizer", [False, True])
+@pytest.mark.parametrize("codec", [False, True])
+def test_what_orbax_writes_of_nnx_is_kept(
+    codec: bool, of_optimizer: bool, with_schema: bool, tmp_path: pathlib.Path
+) -> None:
+    """Each variable as a dict of its value; `nnx.state` leaves empty fields out."""
+    model = Attention(nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    before = gk.store_by_int8(gk.muon(0.1), block=16) if codec else gk.muon(0.1)
+    optimizer = nnx.Optimizer(model, before, wrt=nnx.Param)
+    optimizer.update(model, jax.tree.map(jnp.ones_like, params))
+    saved = nnx.state(optimizer)["opt_state"] if of_optimizer else optimizer.opt_state
+    old = by_orbax(saved, tmp_path)
+    assert any(path.endswith("kernel/value") for path in by_path(old))
+    schema = gk.state_schema(before, params) if with_schema else None
+    gk.restore_state(before, params, old, schema=schema, strict=True)
+
+    tx = gk.guard_by_finite(before)
+    r = gk.restore_state(tx, params, old, schema=schema)
+    assert {*r.fresh} == {"skipped", "skipped_in_a_row"} and not r.dropped
+    assert not any(path.endswith("/value/value") for path in r.kept.values())
+    new = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    nnx.update(new, {"opt_state": nnx.state(r.state)})
+    got, want = (jax.tree.leaves(t) for t in (new.opt_state.inner, optimizer.opt_state))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    new.update(model, jax.tree.map(jnp.ones_like, params))
+
+
+def test_a_parameter_called_value_is_itself(tmp_path: pathlib.Path) -> None:
+    """Also one that stands alone in a dict, which looks like an NNX variable."""
+    params = {"a": {"value": jnp.ones(3)}, "value": jnp.ones(2)}
+    params["b"] = {"value": {"value": jnp.ones(4)}}
+    old = trained(ADAMW(), 1, params, jax.tree.map(jnp.shape, params))
+    r = gk.restore_state(ADAMW(), params, by_orbax(old, tmp_path), strict=True)
+    check_restored(r, ADAMW(), old, params)
+
+
+def test_an_added_part_leaves_other_numbers_of_a_measure_as_they_are() -> None:
+    clip = gk.clip_by_global_norm(0.1)
+    old = trained(gk.measure(gk.chain(clip, ADAMW())))
+    tx = gk.measure(gk.chain(gk.clip_by_unit_norm(), clip, ADAMW()))
+    r = gk.restore_state(tx, PARAMS, by_msgpack(old))
+    assert all("clip_by_unit_norm" in path for path in r.fresh) and len(r.fresh) == 4
+    assert r.state.events["clip_by_global_norm/clipped"].updates == 3
+    assert not r.dropped and {*type(old)._fields} == MEASURED
+
+
+def test_a_result_in_place_of_its_state_is_named() -> None:
+    r = gk.restore_state(ADAMW(), PARAMS, trained(ADAMW()))
+    with pytest.raises(ValueError, match=r"got a Restored, whose \.state it is\. Call"):
+        ADAMW().update(PARAMS, r, PARAMS)  # type: ignore[arg-type]
 
 
 def test_lists_and_single_arrays_are_parameters_too() -> None:

@@ -45,6 +45,8 @@ EXPECTED = "|".join(  # what a case may raise, as the docstrings say
         r"only = '' must be found in the path",  # of a transform without state
         r"the moments mu and nu of inner must be real numbers",
         r"the moments mu and nu of inner must have the shape",
+        r"one part must turn the sign",
+        r"an average of parameters must have nothing but a round_by_ after it",
     ]
 )
 

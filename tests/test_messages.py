@@ -13,6 +13,7 @@ from entry import ENTRIES
 from flax.core import FrozenDict
 
 import gradkit as gk
+from gradkit._lab import describe
 from gradkit.catalogue import METHODS
 
 SIGNED = {("lower_bound", -1)}  # of a loss, which may be negative
@@ -359,3 +360,68 @@ def test_expressions_are_read_when_they_are_given(make):
     assert (
         text.startswith("gradkit.") and "expression" in text and "(': missing" in text
     )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda every: gk.accumulate(gk.sgd(), every=every),
+        lambda every: gk.reset_by_period(gk.sgd(), every=every),
+        lambda every: gk.average_params_by_window(3, every=every),
+        lambda every: gk.shrink_by_half_space(warmup=every),
+        lambda every: gk.lawn(free_steps=jnp.float32(every)),
+    ],
+)
+def test_counts_are_whole_numbers(make):
+    assert "must be a whole number, got 2.5. Choose one." in message(lambda: make(2.5))
+    make(2.0), make(2)
+
+
+def test_what_of_a_model_is_no_parameter_leads_to_those_that_are():
+    """As activation functions of Equinox, and the state of dropout of NNX."""
+    params, advice = (
+        {"w": jnp.ones(2), "act": None},
+        "eqx.is_inexact_array) or nnx.state(",
+    )
+    model, tx = {**params, "act": jax.nn.relu}, gk.chain(gk.adamw())
+    assert advice in message(lambda: tx.init(model))
+    assert advice in message(lambda: tx.update(params, tx.init(params), model))
+    assert advice in message(lambda: tx.init({"count": jnp.uint32(1)}))
+    assert "split_real_and" in message(lambda: tx.init(jnp.ones(2, jnp.complex64)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chain",
+        "restore_state",
+        "set_hyperparameters",
+        "metrics",
+        "routes",
+        "eval_params",
+    ],
+)
+def test_functions_that_are_no_methods_are_shown(name):
+    page = describe.page(name)
+    assert page.startswith(f"{name}(") and "Args:\n" in page
+    assert max(map(len, page.splitlines())) <= 120
+
+
+def test_arguments_of_other_libraries_are_translated():
+    said = {"lr": "learning_rate", "wd": "weight_decay", "weight_deca": "weight_decay"}
+    for name, meant in said.items():
+        text = message(lambda name=name: gk.adamw(**{name: 0.1}))
+        assert f"'{name}'. Did you mean {meant}? It takes learning_rate," in text
+    assert "Did you mean b1 and b2?" in message(lambda: gk.adamw(betas=(0.9, 0.99)))
+    assert "'x'. It takes" in message(lambda: gk.adamw(x=1))
+
+
+def test_a_parametrization_is_inferred():
+    for make in (gk.transfer_by_mup, gk.transfer_by_completep, gk.multipliers):
+        text = message(lambda make=make: make({"w": 1}))
+        assert "parametrization must be what gradkit.infer_parametrization ret" in text
+    infer = gk.infer_parametrization
+    text = message(lambda: infer(PARAMS, base=16, target=64))
+    assert "init must be a function from a size to parameters, got" in text
+    text = message(lambda: infer(lambda width: PARAMS, base={"w": 1}, target={"w": 2}))
+    assert "init(width) must take **{'w': 1}, got missing a required argument" in text

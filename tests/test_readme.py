@@ -7,23 +7,32 @@ import re
 
 import gradkit as gk
 
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMING = (ROOT / "docs/coming_from.md").read_text()
 
 
-def printed() -> list[str]:
+def examples(page: str) -> list[str]:
+    """The Python of a page, as it stands there."""
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+def printed(codes: list[str]) -> list[str]:
     """What each example prints, run in order in one namespace."""
     names: dict[str, object] = {}
     outs = []
-    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        assert len([line for line in code.splitlines() if line.strip()]) <= 13
+    for code in codes:
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            exec(compile(code, "README.md", "exec"), names)
+            exec(compile(code, "page.md", "exec"), names)
         outs.append(out.getvalue())
     return outs
 
 
 def test_examples_run_and_learn():
-    training, _, table, reading, _, measured, swept = printed()
+    codes = examples(README)
+    for code in codes:
+        assert len([line for line in code.splitlines() if line.strip()]) <= 13
+    training, _, table, reading, _, measured, swept = printed(codes)
     losses = [float(x) for x in training.strip("[]\n").split(",")]
     assert losses[-1] < 0.1 * losses[0]
     assert "hidden" in table and "256" in table and "Note" not in table
@@ -32,8 +41,18 @@ def test_examples_run_and_learn():
     assert "Best: learning_rate=" in swept
 
 
-def test_names_it_mentions_exist():
-    for name in re.findall(r"gk\.(\w+)", README):
+def test_the_loop_of_the_guide_learns_and_goes_on_in_a_longer_chain():
+    (said,) = printed(examples(COMING))
+    losses = [float(line.split()[1]) for line in said.splitlines() if "{" in line]
+    assert losses[-1] < 0.5 * losses[0]
+    kept, fresh = map(
+        int, re.search(r"kept (\d+), fresh (\d+), dropped 0", said).groups()
+    )
+    assert kept == 63 and fresh == 6  # the guard's two, and the clip's four of measure
+
+
+def test_names_they_mention_exist():
+    for name in re.findall(r"gk\.(\w+)", README + COMING):
         assert hasattr(gk, name), name
 
 

@@ -123,7 +123,7 @@ def test_matrices_are_told_where_nothing_is_routed(recipe):
         "scale": None,
         "wte": (9, 4),
     }
-    routed = gk.chain(gk.route({"mlp": recipe()}, default=gk.sgd()), recipe())
+    routed = optax.chain(gk.route({"mlp": recipe()}, default=gk.sgd()), recipe())
     rows = {row.path: row for row in gk.routes(routed, shapes)}
     assert rows["mlp/up"][2:] == ((4, 6), (), "mlp", "found in its path")
     assert rows["query/kernel"][2:] == ((8, 8), (), "default", "no rule matches")
@@ -320,3 +320,19 @@ def test_a_predicate_must_return_a_bool():
         ValueError, match=r"gradkit.route: .*bool, got None for leaf mlp"
     ):
         gk.route({lambda path, leaf: None: gk.sgd()}).init(PARAMS)
+
+
+def test_a_rule_that_matches_no_parameter_is_told():
+    """Of its misspelling; not where leaves are masked out, as in a route around it."""
+    tx = gk.route({"mlp/upp": gk.muon(), "wte": gk.sgd()}, default=gk.adamw())
+    said = "gradkit.route: rule 'mlp/upp' should match a parameter, and matches none. "
+    said += "The closest paths are mlp/up"
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        tx.init(PARAMS)
+    table = gk.routes(tx, SHAPES)
+    assert len(table) == 4 and str(table).splitlines()[-1].startswith(said)
+    outer = gk.route(
+        {"mlp": gk.route({"up": gk.sgd(), "x": gk.sgd()}, default=gk.sgd())}, default=tx
+    )
+    assert gk.routes(outer, SHAPES).unused == ()
+    assert gk.routes(gk.muon(), SHAPES).unused == ()

@@ -679,3 +679,30 @@ def test_a_reset_belongs_within():
     for tx, rate in ((within, 0.2), (around, 0.1)):
         state = gk.set_hyperparameters(tx.init(PARAMS), {"learning_rate": 0.2})
         close(run(tx, state=state)[0], run(gk.sgd(rate))[0])
+
+
+def test_an_nnx_state_of_an_optimizer_keeps_no_classes():
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    tx = gk.measure(gk.tune(gk.sgd))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = nnx.state(model, nnx.Param)
+    for read in (
+        gk.metrics,
+        gk.hyperparameters,
+        lambda state: gk.set_hyperparameters(state, {"learning_rate": 1.0}),
+        lambda state: gk.eval_params(state, params),
+    ):
+        for state in (nnx.state(optimizer), nnx.state(optimizer)["opt_state"]):
+            with pytest.raises(
+                TypeError, match=r"got an nnx.State. Pass optimizer.opt_st"
+            ):
+                read(state)
+    assert gk.hyperparameters(optimizer.opt_state)
+
+
+def test_a_group_is_not_taken_for_another():
+    tx = gk.route({"kernel": gk.tune(gk.sgd)}, default=gk.tune(gk.adamw))
+    state = tx.init({"kernel": jnp.ones(2), "bias": jnp.ones(2)})
+    said = "Those called learning_rate are inner/0/learning_rate, inner/1/learning_rate"
+    with pytest.raises(ValueError, match=said):
+        gk.set_hyperparameters(state, {"kernel/learning_rate": 0.1})

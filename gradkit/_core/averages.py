@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradkit._core import numbers
+from gradkit._core import check, numbers
 from gradkit._core.call import error
 from gradkit._core.numbers import Tree
 from gradkit._core.paths import leaf_paths, unboxed
@@ -44,7 +44,8 @@ def eval_params(state: optax.OptState, params: Tree) -> Tree:
     """Return the average of the parameters that a state keeps, to evaluate the model with.
 
     The `average_params_by_` may be anywhere: in a chain, in `route`, `optax.masked`,
-    `optax.partition`, or a wrapper such as `accumulate`. Groups of parameters may each have one.
+    `optax.partition`, or a wrapper such as `accumulate` or a `store_by_`. Groups of parameters may
+    each have one.
 
     Args:
         state: the state of a transform that contains an `average_params_by_`.
@@ -60,6 +61,7 @@ def eval_params(state: optax.OptState, params: Tree) -> Tree:
     >>> print(gk.eval_params(state, p))  # the mean of 1, 2 and 3
     2.0
     """
+    check.live("eval_params", state)
     states = _averages_of(state)
     if not states:
         remedy = "Put gradkit.average_params_by_ema() last in the chain."
@@ -97,7 +99,10 @@ def evaluated(state: optax.OptState, params: Tree) -> Tree:
 
 def _averages_of(state: optax.OptState) -> list[AverageState]:
     is_average = lambda x: isinstance(x, AverageState)
-    return [x for x in jax.tree.leaves(state, is_leaf=is_average) if is_average(x)]
+    found = [x for x in jax.tree.leaves(state, is_leaf=is_average) if is_average(x)]
+    return [
+        x for x in found if jax.tree.leaves(x.count)
+    ]  # a tree like one, of scales, is none
 
 
 def _wrong(requirement: str, remedy: str) -> Exception:

@@ -5,7 +5,7 @@ Traced values are not checked, so any hyperparameter can be a schedule, vmapped 
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,8 +16,19 @@ from jax.core import Tracer
 
 from gradkit._core.call import error
 from gradkit._core.mismatch import mismatch
-from gradkit._core.numbers import dtypes, is_floating, is_narrow, is_real
+from gradkit._core.numbers import (
+    dtypes,
+    is_floating,
+    is_narrow,
+    is_real,
+    is_trained,
+)
 from gradkit._core.paths import leaf_paths
+
+PARAMETERS = (
+    "Pass the parameters alone, eqx.filter(model, eqx.is_inexact_array) or "
+    "nnx.state(model, nnx.Param)"
+)
 
 
 def _require(
@@ -32,8 +43,17 @@ def _require(
             text = f"{name} must be {want}, got {scalar!r}. Choose {name} within this range."
             raise error(ValueError, method, text)
         if not (isinstance(scalar, jax.Array) or callable(scalar)):
-            text = f"{name} must be a number, {want}, got {value!r}. Choose a number."
+            text = f"{name} must be a number, {want}, got {_instead(name, value)}"
             raise error(TypeError, method, text)
+
+
+def _instead(name: str, value: Any) -> str:
+    """What was given for a number, and what to give; of a tuple with a schedule, that one."""
+    fields = getattr(value, "_fields", ())
+    if "learning_rate" not in fields:
+        return f"{value!r}. Choose a number."
+    field = name if name in fields else "learning_rate"
+    return f"a {type(value).__name__}. Pass its .{field}."
 
 
 def number(value: Any) -> Any:
@@ -52,6 +72,15 @@ def number_or_schedule(method: str, name: str, value: Any) -> None:
     one_number(method, name, value, " or a schedule")
 
 
+def whole_number_or_schedule(method: str, name: str, value: Any) -> None:
+    """`number_or_schedule`, of a count: its number is a whole one, where it is known."""
+    number_or_schedule(method, name, value)
+    scalar = number(value)
+    if isinstance(scalar, float) and not scalar.is_integer():
+        text = f"{name} must be a whole number, got {scalar}. Choose one."
+        raise error(ValueError, method, text)
+
+
 def one_number(method: str, name: str, value: Any, or_what: str = "") -> None:
     """Check that `value` is one finite number of at least float32; infinity passes as a `max_...`.
 
@@ -65,7 +94,7 @@ def one_number(method: str, name: str, value: Any, or_what: str = "") -> None:
     is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not (is_array or is_number):
-        raise error(TypeError, method, f"{must}, got {value!r}. Choose a number.")
+        raise error(TypeError, method, f"{must}, got {_instead(name, value)}")
     if not is_array:
         return
     if value.ndim:
@@ -118,6 +147,14 @@ def triples(method: str, **values: Any) -> None:
         requirement = f"{name} must be one triple of numbers or more"
         remedy = "Pass gradkit.newton_schulz.JORDAN, say."
         holds(method, are_triples, requirement, repr(value), remedy)
+
+
+def live(method: str, state: Any) -> None:
+    """Refuse an `nnx.State` of an optimizer, which keeps names, but no classes."""
+    kind = type(state)
+    if kind.__name__ == "State" and kind.__module__.startswith("flax."):
+        what = "state must be an nnx.Optimizer or its opt_state, got an nnx.State"
+        raise error(TypeError, method, f"{what}. Pass optimizer.opt_state.")
 
 
 def flag(method: str, name: str, value: Any) -> None:
@@ -213,10 +250,13 @@ def holds(
 
 
 def loss(method: str, value: Any) -> None:
-    """Check that the loss of the batch is passed to an update."""
+    """Check that the loss of the batch, one number, is passed to an update."""
     requirement = "value, the loss, must be passed to update"
     remedy = "Call tx.update(grads, state, params, value=loss)."
     holds(method, value is not None, requirement, None, remedy)
+    shape = () if isinstance(value, Real) else getattr(value, "shape", None)
+    got = type(value).__name__ if shape is None else f"shape {shape}"
+    holds(method, shape == (), "value must be one number", got, "Take its mean.")
 
 
 def is_transform(x: Any) -> bool:
@@ -285,6 +325,16 @@ def reading(method: str, name: str, value: Any) -> None:
         raise error(TypeError, method, f"{text}. {remedy}")
 
 
+def parametrization(method: str, name: str, value: Any) -> None:
+    """Check that `value` is a result of `gradkit.infer_parametrization`."""
+    is_mapping = isinstance(value, Mapping)
+    if not (is_mapping and all(hasattr(p, "growth_in") for p in value.values())):
+        got = f"{value!r:.60}"
+        text = f"{name} must be what gradkit.infer_parametrization returns, got {got}"
+        remedy = "Call infer_parametrization(base=..., target=...)."
+        raise error(TypeError, method, f"{text}. {remedy}")
+
+
 def leaves(tree: Any) -> list[tuple[str, Any]]:
     """Path and value of every leaf; paths are written as for `route`."""
     return list(zip(leaf_paths(tree), jax.tree.leaves(tree)))
@@ -297,13 +347,11 @@ def real(method: str, tree: Any) -> None:
     for path, leaf in leaves(tree):
         if not is_real(leaf):
             dtype = getattr(leaf, "dtype", type(leaf).__name__)
-            raise error(
-                TypeError,
-                method,
-                f"leaf {path} must be a real floating array, got "
-                f"{dtype}. Mask it out with optax.masked, or split complex leaves with "
-                "optax.contrib.split_real_and_imaginary.",
-            )
+            is_complex = is_trained(leaf)
+            split = "Split complex leaves with optax.contrib.split_real_and_imaginary"
+            remedy = split if is_complex else PARAMETERS
+            text = f"leaf {path} must be a real floating array, got {dtype}. {remedy}"
+            raise error(TypeError, method, f"{text}, or mask it out with optax.masked.")
 
 
 def given(method: str, params: Any, to: str = "update") -> None:
@@ -328,6 +376,8 @@ def alike(method: str, updates: Any, params: Any) -> None:
             requirement = f"leaf {path} must have the shape of its parameter {p.shape}"
             holds(method, g.shape == p.shape, requirement, g.shape, remedy)
     difference = mismatch(updates, params)
+    if not all(map(is_trained, ps)):  # a model with functions, say
+        remedy = f"{PARAMETERS}."
     requirement = "updates must be a tree like params, leaf by leaf"
     holds(method, difference is None, requirement, difference, remedy)
 

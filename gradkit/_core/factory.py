@@ -5,6 +5,7 @@ be schedules. And where nobody jits its updates, they are compiled all the same,
 """
 
 import contextlib
+import difflib
 import functools
 import inspect
 import weakref
@@ -40,12 +41,18 @@ from gradkit._core.types import (
     Scalar,
     Transform,
     Updates,
+    of_verb,
     wrapper,
 )
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Check = Callable[[str, str, Any], None]  # of a factory, an argument and its value
+ELSEWHERE = {  # what other libraries call these
+    "lr": ("learning_rate",),
+    "wd": ("weight_decay",),
+    "betas": ("b1", "b2"),
+}
 SEVERAL = tuple[AnyTransform, ...]
 _factories: weakref.WeakKeyDictionary[Any, Callable[..., Any]] = (
     weakref.WeakKeyDictionary()
@@ -81,6 +88,8 @@ def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
     hypers = {k for k, kind in kinds.items() if _takes(kind, Hyper)}
     varying = hypers | {k for k, kind in kinds.items() if _takes(kind, Rate)}
     checks = {k: _check_of(k, kind) for k, kind in kinds.items()}
+    counts = {k for k in varying if isinstance(signature.parameters[k].default, int)}
+    checks |= dict.fromkeys(counts, check.whole_number_or_schedule)
     reals = {k: p.default for k, p in signature.parameters.items() if _is_real(p)}
 
     def build(given: Mapping[str, Any]) -> Any:
@@ -94,9 +103,9 @@ def _factory(make: Callable[P, T], name: str) -> Callable[P, T]:
         if (model := arguments.pop("model", None)) is not None:
             return model.shown_to(name, build, arguments, kinds)
         if schedules:
-            return _scheduled(name, build, arguments, schedules)
+            return of_verb(name, _scheduled(name, build, arguments, schedules))
         bound = inspect.BoundArguments(signature, cast(Any, arguments))
-        return make(*bound.args, **bound.kwargs)
+        return of_verb(name, make(*bound.args, **bound.kwargs))
 
     @functools.wraps(make)
     def public(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -165,8 +174,18 @@ def _by_name(
             what = f"arguments after {known[0]} must be given by name, got {len(args)}"
             text = f"{what} values. Write {name}(..., {known[1]}=...), say."
         else:
-            text = f"{wrong}. It takes {', '.join(_starred(signature))}."
+            near = _meant([k for k in kwargs if k not in known], known)
+            text = f"{wrong}. {near}It takes {', '.join(_starred(signature))}."
         raise error(TypeError, name, text) from None
+
+
+def _meant(unknown: Collection[str], known: Collection[str]) -> str:
+    """What an unknown argument may be meant for, as a question; empty where nothing is close."""
+    for name in unknown:
+        near = [k for k in ELSEWHERE.get(name, ()) if k in known]
+        if near := near or difflib.get_close_matches(name, known, 1):
+            return f"Did you mean {' and '.join(near)}? "
+    return ""
 
 
 def _starred(signature: inspect.Signature) -> list[str]:
@@ -248,6 +267,7 @@ def _public(
     ) -> tuple[Updates, Any]:
         return calling(name, run, updates, state, params, extra)
 
+    init.__qualname__ = f"{name}.init"  # as Python names it where arguments are missing
     return made._replace(init=init, update=update)
 
 
@@ -296,6 +316,8 @@ def _check_of(argument: str, kind: Any) -> Check:
     """
     if argument == "model":
         return check.reading
+    if argument == "parametrization":
+        return check.parametrization
     if kind == random.Key and argument == "key":
         return check.key
     if _takes(kind, Hyper) or _takes(kind, Rate):

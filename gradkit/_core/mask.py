@@ -1,5 +1,6 @@
 """The mask of a weight decay: which parameters decay."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,10 +38,25 @@ def decayed(method: str, mask: Mask, params: Params) -> Params:
 
 def check_mask(method: str, mask: Mask) -> None:
     """Check that `mask` is a function, or a tree of bools."""
+    if callable(mask):
+        _check_takes_params(method, mask)
     leaves = [] if callable(mask) else jax.tree.leaves(mask)
     for x in leaves:
         if not isinstance(x, bool | np.bool_):
             raise _wrong(method, repr(x))
+
+
+def _check_takes_params(method: str, mask: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(mask).bind(None)
+    except TypeError:
+        what = "mask must be a tree of bools or a function of the parameters"
+        got = f"a function of {inspect.signature(mask)}"
+        remedy = "Only gradkit.route and hidden= take a function of path and leaf."
+        text = f"{what}, got {got}. {remedy}"
+        raise error(TypeError, method, text) from None
+    except ValueError:  # a builtin without a signature
+        pass
 
 
 def _wrong(method: str, got: str) -> Exception:

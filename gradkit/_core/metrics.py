@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from gradkit._core import check
 from gradkit._core.call import error
 from gradkit._core.paths import unboxed
 from gradkit._core.tuned import hyperparameters
@@ -51,6 +52,7 @@ def metrics(state: optax.OptState) -> dict[str, jax.Array]:
     >>> print(gk.metrics(state)["update_norm"], gk.metrics(state)["clip_by_global_norm/clipped"])
     0.5 1.0
     """
+    check.live("metrics", state)
     measured = [*_measured(state, "")]
     if not measured:
         what = "state must have numbers of a gradkit.measure, got none"

@@ -38,9 +38,14 @@ def of_state(
     differences = [mismatch(state, made) for made in states]
     if not all(differences) or not differences:
         return None
+    if state is None:
+        return "None"
+    for name in ("state", "opt_state"):  # of `restore_state`, of a TrainState
+        held = getattr(state, name, None)
+        if held is not None and any(mismatch(held, made) is None for made in states):
+            return f"a {type(state).__name__}, whose .{name} it is"
     swapped = jax.tree.leaves(updates) and mismatch(state, updates) is None
-    got = "a tree like the updates" if swapped else differences[0]
-    return "None" if state is None else got
+    return "a tree like the updates" if swapped else differences[0]
 
 
 def _shapes(t: Any) -> dict[str, tuple[int, ...]]:

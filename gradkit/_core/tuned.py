@@ -12,7 +12,7 @@ import optax
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from gradkit._core import numbers
+from gradkit._core import check, numbers
 from gradkit._core.call import error
 from gradkit._core.paths import unboxed
 
@@ -46,6 +46,7 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     >>> print(gk.hyperparameters(tx.init(jnp.zeros(2)))["1/learning_rate"])
     0.5
     """
+    check.live("hyperparameters", state)
     return {
         f"{path}{name}": unboxed(x)
         for path, tuned in _tuned(state)
@@ -75,6 +76,7 @@ def set_hyperparameters(
     if not isinstance(values, Mapping):
         what = f"values must be a dict by name, got {values!r}"
         raise error(TypeError, SET, f'{what}. Write {{"learning_rate": 0.1}}, say.')
+    check.live(SET, state)
     found = [*_tuned(state)]
     known = [f"{path}{k}" for path, tuned in found for k in tuned.hyperparameters]
     scheduled = [f"{path}{k}" for path, tuned in found for k in tuned.scheduled]
@@ -89,7 +91,11 @@ def set_hyperparameters(
 
 
 def closest(name: str, known: Collection[str]) -> str:
-    """The remedy for an unknown name: the closest known one, and all of them."""
+    """The remedy for an unknown name: those with its end, or the closest, and all of them."""
+    end = name.rpartition("/")[2]
+    same = sorted(k for k in known if k.rpartition("/")[2] == end)
+    if len(same) > 1:  # of several groups or parts: the closest could be another's
+        return f"Those called {end} are {', '.join(same)}."
     near = difflib.get_close_matches(name, known, 1, cutoff=0)
     return f"The closest is {near[0]!r}, of {', '.join(sorted(known))}."
 

@@ -20,12 +20,37 @@ Transform = optax.GradientTransformationExtraArgs
 AnyTransform = optax.GradientTransformation  # of optax or gradkit, as wrappers take
 
 
+class Stepping(optax.GradientTransformationExtraArgs):
+    """A transform that has turned the sign: its updates are what parameters move by."""
+
+
+class Averaging(optax.GradientTransformationExtraArgs):
+    """A transform that ends in an average of the parameters, which sees what they move by."""
+
+
 class Rounding(optax.GradientTransformationExtraArgs):
     """A transform that is last in a chain and rounds parameters to their dtype itself.
 
     Its update is in at least float32, so that the parameters become exactly the numbers that it
     chose. `chain` does not round it.
     """
+
+
+KINDS = (optax.GradientTransformationExtraArgs, Stepping, Averaging, Rounding)
+
+
+def kind_of(tx: AnyTransform) -> int:
+    """How far a transform has come on the way from a gradient to parameters, by `KINDS`."""
+    return next((i for i, kind in enumerate(KINDS[1:], 1) if isinstance(tx, kind)), 0)
+
+
+def of_verb(name: str, made: Any) -> Any:
+    """What a factory of this name has made, as the kind of transform that its verb says."""
+    steps = name.startswith("step_by_") and name != "step_by_weight_floor"
+    kind = Averaging if name.startswith("average_params_by_") else Stepping
+    marks = steps or kind is Averaging
+    is_transform = isinstance(made, optax.GradientTransformation)
+    return kind(*made) if marks and is_transform and not kind_of(made) else made
 
 
 class Reading(Protocol):

@@ -1,5 +1,6 @@
 """A model's parameters at several sizes, matched leaf by leaf."""
 
+import inspect
 import itertools
 import math
 import re
@@ -32,6 +33,7 @@ def build(init: Callable[..., Any] | None, size: Any) -> Built:
 
     Leaves that are not arrays, such as the activation functions of an Equinox module, are kept.
     """
+    _check_takes(init, size)
     if init is None:
         names, params, size = {}, _shapes(lambda: size), "of the tree"
     elif isinstance(size, Mapping):
@@ -41,6 +43,27 @@ def build(init: Callable[..., Any] | None, size: Any) -> Built:
     leaves = zip(leaf_paths(params), jax.tree.leaves(params))
     real = {path: x.shape for path, x in leaves if is_trained(x)}
     return Built(size, names, params, real)
+
+
+def _check_takes(init: Any, size: Any) -> None:
+    """Check that `init`, unless it is None, is called with a size of this form."""
+    if init is None:
+        return
+    if not callable(init):
+        what = "init must be a function from a size to parameters"
+        remedy = "Leave it out, and pass parameters of both sizes as base and target."
+        raise ValueError(f"{NAME}: {what}, got {type(init).__name__}. {remedy}")
+    named = isinstance(size, Mapping)
+    try:
+        signature = inspect.signature(init)
+    except ValueError:  # a builtin without a signature
+        return
+    try:
+        signature.bind(**size) if named else signature.bind(size)
+    except TypeError as wrong:
+        what = f"init{signature} must take {'**' if named else ''}{size!r:.60}"
+        remedy = "Pass sizes by the names of its arguments; trees without init."
+        raise ValueError(f"{NAME}: {what}, got {wrong}. {remedy}") from None
 
 
 def _shapes(make: Callable[[], Any]) -> Any:

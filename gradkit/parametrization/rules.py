@@ -98,6 +98,7 @@ def follow(
     optimizer: str | Optimizer,
 ) -> dict[str, Multipliers]:
     """Apply a rule to every parameter, and return multipliers by path. Errors name `method`."""
+    check.parametrization(method, "parametrization", parametrization)
     apply_rule = chosen(method, "rule", RULES, rule)
     optimizer_row = chosen(method, "optimizer", OPTIMIZERS, optimizer)
     multipliers_by_path = {

@@ -76,7 +76,9 @@ def retract_by_fixed_norm(free_steps: Hyper = 0) -> Transform:
             on_sphere = linalg.onto_sphere(p, tangent, c)
             return jnp.where((step < free) | (c == 0), u, on_sphere)
 
-        u = structure.unflatten(map(retract, leaves, jax.tree.leaves(p), current, norms))
+        u = structure.unflatten(
+            map(retract, leaves, jax.tree.leaves(p), current, norms)
+        )
         return numbers.like(u, updates), FixedNormState(
             numbers.increment(state.count), norms
         )

@@ -47,7 +47,8 @@ def accumulate(inner: AnyTransform, *, every: Rate = 4) -> Transform:
         inner: any transform. It runs at the last micro-batch of a cycle only, and sees as many
             updates as there are cycles: its schedules count those.
         every: micro-batches of a cycle; a whole number, or a schedule of the steps of `inner` so
-            far, by which the batch can grow.
+            far, by which the batch can grow. What a schedule returns is rounded down, and counts
+            as at least 1.
 
     Needs: what `inner` needs; `value`, where given, must be at every micro-batch, and `inner` gets
         the mean of it. Other extra arguments are those of the last micro-batch.

@@ -28,8 +28,9 @@ def graft(direction: AnyTransform, magnitude: AnyTransform) -> Transform:
     Where either norm is zero, so is the update.
 
     Args:
-        direction: the transform that says where to go, such as
-            `gk.precondition_by_shampoo()`. A positive factor on it, such as a learning rate, has no effect.
+        direction: the transform that says where to go, such as `gk.precondition_by_shampoo()`,
+            which takes matrices alone: `gk.route({"kernel": gk.graft(...)}, default=gk.adamw())`.
+            A positive factor on it, such as a learning rate, has no effect.
         magnitude: the transform that says how far, such as `gk.scale_by_adam()`; a learning rate
             and schedule tuned for it alone serve here.
 

@@ -1,15 +1,17 @@
 """Each parameter to its own transform, chosen by its path."""
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import optax
 
-from gradkit._core import check
+from gradkit._core import check, tree
 from gradkit._core.factory import factory
 from gradkit._core.paths import leaf_paths
-from gradkit._core.routing import groups
+from gradkit._core.routing import groups, routes
 from gradkit._core.routing.groups import Choice
 from gradkit._core.types import AnyTransform, Params, Transform
 
@@ -39,7 +41,9 @@ def route(
         of the group: clip within the group, and wrap the route in `share_norm`. Leaves of any
         dtype are passed on, and each transform checks its own. A predicate sees parameters where
         these are given, else gradients.
-    Errors: a parameter that more than one rule matches, or none, names its path and the rules.
+    Errors: a parameter that more than one rule matches, or none, names its path and the rules. A
+        rule that no parameter matches is told by a warning from `init`, and below the table of
+        `gk.routes`.
 
     >>> tx = gk.route({"bias": optax.scale(-1.0)}, default=optax.scale(-2.0))
     >>> g = {"bias": jnp.ones(()), "kernel": jnp.ones(())}
@@ -64,7 +68,28 @@ def route(
         leaves = zip(leaf_paths(params), jax.tree.leaves(params))
         return [_choice(named, default is not None, path, x) for path, x in leaves]
 
-    return groups.grouped("route", transforms, choose, names)
+    tx = groups.grouped("route", transforms, choose, names)
+
+    def init(params: Params) -> optax.OptState:
+        _tell_unused([name for name, _ in named], choose(params), params)
+        return tx.init(params)
+
+    return tx._replace(init=init)
+
+
+def _tell_unused(
+    names: Sequence[str], choices: Sequence[Choice], params: Params
+) -> None:
+    """Tell of each rule that no parameter matches, unless leaves are masked out, or there is one."""
+    masked = jax.tree.leaves(params, is_leaf=tree.is_masked)
+    if len(choices) < 2 or any(map(tree.is_masked, masked)):
+        return
+    paths = leaf_paths(params)
+    for i in {*range(len(names))} - {choice.group for choice in choices}:
+        near = difflib.get_close_matches(names[i], paths, 3, cutoff=0.4) or paths[:3]
+        what = f"rule {names[i]} should match a parameter, and matches none"
+        remedy = f"The closest paths are {', '.join(near)}."
+        routes.tell_unused(f"gradkit.route: {what}. {remedy}")
 
 
 def _choice(

@@ -5,7 +5,7 @@ import optax
 
 from gradkit._core import norms, numbers
 from gradkit._core.factory import factory
-from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
+from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
 
 
 @factory
@@ -42,4 +42,4 @@ def share_norm(inner: AnyTransform) -> Transform:
         extra.setdefault("global_norm", norms.of_tree(real))
         return inner.update(updates, state, params, **extra)
 
-    return wrapper(init, update)
+    return inner._replace(init=init, update=update)

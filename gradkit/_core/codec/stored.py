@@ -1,4 +1,7 @@
-"""A wrapper that keeps arrays of a transform's state quantized between updates."""
+"""A wrapper that keeps arrays of a transform's state quantized between updates.
+
+An average of parameters stays as it is: `eval_params` reads it, and knows of no codes.
+"""
 
 import math
 import re
@@ -10,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import check, numbers, paths, random, tree
+from gradkit._core.averages import AverageState
 from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
 
 Encoded = tuple[Any, Any]  # codes in the shape of an array, and their scales
@@ -72,17 +76,20 @@ def stored(
 
     def init(params: Params) -> StoredState:
         state = tx.init(params)
-        names = paths.leaf_paths(state, codec.is_leaf)
+        names, encodable = _names(state, codec), _encodable(state, codec)
+        may_be = [name for name, one in zip(names, encodable) if one]
+        any_found = not only or any(re.search(only, name) for name in may_be)
         check.holds(
             method,
-            not jax.tree.leaves(params) or any(re.search(only, name) for name in names),
+            not jax.tree.leaves(params) or any_found,
             f"only = {only!r} must be found in the path of a part of the state",
-            names,
+            may_be,
             "Name one of these, or leave it out to store all.",
         )
 
-        def leaf(name: str, x: Any) -> Encoded:
-            chosen = numbers.is_real(x) and x.ndim and codec.takes(x)
+        def leaf(name: str, encodable: bool, x: Any) -> Encoded:
+            real = encodable and numbers.is_real(x)
+            chosen = real and x.ndim and codec.takes(x)
             if not (chosen and re.search(only, name)):
                 return x, codec.none
             is_near = not numbers.is_in_host_memory(x)
@@ -94,7 +101,7 @@ def stored(
             begin = lambda x: codec.begin(numbers.opaque(x))
             return jax.eval_shape(begin, x) if abstract else begin(x)
 
-        pairs = [*map(leaf, names, _flatten(state, codec)[0])]
+        pairs = [*map(leaf, names, encodable, _flatten(state, codec)[0])]
         none = optax.MaskedNode()
         count = jnp.zeros([], jnp.int32) if codec.dithered else none
         if key is None:
@@ -106,12 +113,12 @@ def stored(
         updates: Updates, state: StoredState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, StoredState]:
         codes, structure = _flatten(state.inner, codec)
-        names = paths.leaf_paths(state.inner, codec.is_leaf)
+        names, encodable = _names(state.inner, codec), _encodable(state.inner, codec)
         scales = _scales(state, codec)
         widest = _dtype(updates)
         decoded = [
-            codec.decode(code, scale, widest) if re.search(only, name) else None
-            for name, code, scale in zip(names, codes, scales)
+            codec.decode(code, scale, widest) if one and re.search(only, name) else None
+            for name, one, code, scale in zip(names, encodable, codes, scales)
         ]
         arrays = [code if x is None else x for code, x in zip(codes, decoded)]
         u, new = tx.update(updates, structure.unflatten(arrays), params, **extra)
@@ -162,6 +169,22 @@ def _check_dtypes(method: str, name: str, old: Any, new: Any) -> None:
         what = f"leaf {name} of the state must have dtype {made.dtype}"
         remedy = "Restore the state without casting it."
         check.holds(method, x.dtype == made.dtype, what, x.dtype, remedy)
+
+
+def _names(t: Any, codec: Codec) -> list[str]:
+    return paths.leaf_paths(t, codec.is_leaf)
+
+
+def _encodable(t: Any, codec: Codec) -> list[bool]:
+    """Of each leaf, whether it may be encoded: that of an average may not."""
+    is_average = lambda x: isinstance(x, AverageState)
+    is_leaf = codec.is_leaf or (lambda x: False)
+    found = jax.tree.leaves(t, is_leaf=lambda x: is_average(x) or is_leaf(x))
+    return [
+        not is_average(x)
+        for x in found
+        for _ in (_flatten(x, codec)[0] if is_average(x) else [x])
+    ]
 
 
 def _flatten(t: Any, codec: Codec) -> tuple[list[Any], Any]:

@@ -1,11 +1,12 @@
 """A state as a tree of named nodes, the same for live containers and for what a file gives back.
 
 Flax msgpack turns tuples into dicts with keys "0", "1", Orbax into lists; both turn a NamedTuple
-into a dict with the names of its fields. An empty container may come back as another one.
+into a dict with the names of its fields. An empty container may come back as another one. Orbax
+writes an NNX variable as a dict with the one key "value".
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +30,8 @@ LINKED = {
     ),
     "RandomSubspaceState": ("signs", "key", "inner"),
 }
-LINKED_FIELDS = {frozenset(fields) for fields in LINKED.values()}
+LINKS = {"scales", "bases", "signs"}  # without one of which there is nothing to link
+MEASURED = frozenset({"count", "numbers", "events", "inner"})  # of a MeasureState
 
 
 @dataclasses.dataclass(eq=False)
@@ -72,9 +74,59 @@ class Node:
         return (path,) if end.leaf is None else (path, *shape_of(end.leaf))
 
 
-def nodes(t: Any, names: Mapping[str, str] | None = None) -> Node:
-    """The tree of nodes of a state; `names`, if given, are those of classes by path."""
-    return _node(t, "", "", names or {})
+def nodes(t: Any) -> Node:
+    """The tree of nodes of a state."""
+    return _node(t, "", "")
+
+
+def places(root: Node) -> set[str]:
+    """The paths of leaves and empty containers of a live state, each from its NamedTuple."""
+    found: set[str] = set()
+
+    def walk(node: Node, outer: Node) -> None:
+        if not node.children:
+            found.add(outer.relative(node))
+        for child in node.children:
+            walk(child, node if node.kind else outer)
+
+    walk(root, root)
+    return found
+
+
+def without_variables(node: Node, known: Collection[str]) -> Node:
+    """`node`, with an array in place of each dict `{"value": array}` at one of the `known` places.
+
+    A parameter may itself be called `value`: the longest path that is known decides.
+    """
+    if node.leaf is None and [child.key for child in node.children] == ["value"]:
+        (held,) = node.children
+        one, other = _known(node.path, known), _known(held.path, known)
+        if not held.children and one is not None and (other is None or one <= other):
+            return Node(node.path, node.key, [], held.leaf)
+    children = [without_variables(child, known) for child in node.children]
+    return dataclasses.replace(node, children=children)
+
+
+def with_empty_fields(node: Node, states: Sequence[Node]) -> Node:
+    """`node`, with the fields that hold nothing in one of the live `states`, and are missing here.
+
+    `nnx.state` leaves them out.
+    """
+    children = [with_empty_fields(child, states) for child in node.children]
+    full = {s.fields: s for s in states}
+    held = {frozenset(c.key for c in s.children if c.leaves()): s for s in states}
+    fields = frozenset(child.key for child in children)
+    if fields and fields not in full and (like := held.get(fields)):
+        missing = (child.key for child in like.children if child.key not in fields)
+        children += [Node(f"{node.path}/{key}", key, [], None) for key in missing]
+    return dataclasses.replace(node, children=children)
+
+
+def _known(path: str, known: Collection[str]) -> int | None:
+    """The number of names before the longest end of `path` that is known; None if none is."""
+    names = path.split("/")
+    ends = ("/".join(names[i:]) for i in range(len(names)))
+    return next((i for i, end in enumerate(ends) if end in known), None)
 
 
 def shape_of(x: Any) -> tuple[tuple[int, ...], str]:
@@ -108,7 +160,8 @@ def is_linked(node: Node) -> bool:
     """Whether what this node holds is taken only with all of it."""
     if node.name is not None:
         return node.name in LINKED
-    return node.fields in LINKED_FIELDS
+    links = bool(node.fields & LINKS) and "inner" in node.fields
+    return links and any(node.fields <= {*fields} for fields in LINKED.values())
 
 
 def parts_of(root: Node, chosen: Collection[Node]) -> list[Part]:
@@ -152,17 +205,15 @@ def _counts(node: Node) -> bool:
     return all(np.ndim(n.leaf) == 0 for n in node.leaves().values())
 
 
-def _node(t: Any, path: str, key: str, names: Mapping[str, str]) -> Node:
+def _node(t: Any, path: str, key: str) -> Node:
     if t is not None and jax.tree_util.all_leaves([t]):
         return Node(path, key, [], t)
     kind = type(t) if isinstance(t, tuple) and hasattr(t, "_fields") else None
     children = [
-        _node(child, f"{path}/{name}" if path else name, name, names)
+        _node(child, f"{path}/{name}" if path else name, name)
         for name, child in _children(t)
     ]
-    return Node(
-        path, key, children, None, kind, kind.__name__ if kind else names.get(path)
-    )
+    return Node(path, key, children, None, kind, kind.__name__ if kind else None)
 
 
 def _children(t: Any) -> list[tuple[str, Any]]:

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit._core.restore.nodes import (
+    MEASURED,
     Node,
     Part,
     is_linked,
     parts_of,
     shape_of,
     states,
+    with_empty_fields,
 )
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ def paired(new_root: Node, old_root: Node, params: Any, owners: Sequence[str]) -
     by part, within a part by path.
     """
     new_states = states(new_root, params)
+    old_root = with_empty_fields(old_root, new_states)
     fields = {n.fields for n in new_states if n.fields}
     known = [n for n in old_root.below() if n.fields in fields or is_linked(n)]
     new = parts_of(new_root, set(new_states))
@@ -192,10 +195,21 @@ def _by_owner(part: Part, owners: Sequence[str]) -> dict[str | None, dict[str, N
     if is_linked(part.node) and any(o.isdigit() for o in owners):
         owners = ()  # they may be indices of something else: all is taken together
     found: dict[str | None, dict[str, Node]] = defaultdict(dict)
+    if part.node.fields == MEASURED:
+        for path, n in part.leaves.items():
+            found[_reported(path)][path] = n
+        return found
     for path, n in part.leaves.items():
         named = [o for o in owners if o and f"/{o}/" in f"{path}/"]
         found[max(named, key=len, default=None)][path] = n
     return found
+
+
+def _reported(path: str) -> str | None:
+    """The number or the event of a `measure` that a leaf of its state is of."""
+    if path.startswith("events/"):
+        return path.rpartition("/")[0]
+    return path if path.startswith("numbers/") else None
 
 
 def _equal(parts: Sequence[Part]) -> bool:

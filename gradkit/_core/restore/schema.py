@@ -1,13 +1,11 @@
 """`state_schema`: the classes, paths, shapes and dtypes of a state, which files do not keep."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from gradkit._core import check
 from gradkit._core.call import error
 from gradkit._core.paths import unboxed
-from gradkit._core.restore.nodes import Node, nodes, shape_of
+from gradkit._core.restore.nodes import Node, nodes, shape_of, without_variables
 from gradkit._core.types import AnyTransform, Params, abstract_state
 
 LAYOUT = 1  # version of all states; raise it when a field changes its meaning
@@ -41,8 +39,8 @@ def state_schema(tx: AnyTransform, params: Params) -> str:
     return json.dumps({"layout": LAYOUT, "states": classes, "leaves": leaves})
 
 
-def classes_of(schema: str, old: Any) -> Mapping[str, str]:
-    """Class names by path; raises an error if `old` lacks a leaf that the schema lists."""
+def with_classes(schema: str, root: Node) -> Node:
+    """The saved state, with its class names; raises an error if it lacks a leaf of the schema."""
     try:
         read = json.loads(schema)
         layout, classes, leaves = (read[k] for k in ("layout", "states", "leaves"))
@@ -54,7 +52,7 @@ def classes_of(schema: str, old: Any) -> Mapping[str, str]:
         text = f"schema must be of layout {LAYOUT}, got {layout}"
         remedy = "Restore it with the release of gradkit that saved it."
         raise error(ValueError, "restore_state", f"{text}. {remedy}")
-    root = nodes(unboxed(old))
+    root = without_variables(root, leaves)
     got = {path: _text(n) for path, n in root.leaves().items()}
     for path, text in leaves.items():
         if got.get(path) != text:
@@ -69,7 +67,8 @@ def classes_of(schema: str, old: Any) -> Mapping[str, str]:
             found = f"{must}, as its schema says, got {n.name}. {remedy}"
             if n.name:
                 raise error(ValueError, "restore_state", found)
-    return classes
+        n.name = n.name or classes.get(n.path)
+    return root
 
 
 def _text(node: Node) -> str:

@@ -11,9 +11,9 @@ import optax
 from gradkit._core import check
 from gradkit._core.call import error
 from gradkit._core.paths import leaf_paths, unboxed
-from gradkit._core.restore.nodes import nodes
+from gradkit._core.restore.nodes import nodes, places, without_variables
 from gradkit._core.restore.pairs import paired
-from gradkit._core.restore.schema import classes_of
+from gradkit._core.restore.schema import with_classes
 from gradkit._core.types import AnyTransform, Params
 
 SHOWN = 6  # leaves that a message lists
@@ -65,15 +65,19 @@ def restore_state(
         tx: the transform that continues, of gradkit or optax.
         params: its parameters.
         old: the saved state: live, from pickle, or the dicts, lists and arrays that Orbax and
-            flax's `msgpack_restore` return without a target.
+            flax's `msgpack_restore` return without a target. Of an `nnx.Optimizer` it is
+            `optimizer.opt_state`, or `opt_state` of what `nnx.state(optimizer)` was saved as. Its
+            paths are without the key `value` of an NNX variable.
         schema: what `state_schema` returned for the old transform. Files do not keep class
             names; with the schema, states of the same fields are told apart by class, and a
             file that lacks a leaf is refused.
         strict: raise an error unless every leaf of both states is kept.
 
     Returns:
-        `(state, kept, fresh, dropped)`: the state, and what became of each leaf, by path. It
-        prints as a table. Arrays that are kept are not copied.
+        `(state, kept, fresh, dropped)`: `state` is what `tx.update` takes, the others are what
+        became of each leaf, by path. It prints as a table. Arrays that are kept are not copied.
+        An `nnx.Optimizer` takes it by
+        `nnx.update(optimizer, {"opt_state": nnx.state(restored.state)})`.
 
     Errors: a fresh or dropped leaf, if `strict`; a leaf that is in `schema` but not in `old`. A
         warning is given if a match is ambiguous, or if nothing is kept.
@@ -89,9 +93,11 @@ def restore_state(
     """
     check.transform("restore_state", "tx", tx)
     check.given("restore_state", params, "init")
-    names = None if schema is None else classes_of(schema, old)
     made = tx.init(params)
-    plain, source = nodes(unboxed(made)), nodes(unboxed(old), names)
+    plain, source = nodes(unboxed(made)), nodes(unboxed(old))
+    if schema is not None:
+        source = with_classes(schema, source)
+    source = without_variables(source, places(plain))
     pairs = paired(plain, source, unboxed(params), leaf_paths(unboxed(params)))
     arrays = {n.path: n.leaf for n in source.leaves().values()}
     leaves = [

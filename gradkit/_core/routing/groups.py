@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -10,7 +10,19 @@ import optax
 
 from gradkit._core import check, report, tree
 from gradkit._core.routing import routes
-from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
+from gradkit._core.types import (
+    KINDS,
+    AnyTransform,
+    Averaging,
+    Extra,
+    Params,
+    Transform,
+    Updates,
+    kind_of,
+    wrapper,
+)
+
+AVERAGING = KINDS.index(Averaging)
 
 
 class RouteState(NamedTuple):
@@ -104,7 +116,8 @@ def grouped(
         u = jax.tree.map(_only, *[u for u, _ in steps], is_leaf=tree.is_masked)
         return u, RouteState(tuple(s for _, s in steps))
 
-    return wrapper(init, update)
+    kind = min([AVERAGING, *map(kind_of, inners)])  # where all groups are so
+    return cast(Transform, KINDS[kind](*wrapper(init, update)))
 
 
 def _only(*candidates: Any) -> Any:

@@ -19,7 +19,7 @@ from gradkit._core.paths import leaf_paths
 from gradkit._core.routing import groups, routes
 from gradkit._core.routing.groups import Choice
 from gradkit._core.routing.names import Axes, Decision, MatrixAxes, by_name
-from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates, wrapper
+from gradkit._core.types import AnyTransform, Extra, Params, Transform, Updates
 
 Hidden = str | Callable[[str, Any], bool] | Mapping[str, bool] | None
 
@@ -87,8 +87,8 @@ def _selector(method: str, hidden: Hidden) -> Callable[[str, Any], bool | None]:
             return lambda path, x: hidden.get(path)
         case _ if callable(hidden):
             return groups.predicate(method, hidden)
-    remedy = "Leave it out to go by names, or name it in static_args of "
-    raise _error(method, message, repr(hidden), f"{remedy}optax.inject_hyperparams.")
+    remedy = "Write 'up|down', say, or leave it out to go by names."
+    raise _error(method, message, repr(hidden), remedy)
 
 
 def split(
@@ -173,7 +173,7 @@ def seen(method: str, inner: AnyTransform, batch_axes: Axes = ()) -> Transform:
         )
         return of_trees(_as_leaf, updates, inner.update(*viewed_args, **extra))
 
-    return wrapper(init, update)
+    return inner._replace(init=init, update=update)
 
 
 def _matrix_shape(view: MatrixAxes, shape: Axes) -> Axes:

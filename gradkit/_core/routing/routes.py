@@ -1,6 +1,7 @@
 """A table of routes: which transform each leaf goes to, and why."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from gradkit._core.paths import leaf_paths
 from gradkit._core.types import AnyTransform, Params
 
 _reported: ContextVar[list["Row"] | None] = ContextVar("reported", default=None)
+
+_unused: ContextVar[list[str] | None] = ContextVar("unused", default=None)
 
 
 class Row(NamedTuple):
@@ -29,13 +32,15 @@ class Row(NamedTuple):
 class Routes(tuple[Row, ...]):
     """A tuple of rows, one for each leaf, that prints as a table."""
 
+    unused: tuple[str, ...] = ()  # what is wrong with rules that no parameter matches
+
     def __repr__(self) -> str:
-        """The table."""
+        """The table, and a line for each rule that no parameter matches."""
         rows = [("path", "shape", "seen as", "transform", "why")]
         rows += [(r.path, str(r.shape), _seen_as(r), r.transform, r.why) for r in self]
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.unused])
 
     __str__ = __repr__
 
@@ -50,7 +55,8 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
     Returns:
         A sequence of rows `(path, shape, matrix, batch, transform, why)`, one for each leaf,
         that prints as a table. Of nested routes the inner one is shown, of routes in sequence
-        both. A leaf that a view cuts has a row for each part.
+        both. A leaf that a view cuts has a row for each part. Below the table, and in the
+        attribute `unused`, stand the rules of a `route` that no parameter matches.
 
     In recipes with `hidden=`, names and shapes decide by default. A predicate or a dict may name
     any matrix. An expression may too, even an embedding or a readout, but it never finds a leaf
@@ -73,7 +79,8 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
     check.transform("routes", "tx", tx)
     check.given("routes", params, "init")
     reported: list[Row] = []
-    token = _reported.set(reported)
+    unused: list[str] = []
+    token, unused_token = _reported.set(reported), _unused.set(unused)
     try:
         jax.eval_shape(
             lambda p: tx.init(p), params
@@ -82,11 +89,24 @@ def routes(tx: AnyTransform, params: Params) -> Routes:
         if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
             raise
         reported.clear()
+        unused.clear()
         tx.init(params)
     finally:
         _reported.reset(token)
+        _unused.reset(unused_token)
     leaves = zip(leaf_paths(params), jax.tree.leaves(params))
-    return Routes(row for path, x in leaves for row in _rows(reported, path, x))
+    table = Routes(row for path, x in leaves for row in _rows(reported, path, x))
+    table.unused = tuple(dict.fromkeys(unused))
+    return table
+
+
+def tell_unused(text: str) -> None:
+    """Say that no parameter matches a rule: below the table of `routes`, else as a warning."""
+    unused = _unused.get()
+    if unused is None:
+        warnings.warn(text, stacklevel=2)
+    else:
+        unused.append(text)
 
 
 @contextlib.contextmanager

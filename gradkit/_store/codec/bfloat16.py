@@ -30,7 +30,7 @@ def store_by_bfloat16(
     Args:
         inner: any transform, ours or optax's. Arrays of its state in float32 or wider, with an
             axis and at least `min_size` entries, are kept in bfloat16; smaller ones, scalars,
-            counters and keys stay as they are.
+            counters, keys and averages of parameters stay as they are.
         min_size: the fewest entries of an array that is encoded.
         only: regular expression; only parts of the state of `inner` whose path contains it are
             encoded, such as `mu` or `0/mu/decoder`. By default all.

@@ -37,8 +37,8 @@ def store_by_int8(
 
     Args:
         inner: any transform, ours or optax's. Arrays of its state in float32 or wider, with an
-            axis and at least `block` entries, are kept in 8 bits; smaller ones, scalars, counters
-            and keys stay as they are.
+            axis and at least `block` entries, are kept in 8 bits; smaller ones, scalars, counters,
+            keys and averages of parameters stay as they are.
         block: entries of a block at most. The last axes of an array that have so many entries
             together are a row, and a row is cut into blocks of one length.
         only: regular expression; only parts of the state of `inner` whose path contains it are

@@ -64,9 +64,7 @@ def normalize_by_tangent(inner: AnyTransform, *, delta: Hyper = 0.1) -> Transfor
         updates: Updates, state: optax.OptState, params: Params = None, **extra: Extra
     ) -> tuple[Updates, optax.OptState]:
         check.given("normalize_by_tangent", params)
-        direction, state = inner.update(
-            numbers.read(updates), state, params, **extra
-        )
+        direction, state = inner.update(numbers.read(updates), state, params, **extra)
 
         def project(d: jax.Array, g: jax.Array, w: jax.Array) -> jax.Array:
             if g.ndim < 2:
