@@ -104,7 +104,7 @@ class SweepTable(NamedTuple):
             cells = [self._cell(name, self.points[i][name]) for name in names]
             is_spread = np.isfinite(means[i]) and final.shape[1] > 1
             spread = f"± {np.ptp(final[i]) / 2:.3g}" if is_spread else ""
-            loss = f"{means[i]:.4f}" if np.isfinite(means[i]) else ""
+            loss = f"{means[i]:.5g}" if np.isfinite(means[i]) else ""
             rows.append((*cells, loss, spread, remark))
         lines = [table.aligned(rows)]
         if len(means) > most:
@@ -116,9 +116,9 @@ class SweepTable(NamedTuple):
             return "Every point diverged."
         best = self.pick()
         point = ", ".join(f"{k}={self._cell(k, x)}" for k, x in best.point.items())
-        text = f"Best: {point}, loss {best.loss.value:.4f}"
+        text = f"Best: {point}, loss {best.loss.value:.5g}"
         if not np.isnan(best.loss.low):
-            text += f" [{best.loss.low:.4f}, {best.loss.high:.4f}]"
+            text += f" [{best.loss.low:.5g}, {best.loss.high:.5g}]"
             text += f", the lowest in {best.wins:.0%} of resamples of seeds"
         for name in best.at_edge:
             text += (

@@ -24,9 +24,7 @@ class RateRange(NamedTuple):
     losses: np.ndarray  # before each update
     smooth: np.ndarray  # their running median
     largest: float  # the rate at the lowest smooth loss: the peak of a cycle
-    suggestion: (
-        float  # a tenth of it: for a rate that stays; nan if each rate was too high
-    )
+    suggestion: float  # a tenth of it, for a rate that stays; nan if all were too high
     ended: str  # why the range ended
 
     def __str__(self) -> str:
