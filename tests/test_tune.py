@@ -541,8 +541,7 @@ WRONG = {
     "an unknown part": (
         lambda: gk.tune(two_adams, learning_rate=0.1, **{"scale_by_adam_3/b1": 0.1}),
         f"{TUNE}hyperparameters must be of factory or of what it calls, got "
-        "'scale_by_adam_3/b1'. The closest is 'scale_by_adam_2/b1', of b1, learning_rate, "
-        "scale_by_adam/b1, ",
+        "'scale_by_adam_3/b1'. Those called b1 are b1, scale_by_adam/b1, scale_by_adam_2/b1.",
     ),
     "what is made already": (
         lambda: gk.tune(gk.adamw(), learning_rate=0.1),

@@ -328,7 +328,7 @@ def reading(method: str, name: str, value: Any) -> None:
 def parametrization(method: str, name: str, value: Any) -> None:
     """Check that `value` is a result of `gradkit.infer_parametrization`."""
     is_mapping = isinstance(value, Mapping)
-    if not (is_mapping and all(hasattr(p, "growth_in") for p in value.values())):
+    if not (is_mapping and all(hasattr(type(p), "growth_in") for p in value.values())):
         got = f"{value!r:.60}"
         text = f"{name} must be what gradkit.infer_parametrization returns, got {got}"
         remedy = "Call infer_parametrization(base=..., target=...)."

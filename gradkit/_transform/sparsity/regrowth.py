@@ -35,7 +35,7 @@ def mask_by_regrowth(
     density: Hyper = 0.2,
     every: Hyper = 100,
     fraction: Hyper = 0.3,
-    until: Hyper = 25_000,
+    until: Hyper = 25_000.0,
 ) -> Transform:
     r"""Let `inner` train a fraction of the weights, all others zero; now and then change which.
 
