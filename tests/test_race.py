@@ -86,18 +86,29 @@ def send(out: pathlib.Path, recipe: str, number: signal.Signals) -> tuple[int, s
     return process.returncode, said
 
 
-def test_a_race_stopped_three_times_ends_with_the_same_numbers(tmp_path):
+STOPS = {  # how a race is stopped, once which recipe is trained: exit code, and what it says
+    signal.SIGTERM: ("adamw", 128 + signal.SIGTERM, "stopped by SIGTERM. The same"),
+    signal.SIGINT: ("lion", 130, "The same command with --resume goes on."),
+    signal.SIGKILL: ("lion", -signal.SIGKILL, ""),
+}
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param([signal.SIGINT], id="once"),
+        pytest.param([*STOPS], id="three times", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_race_ends_with_the_same_numbers(stops, tmp_path):
     out = tmp_path / "stopped"
-    code, said = send(out, "adamw", signal.SIGTERM)
-    assert code == 128 + signal.SIGTERM and "stopped by SIGTERM. The same" in said
-    assert list(out.glob("runs/adamw/validation/*.npz"))
-    code, said = send(out, "lion", signal.SIGINT)
-    assert code == 130 and "The same command with --resume goes on." in said
+    for number in stops:
+        recipe, code, words = STOPS[number]
+        got, said = send(out, recipe, number)
+        assert got == code and words in said
+        assert not (out / "results.json").exists()
     kept = {path: path.read_bytes() for path in out.glob("runs/adamw/*/run_*.npz")}
     assert len(kept) == 4
-    code, _ = send(out, "lion", signal.SIGKILL)
-    assert code == -signal.SIGKILL
-    assert not (out / "results.json").exists()
     race(*LONG, "--out", out, "--resume")
     assert kept == {path: path.read_bytes() for path in kept}
     race(*LONG, "--out", tmp_path / "whole")

@@ -159,19 +159,20 @@ def test_runs_under_way_go_on_where_they_were(tmp_path: Any, way: str):
         if progress.step >= 5:
             raise Killed
 
-    arguments = make, {"rate": [0.1]}
-    whole = sweep(*arguments, seeds=1, held_out_every=4)
+    # so many steps that a run is not over before it can be stopped
+    run = functools.partial(
+        sweep, make, {"rate": [0.1]}, steps=10_000, seeds=1, held_out_every=4000
+    )
+    whole = run()
     with pytest.raises(Killed):
-        sweep(*arguments, seeds=1, held_out_every=4, folder=tmp_path, watch=kill)
+        run(folder=tmp_path, watch=kill)
     (under,) = tmp_path.glob("unfinished*")
     kept = under.read_bytes()
     under.write_bytes(kept[:-40])
     with pytest.raises(ValueError, match=r"unfinished_0_0.npz must be .* Delete it"):
-        sweep(*arguments, seeds=1, held_out_every=4, folder=tmp_path)
+        run(folder=tmp_path)
     under.write_bytes(kept)
-    again = sweep(
-        *arguments, seeds=1, held_out_every=4, folder=tmp_path, watch=seen.append
-    )
+    again = run(folder=tmp_path, watch=seen.append)
     assert seen[0].step > stopped[-1]
     np.testing.assert_array_equal(again.losses, whole.losses)
     np.testing.assert_array_equal(again.curves, whole.curves)
