@@ -541,9 +541,9 @@ def test_an_added_part_leaves_other_numbers_of_a_measure_as_they_are() -> None:
 
 
 def test_a_result_in_place_of_its_state_is_named() -> None:
-    r = gk.restore_state(ADAMW(), PARAMS, trained(ADAMW()))
+    r: Any = gk.restore_state(ADAMW(), PARAMS, trained(ADAMW()))
     with pytest.raises(ValueError, match=r"got a Restored, whose \.state it is\. Call"):
-        ADAMW().update(PARAMS, r, PARAMS)  # type: ignore[arg-type]
+        ADAMW().update(PARAMS, r, PARAMS)
 
 
 def test_lists_and_single_arrays_are_parameters_too() -> None:

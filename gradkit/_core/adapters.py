@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from gradkit._core import check, numbers, paths, tree
 from gradkit._core.numbers import Tree
@@ -69,6 +70,13 @@ def chosen(method: str, params: Tree, matrices: str | None) -> list[str]:
         )
         check.holds(method, ndim > 1, want, f"{ndim} axes", "Leave it out of matrices.")
     return [path for path, _ in kept]
+
+
+def check_finite(method: str, what: str, x: Any, remedy: str) -> None:
+    """Refuse an array with entries that are not finite, where they are known."""
+    with jax.ensure_compile_time_eval():
+        good = isinstance(x, Tracer) or bool(jnp.isfinite(x).all())
+    check.holds(method, good, f"{what} must be finite", "entries that are not", remedy)
 
 
 def placed(params: Tree, values: dict[str, Any]) -> Tree:

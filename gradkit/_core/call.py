@@ -1,6 +1,7 @@
 """Context of a call: the factory that the user called, the views and tuned parts around it."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -71,6 +72,17 @@ def within(part: Part | None, f: Callable[..., Any]) -> Callable[..., Any]:
             _part.reset(token)
 
     return call
+
+
+def refusal(f: Callable[..., Any], *args: Any, **kwargs: Any) -> TypeError | None:
+    """Why a function cannot be called with these; None if it can, or if it does not say."""
+    try:
+        inspect.signature(f).bind(*args, **kwargs)
+    except TypeError as wrong:
+        return wrong
+    except ValueError:  # a builtin without a signature
+        pass
+    return None
 
 
 def error(kind: type[Exception], method: str, text: str) -> Exception:

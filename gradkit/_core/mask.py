@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._core.call import error
+from gradkit._core.call import error, refusal
 from gradkit._core.types import Params
 
 # A prefix of the tree of parameters with bools as leaves, or a function that makes one from them.
@@ -47,16 +47,12 @@ def check_mask(method: str, mask: Mask) -> None:
 
 
 def _check_takes_params(method: str, mask: Callable[..., Any]) -> None:
-    try:
-        inspect.signature(mask).bind(None)
-    except TypeError:
+    if refusal(mask, None):
         what = "mask must be a tree of bools or a function of the parameters"
         got = f"a function of {inspect.signature(mask)}"
         remedy = "Only gradkit.route and hidden= take a function of path and leaf."
         text = f"{what}, got {got}. {remedy}"
-        raise error(TypeError, method, text) from None
-    except ValueError:  # a builtin without a signature
-        pass
+        raise error(TypeError, method, text)
 
 
 def _wrong(method: str, got: str) -> Exception:

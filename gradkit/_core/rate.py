@@ -1,6 +1,5 @@
 """Hyperparameters that may be numbers or schedules of the update count."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradkit._core import check, numbers
-from gradkit._core.call import error
+from gradkit._core.call import error, refusal
 from gradkit._core.types import Rate, Scalar, Schedule
 
 
@@ -73,14 +72,9 @@ def adam_bias_correction(b1: Scalar, b2: Scalar) -> Callable[[ArrayLike], jax.Ar
 def checked_schedule(method: str, name: str, schedule: Callable[..., Any]) -> Schedule:
     """`schedule`, the argument `name` of `method`; a call raises unless it returns one number."""
     subject = f"{name}, a schedule,"
-    try:
-        inspect.signature(schedule).bind(0)
-    except TypeError as wrong:
+    if wrong := refusal(schedule, 0):
         text = f"{subject} must take the updates made so far alone, got: {wrong}."
-        remedy = "Write lambda count: ..., say."
-        raise error(TypeError, method, f"{text} {remedy}") from None
-    except ValueError:  # a builtin without a signature
-        pass
+        raise error(TypeError, method, f"{text} Write lambda count: ..., say.")
 
     def checked(count: jax.Array) -> Any:
         try:

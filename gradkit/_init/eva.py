@@ -100,9 +100,8 @@ def _rows(name: str, path: str, x: Any, kernels: Mapping[str, Any]) -> jax.Array
     want, shape = f"kernel {path} must have two axes", jnp.shape(kernels[path])
     check.holds(name, len(shape) == 2, want, f"shape {shape}", _choice(kernels))
     wide = adapters.wide(x)
-    want, got = f"the inputs of {path} must be finite", "entries that are not"
-    good = bool(jnp.isfinite(wide).all())
-    check.holds(name, good, want, got, "Look at the model and the batch.")
+    remedy = "Look at the model and the batch."
+    adapters.check_finite(name, f"the inputs of {path}", wide, remedy)
     want = f"the inputs of {path} must be [..., {shape[0]}], of two rows or more"
     rows = wide.reshape(-1, shape[0]) if wide.shape[-1:] == shape[:1] else wide
     fits = rows.ndim == 2 and rows.shape[1] == shape[0] and rows.shape[0] > 1

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from gradkit._core import adapters, check, numbers
 from gradkit._core.adapters import Adapters
@@ -75,10 +74,8 @@ def init_by_lora_ga(
         want = f"rank must be at most half of the smaller side of leaf {path}, {min(rows, cols)}"
         remedy = "Choose a smaller one, or leave the leaf out of matrices."
         check.holds(name, 2 * rank <= min(rows, cols), want, rank, remedy)
-        with jax.ensure_compile_time_eval():
-            good = isinstance(g := found[path], Tracer) or bool(jnp.isfinite(g).all())
-        want, got = f"leaf {path} of gradients must be finite", "entries that are not"
-        check.holds(name, good, want, got, "Look at the loss and the batch.")
+        what, remedy = f"leaf {path} of gradients", "Look at the loss and the batch."
+        adapters.check_finite(name, what, found[path], remedy)
         a[path], b[path] = _factors(found[path], rank, cols**0.25 / gamma**0.5)
     scale = alpha / rank**0.5
     factors = adapters.placed(params, a), adapters.placed(params, b)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from gradkit._core import adapters, check
 from gradkit._core.factory import factory
@@ -92,10 +91,7 @@ def init_by_singular_values(
         want = f"bandwidth must be below the rank of leaf {path}, {r}"
         check.holds(name, bandwidth < r, want, bandwidth, "Choose a smaller one.")
         w = adapters.wide(kernels[path])
-        with jax.ensure_compile_time_eval():
-            good = isinstance(w, Tracer) or bool(jnp.isfinite(w).all())
-        want = f"leaf {path} of params must be finite"
-        check.holds(name, good, want, "entries that are not", "Restore the model.")
+        adapters.check_finite(name, f"leaf {path} of params", w, "Restore the model.")
         left[path], values, right[path] = _factors(w, r)
         around = [(0, 0)] * (values.ndim - 1) + [(bandwidth, bandwidth), (0, 0)]
         bands[path] = jnp.pad(values[..., None, :], around)

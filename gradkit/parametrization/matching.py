@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradkit._core.call import refusal
 from gradkit._core.numbers import is_array, is_trained
 from gradkit._core.paths import is_variable, leaf_paths
 from gradkit.parametrization.parameter import pattern as starred
@@ -54,16 +55,11 @@ def _check_takes(init: Any, size: Any) -> None:
         remedy = "Leave it out, and pass parameters of both sizes as base and target."
         raise ValueError(f"{NAME}: {what}, got {type(init).__name__}. {remedy}")
     named = isinstance(size, Mapping)
-    try:
-        signature = inspect.signature(init)
-    except ValueError:  # a builtin without a signature
-        return
-    try:
-        signature.bind(**size) if named else signature.bind(size)
-    except TypeError as wrong:
-        what = f"init{signature} must take {'**' if named else ''}{size!r:.60}"
+    if wrong := refusal(init, **size) if named else refusal(init, size):
+        takes = f"init{inspect.signature(init)}"
+        what = f"{takes} must take {'**' if named else ''}{size!r:.60}"
         remedy = "Pass sizes by the names of its arguments; trees without init."
-        raise ValueError(f"{NAME}: {what}, got {wrong}. {remedy}") from None
+        raise ValueError(f"{NAME}: {what}, got {wrong}. {remedy}")
 
 
 def _shapes(make: Callable[[], Any]) -> Any:

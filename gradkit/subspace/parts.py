@@ -1,6 +1,5 @@
 """The parts of a projection, and the records that they receive."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import jax
 import optax
 
 from gradkit._core import check
+from gradkit._core.call import refusal
 
 Memory = Any  # the state of a part, a tree of arrays
 
@@ -128,8 +128,4 @@ def is_change(x: Any) -> bool:
 
 def _takes_three(realign: Any) -> bool:
     """Whether `realign` can be called with a state, basis changes, and the updates so far."""
-    try:
-        inspect.signature(realign).bind(None, None, None)
-    except TypeError:
-        return False
-    return True
+    return refusal(realign, None, None, None) is None

@@ -1,6 +1,5 @@
 """An experiment to repeat at several sizes: a model, its loss, its optimizer and its data."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gradkit._core import numbers
-from gradkit._core.call import error
+from gradkit._core.call import error, refusal
 from gradkit._core.measure.loss import real
 from gradkit._core.types import AnyTransform, Params
 
@@ -41,17 +40,13 @@ def train(
 def check_functions(method: str, **functions: tuple[Any, str]) -> None:
     """Check that each is a function of the arguments that are named beside it."""
     for name, (function, arguments) in functions.items():
-        must, got = f"{name} must be a function of {arguments}", None
+        got = None
         if not callable(function):
             got = type(function).__name__
-        else:
-            try:
-                inspect.signature(function).bind(*arguments.split(", "))
-            except TypeError as wrong:
-                got = f"one that does not take them: {wrong}"
-            except ValueError:  # a builtin without a signature
-                pass
+        elif wrong := refusal(function, *arguments.split(", ")):
+            got = f"one that does not take them: {wrong}"
         if got is not None:
+            must = f"{name} must be a function of {arguments}"
             remedy = f"Write lambda {arguments}: ..., say."
             raise error(TypeError, method, f"{must}, got {got}. {remedy}")
 

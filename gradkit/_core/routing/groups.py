@@ -1,6 +1,5 @@
 """Transform that partitions leaves into groups, one inner transform for each group."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -9,6 +8,7 @@ import numpy as np
 import optax
 
 from gradkit._core import check, report, tree
+from gradkit._core.call import refusal
 from gradkit._core.routing import routes
 from gradkit._core.types import (
     KINDS,
@@ -43,12 +43,8 @@ def predicate(method: str, f: Callable[[str, Any], Any]) -> Callable[[str, Any],
     """Wrap `f(path, leaf)` so that every call checks that it returns a bool."""
     subject = f"{getattr(f, '__name__', repr(f))}, a predicate of path and leaf,"
     remedy = "Write lambda path, leaf: leaf.ndim == 2, say."
-    try:
-        inspect.signature(f).bind("path", None)
-    except TypeError as error:
-        check.holds(method, False, f"{subject} must take both", error, remedy)
-    except ValueError:  # a builtin without a signature
-        pass
+    wrong = refusal(f, "path", None)
+    check.holds(method, wrong is None, f"{subject} must take both", wrong, remedy)
 
     def holds(path: str, leaf: Any) -> bool:
         result = f(path, leaf)
